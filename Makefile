@@ -1,0 +1,65 @@
+# sqllease: what a contributor runs. `make` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The modules of this repository; the root one is the library.
+MODULES := . demo integration
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI_DIR := $(CURDIR)/.cache/golangci-lint-$(GOLANGCI_VERSION)
+GOLANGCI := $(GOLANGCI_DIR)/golangci-lint
+
+FUZZTIME ?= 10s
+BENCH ?= .
+COUNT ?= 1
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## see it at work, with nothing to install: make demo ARGS="-duration 15s"
+	cd demo && CGO_ENABLED=0 go run . $(ARGS)
+
+.PHONY: test
+test: test-unit test-integration ## every test; installs the database servers it needs
+
+.PHONY: test-unit
+test-unit: ## the tests that need nothing but Go and a C compiler for the race detector
+	go vet ./...
+	go test -race ./...
+	cd demo && go test ./...
+
+.PHONY: test-integration
+test-integration: ## the tests on real servers, drivers and ORMs
+	scripts/install-servers.sh
+	cd integration && go test ./...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
+	@unformatted=$$(gofmt -l .); \
+	if [[ -n $$unformatted ]]; then \
+		printf 'not formatted; run gofmt -w on:\n%s\n' "$$unformatted" >&2; exit 1; \
+	fi
+	for module in $(MODULES); do \
+		echo "lint $$module"; \
+		(cd $$module && go vet ./... && $(GOLANGCI) run ./...); \
+	done
+
+# Built from source, once per version; it may need a newer Go than the library.
+$(GOLANGCI):
+	GOBIN=$(GOLANGCI_DIR) GOTOOLCHAIN=auto \
+		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: bench
+bench: ## the root package's benchmarks: make bench BENCH=Exec COUNT=10
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) .
+
+.PHONY: fuzz
+fuzz: ## each fuzz target of the root package for FUZZTIME (10s)
+	targets=$$(go test -list '^Fuzz' . | grep '^Fuzz') || \
+		{ echo 'fuzz: the root package has no fuzz target, or does not build' >&2; exit 1; }; \
+	for target in $$targets; do \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .; \
+	done

@@ -1,0 +1,145 @@
+package sqllease
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// DefaultLeakThreshold is the [Config.LeakThreshold] of a Config that sets none.
+const DefaultLeakThreshold = 30 * time.Second
+
+// Config says how a [Connector] behaves. The zero value is useful: it has no
+// limit of its own, finds out the server's idle limit by itself, reports
+// leases held longer than 30 seconds, and emits telemetry through the global
+// OpenTelemetry providers. A Config is checked once, by [Wrap], and copied:
+// changing it afterwards has no effect.
+type Config struct {
+	// Name names the pool in telemetry, logs and errors (the attribute
+	// db.client.connection.pool.name). Empty: derived from the driver, and
+	// numbered where a process has several.
+	Name string
+
+	// MaxOpen is the gate's limit: how many sessions may exist at once,
+	// leased, idle, spare or being dialled. Zero: no limit, until the
+	// application calls SetMaxOpenConns on the *sql.DB, which the gate adopts.
+	MaxOpen int
+
+	// MinIdle is how many sessions are kept ready for the next caller, within
+	// MaxOpen. They are dialled ahead, on a goroutine that lives only as long
+	// as a session is missing. Zero: none.
+	MinIdle int
+
+	// AcquireTimeout bounds one acquire: queue, dial and reset together. An
+	// acquire that exceeds it fails with an *AcquireError that names the
+	// holders. Zero: only the caller's context bounds it.
+	AcquireTimeout time.Duration
+
+	// MaxLifetime is the age after which a session is never handed out again.
+	// A lease that is out when it passes is not cut. Zero: only the idle limit
+	// of the server bounds a session's life. Minimum: 1ms.
+	MaxLifetime time.Duration
+
+	// NetworkIdleLimit is the idle time after which something on the way to
+	// the server (a load balancer, a NAT, a proxy) silently drops a
+	// connection. It is treated as an idle limit of the server. Zero: none.
+	// Minimum: 1ms.
+	NetworkIdleLimit time.Duration
+
+	// Dialect says which server answers, where the driver does not tell.
+	// Empty: told from the Go package of the driver; a driver that is not
+	// known is never asked anything. DialectNone switches discovery off.
+	Dialect Dialect
+
+	// LeakThreshold is how long a lease may be held before it is reported.
+	// Zero: 30 seconds. Negative: leases are never reported.
+	LeakThreshold time.Duration
+
+	// OnLeak is called with each report, after it was logged, on the watch's
+	// goroutine (or, for a late return, on the goroutine that returns the
+	// lease). It holds no lock; a panic in it is logged. Nil: not called.
+	OnLeak func(Leak)
+
+	// Logger receives leak reports and warnings. Nil: slog.Default().
+	Logger *slog.Logger
+
+	// TracerProvider makes the spans. Nil: otel.GetTracerProvider().
+	TracerProvider trace.TracerProvider
+
+	// MeterProvider makes the metrics. Nil: otel.GetMeterProvider().
+	MeterProvider metric.MeterProvider
+
+	// RootSpans lets an operation whose context carries no span start a trace
+	// of its own. False: such an operation has metrics, but no span.
+	RootSpans bool
+}
+
+// settings is a Config that was checked and completed. It never changes.
+type settings struct {
+	Config
+}
+
+// newSettings checks cfg and fills in what zero stands for.
+func newSettings(cfg Config) (*settings, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.LeakThreshold == 0 {
+		cfg.LeakThreshold = DefaultLeakThreshold
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.TracerProvider == nil {
+		cfg.TracerProvider = otel.GetTracerProvider()
+	}
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = otel.GetMeterProvider()
+	}
+	return &settings{cfg}, nil
+}
+
+// check returns a *ConfigError for the first field that cannot be meant.
+func (cfg *Config) check() error {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"MaxOpen", cfg.MaxOpen}, {"MinIdle", cfg.MinIdle}} {
+		if f.value < 0 {
+			return &ConfigError{f.name, fmt.Sprint(f.value), "it counts sessions; use zero for none"}
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"AcquireTimeout", cfg.AcquireTimeout},
+		{"MaxLifetime", cfg.MaxLifetime},
+		{"NetworkIdleLimit", cfg.NetworkIdleLimit},
+	} {
+		if f.value < 0 {
+			return &ConfigError{f.name, f.value.String(), "it is a duration; use zero for none"}
+		}
+		if f.value > 0 && f.value < time.Millisecond {
+			return &ConfigError{f.name, f.value.String(), "it is below 1ms, which no network keeps; was a unit forgotten?"}
+		}
+	}
+	if cfg.MaxOpen > 0 && cfg.MinIdle > cfg.MaxOpen {
+		return &ConfigError{"MinIdle", fmt.Sprint(cfg.MinIdle),
+			fmt.Sprintf("it is above MaxOpen, which is %d; lower it or raise MaxOpen", cfg.MaxOpen)}
+	}
+	if cfg.MaxLifetime > 0 && cfg.LeakThreshold > cfg.MaxLifetime {
+		return &ConfigError{"LeakThreshold", cfg.LeakThreshold.String(),
+			fmt.Sprintf("it is above MaxLifetime, which is %v; lower it, or use a negative value to switch reports off", cfg.MaxLifetime)}
+	}
+	if cfg.Dialect != "" && !slices.Contains(dialects, cfg.Dialect) {
+		return &ConfigError{"Dialect", fmt.Sprintf("%q", string(cfg.Dialect)),
+			fmt.Sprintf("it is not known; use one of %q, or leave it empty to have it told from the driver", dialects)}
+	}
+	return nil
+}

@@ -1,0 +1,626 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// discoveryTimeout bounds a discovery: a server that does not answer it costs
+// this long, once per session, and nothing else.
+const discoveryTimeout = 5 * time.Second
+
+// Connector wraps a driver's connector. It is made by [Wrap] and friends, and
+// is what sql.OpenDB takes.
+type Connector struct {
+	inner   driver.Connector
+	cfg     *settings
+	gate    gate
+	tracing tracing
+	metrics metrics
+
+	discovery *discovery // nil: never ask
+	summaries summaries
+
+	execDeclines, queryDeclines declines
+
+	watchTimer, expiryTimer *time.Timer // both fire on goroutines of their own; armed under gate.mu
+
+	dbMu sync.Mutex
+	db   []*sql.DB // guarded by dbMu: those attached
+
+	adoptions, leaks, dials, dialErrors, discoveryFailures atomic.Uint64
+	idleLimit, lifetime                                    atomic.Int64 // of the newest session
+	idleTxLimit                                            atomic.Int64 // likewise
+
+	warnOpener, warnDiscovery sync.Once
+	refilling                 atomic.Bool
+	closeOnce                 sync.Once
+	closeErr                  error // written by closeOnce
+}
+
+var (
+	_ driver.Connector = (*Connector)(nil)
+	_ io.Closer        = (*Connector)(nil)
+)
+
+// Wrap wraps a driver's connector, for sql.OpenDB. Use [OpenDB] where you can:
+// it also lets the gate adopt the limit that the application sets with
+// SetMaxOpenConns (see [Connector.Attach]). A nil connector and a Config that
+// contradicts itself are refused with a *[ConfigError].
+func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
+	if isNil(c) {
+		return nil, &ConfigError{"connector", "nil", "give Wrap the connector of your driver, as made by its NewConnector or OpenConnector"}
+	}
+	set, err := newSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if set.Dialect == "" {
+		set.Dialect = dialectOf(c.Driver())
+	}
+	if set.Name == "" {
+		set.Name = nameFor(c.Driver())
+	}
+	return newConnector(c, set), nil
+}
+
+func newConnector(inner driver.Connector, cfg *settings) *Connector {
+	c := &Connector{inner: inner, cfg: cfg, tracing: newTracing(cfg)}
+	if d, ok := discoveries[cfg.Dialect]; ok {
+		c.discovery = &d
+	}
+	c.gate.limit = cfg.MaxOpen
+	c.gate.threshold = cfg.LeakThreshold
+	c.gate.armWatch = func(in time.Duration) { arm(&c.watchTimer, in, c.watch) }
+	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
+	var errs []error
+	c.metrics, errs = newMetrics(cfg, c.Stats)
+	if len(errs) > 0 {
+		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
+			"pool", cfg.Name, "error", errors.Join(errs...))
+	}
+	return c
+}
+
+// arm makes the timer at its first use, and sets it. gate.mu is held.
+func arm(t **time.Timer, in time.Duration, f func()) {
+	if *t == nil {
+		*t = time.AfterFunc(in, f)
+		return
+	}
+	(*t).Reset(in)
+}
+
+func isNil(x any) bool {
+	if x == nil {
+		return true
+	}
+	v := reflect.ValueOf(x)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// names counts the pools that were named after each driver.
+var names = struct {
+	sync.Mutex
+	count map[string]int // guarded by Mutex
+}{count: map[string]int{}}
+
+// nameFor makes up a name for a pool that was given none.
+func nameFor(d driver.Driver) string {
+	base := string(dialectOf(d))
+	if base == "" {
+		base = path.Base(packageOf(d))
+	}
+	names.Lock()
+	defer names.Unlock()
+	names.count[base]++
+	if n := names.count[base]; n > 1 {
+		return fmt.Sprintf("%s-%d", base, n)
+	}
+	return base
+}
+
+// OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
+// [Config.MaxOpen] is set, the *sql.DB keeps as many idle connections, since a
+// pool of fixed size should not churn; SetMaxIdleConns changes that.
+func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
+	w, err := Wrap(c, cfg)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(w)
+	if cfg.MaxOpen > 0 {
+		db.SetMaxIdleConns(cfg.MaxOpen)
+	}
+	w.Attach(db)
+	return db, nil
+}
+
+// Open is sql.Open, wrapped: it opens a database by the name of its driver and
+// a data source name.
+func Open(driverName, dsn string, cfg Config) (*sql.DB, error) {
+	plain, err := sql.Open(driverName, dsn)
+	if err != nil {
+		return nil, err
+	}
+	d := plain.Driver()
+	if err := plain.Close(); err != nil {
+		return nil, err
+	}
+	c, err := connectorOf(d, dsn)
+	if err != nil {
+		return nil, err
+	}
+	return OpenDB(c, cfg)
+}
+
+// connectorOf makes a connector as sql.Open does.
+func connectorOf(d driver.Driver, dsn string) (driver.Connector, error) {
+	if dc, ok := d.(driver.DriverContext); ok {
+		return dc.OpenConnector(dsn)
+	}
+	return dsnConnector{d, dsn}, nil
+}
+
+// dsnConnector is the connector of a driver that has none.
+type dsnConnector struct {
+	driver driver.Driver
+	dsn    string
+}
+
+func (c dsnConnector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+func (c dsnConnector) Driver() driver.Driver                        { return c.driver }
+
+// Register registers the wrapped driver under a name of its own, for code that
+// opens its database with sql.Open(name, dsn). Every sql.Open makes a pool of
+// its own. Call [Connector.Attach] on what [ConnectorOf] finds, so that
+// SetMaxOpenConns is adopted. A name that is taken is refused with a
+// *[ConfigError], where sql.Register would panic.
+func Register(name string, d driver.Driver, cfg Config) error {
+	if isNil(d) {
+		return &ConfigError{"driver", "nil", "give Register the driver to wrap"}
+	}
+	if _, err := newSettings(cfg); err != nil {
+		return err
+	}
+	if slices.Contains(sql.Drivers(), name) {
+		return &ConfigError{"name", fmt.Sprintf("%q", name), "a driver of that name is registered already; choose another"}
+	}
+	sql.Register(name, &registered{d, cfg})
+	return nil
+}
+
+// registered is a wrapped driver in database/sql's register.
+type registered struct {
+	inner driver.Driver
+	cfg   Config
+}
+
+var _ driver.DriverContext = (*registered)(nil)
+
+func (r *registered) OpenConnector(dsn string) (driver.Connector, error) {
+	c, err := connectorOf(r.inner, dsn)
+	if err != nil {
+		return nil, err
+	}
+	return Wrap(c, r.cfg)
+}
+
+// Open is there for driver.Driver; database/sql calls OpenConnector.
+func (r *registered) Open(dsn string) (driver.Conn, error) {
+	c, err := r.OpenConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return c.Connect(context.Background())
+}
+
+// ConnectorOf finds the Connector of a *sql.DB, however it was opened. It
+// opens no connection.
+func ConnectorOf(db *sql.DB) (*Connector, bool) {
+	if db == nil {
+		return nil, false
+	}
+	// database/sql has no way to ask for the connector. Its field can be seen,
+	// if not taken, by reflection; if it should ever be renamed, nothing is found.
+	field := reflect.ValueOf(db).Elem().FieldByName("connector")
+	if !field.IsValid() || field.Kind() != reflect.Interface || field.Elem().Type() != reflect.TypeFor[*Connector]() {
+		return nil, false
+	}
+	return (*Connector)(field.Elem().UnsafePointer()), true
+}
+
+// Unwrap reaches the driver's own connection in the function given to
+// sql.Conn.Raw, through any number of layers of this package. It reports false
+// if the connection is not a T.
+func Unwrap[T any](driverConn any) (T, bool) {
+	for {
+		h, ok := driverConn.(*handle)
+		if !ok {
+			break
+		}
+		if !h.leased {
+			var none T
+			return none, false
+		}
+		driverConn = h.session.conn
+	}
+	t, ok := driverConn.(T)
+	return t, ok
+}
+
+// Driver returns the driver of the wrapped connector itself.
+func (c *Connector) Driver() driver.Driver { return c.inner.Driver() }
+
+// Attach gives the connector the *sql.DB that it serves. From then on a limit
+// set by SetMaxOpenConns is taken over by the gate at the next acquire that
+// finds no free connection, so that the call keeps its meaning and callers
+// wait where their wait can be seen. [Open] and [OpenDB] have done it.
+func (c *Connector) Attach(db *sql.DB) {
+	if db == nil {
+		return
+	}
+	c.dbMu.Lock()
+	defer c.dbMu.Unlock()
+	if !slices.Contains(c.db, db) {
+		c.db = append(c.db, db)
+	}
+}
+
+// adopt takes over the limits of the attached databases. A limit set between
+// the two calls on a database is lost; the application would have to set two
+// within a microsecond.
+func (c *Connector) adopt() (attached bool) {
+	c.dbMu.Lock()
+	dbs := c.db
+	c.dbMu.Unlock()
+	for _, db := range dbs {
+		if n := db.Stats().MaxOpenConnections; n > 0 {
+			db.SetMaxOpenConns(0)
+			c.retireAll(c.gate.setLimit(n))
+		}
+	}
+	return len(dbs) > 0
+}
+
+// Connect acquires a session for a caller for whom database/sql has no free
+// connection: on the caller's goroutine and with its context. See the package
+// comment for what the gate does with it. Errors of the driver pass through
+// untouched; an acquire that ran out of time fails with an *[AcquireError].
+func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
+	attached := c.adopt()
+	a := acquire{c: c, start: time.Now()}
+	h := &handle{c: c}
+	h.lease.handle = h
+	h.lease.begin(ctx, a.start, 1)
+	if c.cfg.AcquireTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.cfg.AcquireTimeout, errOutOfTime)
+		defer cancel()
+	}
+	s, err := a.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if Stack(h.lease.stack[:h.lease.frames]).calledByOpener() {
+		// Nobody waits on this goroutine: database/sql will give the
+		// connection to a caller of its own queue, or keep it.
+		c.warnUnseen(attached)
+		c.gate.shelve(s, h)
+		return h, nil
+	}
+	now := time.Now()
+	h.leased = true
+	h.lease.hold(now, a.parts)
+	c.gate.lend(s, h)
+	c.metrics.acquired(ctx, a.parts, now.Sub(a.start))
+	c.refill()
+	return h, nil
+}
+
+// warnUnseen says once that waits happen where they cannot be seen.
+func (c *Connector) warnUnseen(attached bool) {
+	if attached {
+		return
+	}
+	c.warnOpener.Do(func() {
+		c.cfg.Logger.Warn("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
+			"SetMaxOpenConns was called on a *sql.DB that the connector does not know. "+
+			"Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector (sqllease.ConnectorOf(db) finds it)",
+			"pool", c.cfg.Name)
+	})
+}
+
+// acquire is one acquire on its way through the gate.
+type acquire struct {
+	c     *Connector
+	start time.Time
+	parts parts
+}
+
+// session gets a session in transit: from the gate, or by dialling.
+func (a *acquire) session(ctx context.Context) (s *session, err error) {
+	g := &a.c.gate
+	s, w, err := g.ask(a.start)
+	if err == nil && s != nil {
+		if s, err = a.reset(ctx, s); err == nil && s != nil {
+			return s, nil // neither queued nor dialled: no span
+		}
+	}
+	outer := ctx
+	ctx, span := a.c.tracing.startAcquire(ctx, a.start)
+	defer func() { endAcquire(span, time.Now(), a.parts, err) }()
+	if err != nil {
+		return nil, a.failed(outer, err, 0)
+	}
+	if w != nil {
+		s, err = a.queue(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			if s, err = a.reset(ctx, s); s != nil || err != nil {
+				return s, err
+			}
+		}
+	}
+	return a.dial(ctx)
+}
+
+// queue waits for a session, or, if it returns none, for room to dial one.
+func (a *acquire) queue(ctx context.Context, w *waiter) (*session, error) {
+	s, place, err := a.c.gate.wait(ctx, w)
+	a.parts.queue = time.Since(w.since)
+	if err != nil {
+		if s != nil {
+			_ = a.c.retire(s)
+		}
+		return nil, a.failed(ctx, err, place)
+	}
+	a.c.gate.queued(a.parts.queue)
+	return s, nil
+}
+
+// failed makes the error of an acquire that the gate refused or let go.
+func (a *acquire) failed(ctx context.Context, err error, place int) error {
+	if err != ErrClosed {
+		a.c.gate.timedOut()
+		a.c.metrics.timedOut(ctx)
+	}
+	e := a.c.gate.describe(time.Now())
+	if place > 0 {
+		e.Waiting++ // it has left the queue to say so
+	}
+	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, time.Since(a.start)
+	for i := range e.Holders {
+		e.Holders[i].Statement = a.c.sanitised(e.Holders[i].Statement)
+	}
+	return e
+}
+
+// reset readies a session that another holder left, which database/sql
+// believes to be new. If it proves bad it is closed, its room is kept, and the
+// caller dials: it has waited long enough. A session whose driver panics is
+// closed too.
+func (a *acquire) reset(ctx context.Context, s *session) (ready *session, err error) {
+	c, start := a.c, time.Now()
+	if !s.life.expired(s.lastUse(&c.gate), start) {
+		returned := false
+		defer func() {
+			if !returned {
+				c.gate.condemn(s, closedBad)
+				go func() { _ = c.retire(s) }()
+			}
+		}()
+		err = s.reset(ctx)
+		returned = true
+		a.parts.reset += time.Since(start)
+		if !errors.Is(err, driver.ErrBadConn) {
+			return s, nil // database/sql takes no notice of other errors here either
+		}
+		c.gate.condemn(s, closedBad)
+	} else {
+		c.gate.condemn(s, closedExpired)
+	}
+	c.replace(s)
+	return nil, nil
+}
+
+// dial connects a session in the room that the acquire has, which is given
+// back if the driver fails or panics.
+func (a *acquire) dial(ctx context.Context) (*session, error) {
+	start := time.Now()
+	defer func() { a.parts.dial = time.Since(start) }()
+	s, err := a.c.dial(ctx)
+	if err != nil && context.Cause(ctx) == errOutOfTime {
+		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
+	}
+	return s, err
+}
+
+func (c *Connector) dial(ctx context.Context) (s *session, err error) {
+	start := time.Now()
+	defer func() {
+		if s == nil {
+			c.dialErrors.Add(1)
+			c.gate.unreserve()
+		}
+	}()
+	c.dials.Add(1)
+	conn, found, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	n := &session{conn: conn, can: capabilitiesOf(conn)}
+	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime, jitter())
+	c.idleLimit.Store(int64(n.life.limits.idle))
+	c.lifetime.Store(int64(minLimit(c.cfg.MaxLifetime, n.life.idle)))
+	c.gate.dialed(n, now)
+	c.metrics.dialed(ctx, now.Sub(start))
+	return n, nil
+}
+
+// connect dials and discovers. A discovery that costs the connection is not
+// held against it: it is dialled again, and not asked.
+func (c *Connector) connect(ctx context.Context) (driver.Conn, limits, error) {
+	conn, err := c.inner.Connect(ctx)
+	if err != nil {
+		return nil, limits{}, err
+	}
+	if c.discovery == nil {
+		return conn, limits{}, nil
+	}
+	found, err := c.discover(ctx, conn)
+	if err == nil {
+		c.idleTxLimit.Store(int64(found.idleTx))
+		return conn, found, nil
+	}
+	found = limits{idle: time.Duration(c.idleLimit.Load()), idleTx: time.Duration(c.idleTxLimit.Load())}
+	if !broken(conn, err) {
+		c.discoveryFailed(err)
+		return conn, found, nil
+	}
+	_ = conn.Close()
+	if ctx.Err() != nil {
+		return nil, limits{}, ctx.Err()
+	}
+	c.discoveryFailed(err)
+	conn, err = c.inner.Connect(ctx)
+	return conn, found, err
+}
+
+// discover asks a new session for its limits. A driver that panics has its
+// connection closed.
+func (c *Connector) discover(ctx context.Context, conn driver.Conn) (limits, error) {
+	returned := false
+	defer func() {
+		if !returned {
+			go func() { _ = conn.Close() }() // the driver may hold a lock for ever
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
+	defer cancel()
+	found, err := c.discovery.discover(ctx, conn)
+	returned = true
+	return found, err
+}
+
+// broken tells whether a failed discovery took the connection with it.
+func broken(conn driver.Conn, err error) bool {
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	v, ok := conn.(driver.Validator)
+	return ok && !v.IsValid()
+}
+
+// discoveryFailed counts, and says once, that limits could not be found out.
+func (c *Connector) discoveryFailed(err error) {
+	c.discoveryFailures.Add(1)
+	c.warnDiscovery.Do(func() {
+		c.cfg.Logger.Warn("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits only. "+
+			"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
+			"pool", c.cfg.Name, "dialect", string(c.cfg.Dialect), "query", c.discovery.query, "error", err)
+	})
+}
+
+// retire closes a session that this goroutine is the closer of, and gives its
+// room to the next waiter.
+func (c *Connector) retire(s *session) error {
+	defer c.refill()
+	defer c.metrics.sessionClosed(s.reason)
+	defer c.gate.gone(s)
+	return s.close()
+}
+
+// replace closes a session and keeps its room for a dial.
+func (c *Connector) replace(s *session) {
+	closed := false
+	defer func() {
+		c.metrics.sessionClosed(s.reason)
+		if !closed {
+			c.gate.gone(s)
+			return
+		}
+		c.gate.replace(s)
+	}()
+	_ = s.close()
+	closed = true
+}
+
+// retireAll closes sessions, each on a goroutine of its own if there are
+// several: one that hangs must not keep the others open.
+func (c *Connector) retireAll(all []*session) {
+	var wait sync.WaitGroup
+	for _, s := range all {
+		wait.Go(func() { _ = c.retire(s) })
+	}
+	wait.Wait()
+}
+
+// closeExpired closes the idle sessions past their expiry.
+func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(time.Now())) }
+
+// leaseEnded tells what there is to tell of a lease that ended. database/sql
+// still holds its lock on the connection, so that no next lease has begun.
+func (c *Connector) leaseEnded(h *handle, held time.Duration, reported bool, now time.Time) {
+	if held > 0 {
+		c.metrics.held(held)
+	}
+	if reported {
+		c.report(Leak{Lease: h.lease.read(now), Pool: c.cfg.Name, Class: ClassIdleInHand, Threshold: c.cfg.LeakThreshold, Returned: true})
+	}
+	c.refill()
+}
+
+// refill keeps Config.MinIdle sessions ready. It dials on a goroutine that
+// ends when none is missing, or when a dial fails: the next lease tries again.
+func (c *Connector) refill() {
+	if c.cfg.MinIdle == 0 || !c.gate.missing(c.cfg.MinIdle) || !c.refilling.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer c.refilling.Store(false)
+		for c.gate.missing(c.cfg.MinIdle) && c.gate.reserve() {
+			ctx, cancel := context.WithTimeout(context.Background(), refillTimeout)
+			s, err := c.dial(ctx)
+			cancel()
+			if err != nil {
+				return
+			}
+			if !c.gate.park(s) {
+				_ = c.retire(s)
+			}
+		}
+	}()
+}
+
+// refillTimeout bounds a dial that nobody waits for.
+const refillTimeout = 30 * time.Second
+
+// Close closes the connector: every waiter fails with an *[AcquireError] that
+// unwraps to [ErrClosed], the sessions that nobody holds are closed, and those
+// on lease are closed when they are given back. It closes the driver's
+// connector if that is an io.Closer, and returns its error. (*sql.DB).Close
+// calls it.
+func (c *Connector) Close() error {
+	c.closeOnce.Do(func() {
+		c.retireAll(c.gate.shut())
+		c.metrics.close()
+		if closer, ok := c.inner.(io.Closer); ok {
+			c.closeErr = closer.Close()
+		}
+	})
+	return c.closeErr
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+// This file is the application: a shop's HTTP service as anybody would write
+// it on database/sql. It does not know sqllease. It has a mistake in it.
+
+type shop struct {
+	db *sql.DB
+}
+
+func (s *shop) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /products/{id}", s.product)
+	mux.HandleFunc("GET /orders", s.orders)
+	mux.HandleFunc("POST /orders", s.order)
+	mux.HandleFunc("GET /report", s.report)
+	mux.HandleFunc("GET /export", s.export)
+	return mux
+}
+
+type product struct {
+	ID    int    `json:"id"`
+	Name  string `json:"name"`
+	Price string `json:"price"`
+	Stock int    `json:"stock"`
+}
+
+type order struct {
+	ID       int64  `json:"id"`
+	Customer int    `json:"customer"`
+	Product  int    `json:"product"`
+	Total    string `json:"total,omitempty"`
+	Status   string `json:"status,omitempty"`
+}
+
+// product answers with one product.
+func (s *shop) product(w http.ResponseWriter, r *http.Request) {
+	var p product
+	err := s.db.QueryRowContext(r.Context(),
+		"SELECT id, name, price, stock FROM sqllease_demo_products WHERE id = ?", r.PathValue("id"),
+	).Scan(&p.ID, &p.Name, &p.Price, &p.Stock)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		http.NotFound(w, r)
+	case err != nil:
+		fail(w, err)
+	default:
+		respond(w, p)
+	}
+}
+
+// orders answers with the latest hundred orders.
+func (s *shop) orders(w http.ResponseWriter, r *http.Request) {
+	rows, err := s.db.QueryContext(r.Context(),
+		"SELECT id, customer, product, total, status FROM sqllease_demo_orders ORDER BY id DESC LIMIT 100")
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err tells
+	var list []order
+	for rows.Next() {
+		var o order
+		if err := rows.Scan(&o.ID, &o.Customer, &o.Product, &o.Total, &o.Status); err != nil {
+			fail(w, err)
+			return
+		}
+		list = append(list, o)
+	}
+	if err := rows.Err(); err != nil {
+		fail(w, err)
+		return
+	}
+	respond(w, list)
+}
+
+// keptOrders is how many orders stay; older ones go when a new one comes.
+const keptOrders = 2000
+
+// order places an order: three statements in a transaction.
+func (s *shop) order(w http.ResponseWriter, r *http.Request) {
+	var o order
+	if err := json.NewDecoder(r.Body).Decode(&o); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := s.place(r.Context(), &o); err != nil {
+		fail(w, err)
+		return
+	}
+	respond(w, o)
+}
+
+func (s *shop) place(ctx context.Context, o *order) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // it fails after a commit, as it should
+	res, err := tx.ExecContext(ctx, "INSERT INTO sqllease_demo_orders (customer, product, total, status) "+
+		"SELECT ?, id, price, 'new' FROM sqllease_demo_products WHERE id = ?", o.Customer, o.Product)
+	if err != nil {
+		return err
+	}
+	if o.ID, err = res.LastInsertId(); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE sqllease_demo_products SET stock = stock - 1 WHERE id = ?", o.Product)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM sqllease_demo_orders WHERE id <= ? AND status = 'new'", o.ID-keptOrders)
+	if err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// report answers with the turnover. SLEEP makes up for the size that a table
+// in a demo does not have: this is the slow query that every service has.
+func (s *shop) report(w http.ResponseWriter, r *http.Request) {
+	var sum struct {
+		Orders   int    `json:"orders"`
+		Turnover string `json:"turnover"`
+	}
+	var slept int
+	err := s.db.QueryRowContext(r.Context(),
+		"SELECT COUNT(*), COALESCE(SUM(total), 0), SLEEP(0.35) FROM sqllease_demo_orders",
+	).Scan(&sum.Orders, &sum.Turnover, &slept)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	respond(w, sum)
+}
+
+// export answers with a customer's orders as CSV, unless one of them is in
+// dispute. It is finished even if the client goes away meanwhile.
+func (s *shop) export(w http.ResponseWriter, r *http.Request) {
+	ctx := context.WithoutCancel(r.Context())
+	rows, err := s.db.QueryContext(ctx,
+		"SELECT id, product, total, status FROM sqllease_demo_orders WHERE customer = ? LIMIT 100",
+		r.FormValue("customer"))
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	var lines [][]string
+	for rows.Next() {
+		var id, product, total, status string
+		if err := rows.Scan(&id, &product, &total, &status); err != nil {
+			fail(w, err)
+			return
+		}
+		if status == "disputed" {
+			http.Error(w, fmt.Sprintf("order %s is in dispute", id), http.StatusConflict)
+			return
+		}
+		lines = append(lines, []string{id, product, total, status})
+	}
+	if err := rows.Err(); err != nil {
+		fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/csv")
+	_ = csv.NewWriter(w).WriteAll(lines) // the client may be gone
+}
+
+func respond(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client may be gone
+}
+
+func fail(w http.ResponseWriter, err error) {
+	http.Error(w, err.Error(), http.StatusInternalServerError)
+}

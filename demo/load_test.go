@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// slowService is a service that takes its time over every answer.
+type slowService struct {
+	mu   sync.Mutex
+	seen map[string][]time.Duration // guarded by mu: when requests came, by method and path
+	from time.Time
+}
+
+func (s *slowService) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	what := r.Method + " " + r.URL.Path
+	s.seen[what] = append(s.seen[what], time.Since(s.from))
+	s.mu.Unlock()
+	time.Sleep(5 * time.Second)
+	return httptest.NewRecorder().Result(), nil
+}
+
+func TestRequestsArriveAtTheirRateHoweverLongAnswersTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := &slowService{seen: map[string][]time.Duration{}, from: time.Now()}
+		l := newLoad("http://shop", []phase{{"steady", time.Minute, 1}, {"quiet", 10 * time.Second, 0}, {"rush", time.Minute, 2}})
+		l.client.Transport = service
+		ctx, cancel := context.WithTimeout(t.Context(), 130*time.Second)
+		defer cancel()
+		l.run(ctx)
+
+		for what, rate := range map[string]float64{"GET /orders": 8, "POST /orders": 5, "GET /report": 3} {
+			var steady, quiet, rush int
+			for _, at := range service.seen[what] {
+				switch {
+				case at < 60*time.Second:
+					steady++
+				case at < 70*time.Second:
+					quiet++
+				default:
+					rush++
+				}
+			}
+			assert.InEpsilon(t, 60*rate, steady, 0.2, what)
+			assert.Zero(t, quiet, what)
+			assert.InEpsilon(t, 120*rate, rush, 0.2, what)
+		}
+		assert.Empty(t, l.counts().failures)
+	})
+}
+
+func TestPhasesFillTheRunAndLetSessionsExpire(t *testing.T) {
+	const idleLimit = 3 * time.Second
+	for _, total := range []time.Duration{shortest, 30 * time.Second, 10 * time.Minute} {
+		var sum time.Duration
+		for _, p := range phasesOf(total, idleLimit) {
+			assert.Positive(t, p.length)
+			if p.factor == 0 {
+				assert.Greater(t, p.length, idleLimit)
+			}
+			sum += p.length
+		}
+		assert.InDelta(t, total, sum, float64(time.Microsecond))
+	}
+}
+
+func TestPhasesRepeat(t *testing.T) {
+	phases := []phase{{"steady", 2 * time.Second, 1}, {"quiet", time.Second, 0}}
+	for at, want := range map[time.Duration]string{
+		0: "steady", 1999 * time.Millisecond: "steady", 2 * time.Second: "quiet", 3 * time.Second: "steady", 5 * time.Second: "quiet",
+	} {
+		p, _ := phaseAt(phases, at)
+		assert.Equal(t, want, p.name, "at %v", at)
+	}
+	_, left := phaseAt(phases, 4*time.Second)
+	assert.Equal(t, time.Second, left)
+}
+
+func TestLeaksAreOldEnoughAtTheEndOfTheShortestRun(t *testing.T) {
+	opt, err := parse(nil, t.Output())
+	assert.NoError(t, err)
+	for _, at := range leakTimes(phasesOf(shortest, opt.idleLimit)) {
+		assert.Less(t, at+opt.leakThreshold+time.Second, shortest)
+	}
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/sqllease/sqllease"
+)
+
+// TestMain fails if anything runs on after the tests. The planted mistake
+// leaks connections of the MySQL driver, each with a goroutine that watches
+// it: nobody can end those but the application that leaked them.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/go-sql-driver/mysql.(*mysqlConn).startWatcher.func1"))
+}
+
+// quick is a run of a few seconds, with the shortest limit that a server knows.
+func quick() options {
+	return options{
+		duration:      8 * time.Second,
+		idleLimit:     time.Second,
+		leakThreshold: time.Second,
+		progress:      time.Second,
+	}
+}
+
+func TestAWholeRunFindsThePlantedLeakAndSeesNoError(t *testing.T) {
+	traces := startCollector(t)
+	opt := quick()
+	opt.otlp = traces.addr
+	var out bytes.Buffer
+	r, err := demo(t.Context(), opt, &out)
+	require.NoError(t, err)
+	t.Log(out.String())
+
+	assert.Empty(t, r.wrong())
+	assert.Empty(t, r.counts.failures)
+	require.Len(t, r.leaks, 1)
+	assert.Equal(t, disputed, r.leaks[0].count)
+	assert.Equal(t, sqllease.ClassIdleInHand, r.leaks[0].first.Class)
+	assert.Equal(t, fmt.Sprintf("demo/app.go:%d demo.(*shop).export", lineOf(t, "(s *shop) export(", "s.db.QueryContext(")), r.leaks[0].place)
+
+	assert.Equal(t, time.Second, r.stats.IdleLimit)
+	assert.Less(t, r.stats.Lifetime, time.Second)
+	assert.NotZero(t, r.stats.Closed.Expired)
+	for _, e := range endpoints {
+		f := r.endpoints[e.name]
+		if assert.NotNil(t, f, e.name) {
+			assert.NotZero(t, f.querying.sum, e.name)
+			assert.LessOrEqual(t, f.wait.sum+f.querying.sum, f.total.sum, e.name)
+		}
+		assert.Contains(t, traces.spans(), e.name)
+	}
+	assert.Contains(t, traces.spans(), "pool.acquire")
+	assert.Contains(t, traces.spans(), "sqllease.leak")
+}
+
+func TestCtrlCEndsARunWithItsReport(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	opt := quick()
+	opt.serve = true
+	out := &watchedOutput{text: "steady", seen: interrupt}
+	r, err := demo(ctx, opt, out)
+	require.NoError(t, err)
+	assert.Empty(t, r.wrong())
+	assert.Positive(t, r.counts.sent)
+	assert.Contains(t, out.String(), "GET /products/{id}")
+}
+
+// watchedOutput calls seen when text is written to it.
+type watchedOutput struct {
+	bytes.Buffer
+	text string
+	seen func()
+}
+
+func (o *watchedOutput) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(o.text)) {
+		o.seen()
+	}
+	return o.Buffer.Write(p)
+}
+
+func TestMetricsAreServedForPrometheus(t *testing.T) {
+	d := &demonstration{opt: quick(), out: io.Discard, journal: newJournal()}
+	defer func() { assert.NoError(t, d.stop()) }()
+	require.NoError(t, d.start(t.Context()))
+	defer http.DefaultClient.CloseIdleConnections()
+
+	assert.Contains(t, get(t, d.load.url+"/products/7"), `"Product 7"`)
+	metrics := get(t, d.load.url+"/metrics")
+	for _, name := range []string{
+		"db_client_connection_count", "db_client_operation_duration_seconds", "http_server_request_duration_seconds",
+	} {
+		assert.True(t, strings.Contains(metrics, name), "no metric %s", name)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"-help"}, 0, "-duration"},
+		{[]string{"-nonsense"}, 2, "-nonsense"},
+		{[]string{"rest"}, 2, `"rest"`},
+		{[]string{"-duration", "1s"}, 2, "-duration"},
+		{[]string{"-port", "70000"}, 2, "-port"},
+		{[]string{"-otlp", "localhost"}, 2, "-otlp"},
+		{[]string{"-dsn", "nonsense"}, 1, "-dsn"},
+		{[]string{"-dsn", "root@tcp(127.0.0.1:1)/"}, 1, "no database"},
+		{[]string{"-dsn", "root@tcp(127.0.0.1:1)/shop"}, 1, "127.0.0.1:1"},
+	} {
+		var stdout, stderr bytes.Buffer
+		assert.Equal(t, c.code, run(t.Context(), c.args, &stdout, &stderr), "%q", c.args)
+		assert.Contains(t, stderr.String(), c.says, "%q", c.args)
+		assert.Empty(t, stdout.String(), "%q", c.args)
+	}
+}
+
+// lineOf returns the line of app.go with text, the first after the one with
+// function.
+func lineOf(t *testing.T, function, text string) int {
+	t.Helper()
+	source, err := os.ReadFile("app.go")
+	require.NoError(t, err)
+	inside := false
+	for i, line := range strings.Split(string(source), "\n") {
+		inside = inside || strings.Contains(line, function)
+		if inside && strings.Contains(line, text) {
+			return i + 1
+		}
+	}
+	t.Fatalf("app.go: no %q after %q", text, function)
+	return 0
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }() // it was read
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, res.StatusCode, string(body))
+	return string(body)
+}
+
+// traceCollector receives traces by OTLP over gRPC and keeps the spans' names.
+type traceCollector struct {
+	collector.UnimplementedTraceServiceServer
+	addr string
+
+	mu    sync.Mutex
+	names map[string]bool // guarded by mu
+}
+
+func startCollector(t *testing.T) *traceCollector {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	c := &traceCollector{addr: l.Addr().String(), names: map[string]bool{}}
+	server := grpc.NewServer()
+	collector.RegisterTraceServiceServer(server, c)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		assert.NoError(t, <-served)
+	})
+	return c
+}
+
+func (c *traceCollector) Export(_ context.Context, req *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, resource := range req.GetResourceSpans() {
+		for _, scope := range resource.GetScopeSpans() {
+			for _, span := range scope.GetSpans() {
+				c.names[span.GetName()] = true
+			}
+		}
+	}
+	return &collector.ExportTraceServiceResponse{}, nil
+}
+
+func (c *traceCollector) spans() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return sortedKeys(c.names)
+}

@@ -1,0 +1,636 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"time"
+)
+
+// handle is the driver.Conn that database/sql sees. It implements every
+// optional interface, with the answer that database/sql would have reached
+// itself where the driver has none. database/sql holds its own lock on the
+// connection during every call, so that calls on one handle never overlap.
+type handle struct {
+	c       *Connector
+	session *session // guarded by gate.mu; while leased it does not change, and the lease's calls read it freely
+	leased  bool     // guarded by database/sql's lock on the connection
+	discard bool     // guarded by database/sql's lock: the session must not survive this lease
+	lease   lease
+}
+
+var (
+	_ driver.Conn               = (*handle)(nil)
+	_ driver.ConnBeginTx        = (*handle)(nil)
+	_ driver.ConnPrepareContext = (*handle)(nil)
+	_ driver.ExecerContext      = (*handle)(nil)
+	_ driver.QueryerContext     = (*handle)(nil)
+	_ driver.NamedValueChecker  = (*handle)(nil)
+	_ driver.Pinger             = (*handle)(nil)
+	_ driver.SessionResetter    = (*handle)(nil)
+	_ driver.Validator          = (*handle)(nil)
+)
+
+// ResetSession begins a lease: database/sql has taken the handle from its
+// free list. The driver.ErrBadConn of a refusal makes it try another.
+func (h *handle) ResetSession(ctx context.Context) error {
+	c, start := h.c, time.Now()
+	if h.lease.node.in == nil {
+		h.lease.begin(ctx, start, 1)
+	}
+	s := c.gate.checkout(h, start)
+	if s == nil {
+		return driver.ErrBadConn
+	}
+	h.leased, h.discard = true, false
+	if s.can.resetter == nil && !s.statements.due.Load() {
+		h.lease.hold(start, parts{})
+		c.metrics.acquired(ctx, parts{}, 0)
+		return nil
+	}
+	err := s.reset(ctx)
+	now := time.Now()
+	p := parts{reset: now.Sub(start)}
+	if errors.Is(err, driver.ErrBadConn) {
+		c.tracing.refused(ctx, start, now, p, err)
+		return err
+	}
+	h.lease.hold(now, p)
+	c.metrics.acquired(ctx, p, now.Sub(start))
+	return err
+}
+
+// reset makes a session ready for its next holder: the driver's own reset,
+// then the statements whose closing was left to this lease.
+func (s *session) reset(ctx context.Context) (err error) {
+	if s.can.resetter != nil {
+		err = s.can.resetter.ResetSession(ctx)
+	}
+	if !errors.Is(err, driver.ErrBadConn) {
+		s.statements.sweep()
+	}
+	return err
+}
+
+// IsValid ends the lease: database/sql gives the connection back. False makes
+// it drop the handle, whose session has then gone to a waiter or is closed.
+func (h *handle) IsValid() bool {
+	if !h.leased {
+		stays, _ := h.c.gate.release(h, true, time.Now())
+		return stays
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			h.lose()
+		}
+	}()
+	valid := !h.discard
+	if v := h.session.can.validator; v != nil {
+		valid = v.IsValid() && valid
+	}
+	returned = true
+	h.leased = false
+	now := time.Now()
+	held := h.lease.heldFor(now)
+	stays, reported := h.c.gate.release(h, valid, now)
+	h.c.leaseEnded(h, held, reported, now)
+	return stays
+}
+
+// Close drops the handle. A hollow one does nothing: its session belongs to
+// somebody else.
+func (h *handle) Close() error {
+	wasLeased := h.leased
+	h.leased = false
+	now := time.Now()
+	held := h.lease.heldFor(now)
+	s, reported := h.c.gate.drop(h, h.c.cfg.MinIdle)
+	if wasLeased && s != nil {
+		h.c.leaseEnded(h, held, reported, now)
+	}
+	if s == nil {
+		return nil
+	}
+	return h.c.retire(s)
+}
+
+// lose takes the session away from a handle in which the driver panicked: its
+// state is unknown. It is closed on a goroutine of its own, since the driver
+// may hold a lock for ever.
+func (h *handle) lose() {
+	h.leased = false
+	now := time.Now()
+	held := h.lease.heldFor(now)
+	if s, reported := h.c.gate.drop(h, 0); s != nil {
+		h.c.leaseEnded(h, held, reported, now)
+		go func() { _ = h.c.retire(s) }()
+	}
+}
+
+// hold makes sure that a call happens on lease. Only a connection that
+// database/sql's opener dialled has none yet at its first call.
+func (h *handle) hold(ctx context.Context) error {
+	if h.leased {
+		return nil
+	}
+	return h.ResetSession(ctx)
+}
+
+// Ping calls the driver's Ping; without one, an acquired connection counts as
+// alive, as it does for database/sql.
+func (h *handle) Ping(ctx context.Context) (err error) {
+	if err := h.hold(ctx); err != nil {
+		return err
+	}
+	if h.session.can.pinger == nil {
+		return nil
+	}
+	o, ctx := h.start(ctx, callPing, "")
+	defer o.end(&err)
+	err = h.session.can.pinger.Ping(ctx)
+	o.returned = true
+	return err
+}
+
+// ExecContext runs a statement directly, where the driver can.
+func (h *handle) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
+	if err := h.hold(ctx); err != nil {
+		return nil, err
+	}
+	s := h.session
+	if !s.can.execs() {
+		return nil, driver.ErrSkip
+	}
+	if args, err = h.checkDeferred(args); err != nil {
+		return nil, err
+	}
+	o, ctx := h.startDirect(ctx, callExec, query, h.c.execDeclines.of(args))
+	defer o.end(&err)
+	res, err = s.can.exec(ctx, query, args)
+	o.returned = true
+	return res, err
+}
+
+// exec is what database/sql does with an Execer or ExecerContext.
+func (c *capabilities) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if c.execerContext != nil {
+		return c.execerContext.ExecContext(ctx, query, args)
+	}
+	if c.execer == nil {
+		return nil, driver.ErrSkip
+	}
+	values, err := plainValues(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return c.execer.Exec(query, values)
+}
+
+// QueryContext runs a query directly, where the driver can.
+func (h *handle) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (rows driver.Rows, err error) {
+	if err := h.hold(ctx); err != nil {
+		return nil, err
+	}
+	s := h.session
+	if !s.can.queries() {
+		return nil, driver.ErrSkip
+	}
+	if args, err = h.checkDeferred(args); err != nil {
+		return nil, err
+	}
+	o, ctx := h.startDirect(ctx, callQuery, query, h.c.queryDeclines.of(args))
+	defer o.end(&err)
+	rows, err = s.can.query(ctx, query, args)
+	o.returned = true
+	if err != nil {
+		return nil, err
+	}
+	return o.rows(rows), nil
+}
+
+// query is what database/sql does with a Queryer or QueryerContext.
+func (c *capabilities) query(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if c.queryerContext != nil {
+		return c.queryerContext.QueryContext(ctx, query, args)
+	}
+	if c.queryer == nil {
+		return nil, driver.ErrSkip
+	}
+	values, err := plainValues(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return c.queryer.Query(query, values)
+}
+
+// Prepare is there for driver.Conn; database/sql calls PrepareContext.
+func (h *handle) Prepare(query string) (driver.Stmt, error) {
+	return h.PrepareContext(context.Background(), query)
+}
+
+// PrepareContext adopts a statement of the same text that was left with the
+// session, or prepares it.
+func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.Stmt, err error) {
+	if err := h.hold(ctx); err != nil {
+		return nil, err
+	}
+	s := h.session
+	if p := s.statements.adopt(query); p != nil {
+		h.c.adoptions.Add(1)
+		return newStmt(h, s, p), nil
+	}
+	o, ctx := h.start(ctx, callPrepare, query)
+	defer o.end(&err)
+	inner, err := s.can.prepare(ctx, s.conn, query)
+	o.returned = true
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{inner: inner, query: query}
+	s.statements.add(p)
+	return newStmt(h, s, p), nil
+}
+
+// prepare is what database/sql does with a connection to prepare a statement.
+func (c *capabilities) prepare(ctx context.Context, conn driver.Conn, query string) (driver.Stmt, error) {
+	if c.preparer != nil {
+		return c.preparer.PrepareContext(ctx, query)
+	}
+	st, err := conn.Prepare(query)
+	if err == nil && ctx.Err() != nil {
+		_ = st.Close()
+		return nil, ctx.Err()
+	}
+	return st, err
+}
+
+// Begin is there for driver.Conn; database/sql calls BeginTx.
+func (h *handle) Begin() (driver.Tx, error) {
+	return h.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// BeginTx begins a transaction.
+func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.Tx, err error) {
+	if err := h.hold(ctx); err != nil {
+		return nil, err
+	}
+	o, callCtx := h.start(ctx, callBegin, "")
+	defer o.end(&err)
+	inner, err := h.session.can.begin(callCtx, h.session.conn, opts)
+	o.returned = true
+	if err != nil {
+		return nil, err
+	}
+	h.lease.setTx(true)
+	return &tx{h: h, inner: inner, ctx: ctx}, nil
+}
+
+// begin is what database/sql does with a connection to begin a transaction.
+func (c *capabilities) begin(ctx context.Context, conn driver.Conn, opts driver.TxOptions) (driver.Tx, error) {
+	if c.beginner != nil {
+		return c.beginner.BeginTx(ctx, opts)
+	}
+	if opts.Isolation != 0 {
+		return nil, errors.New("sql: driver does not support non-default isolation level")
+	}
+	if opts.ReadOnly {
+		return nil, errors.New("sql: driver does not support read-only transactions")
+	}
+	t, err := conn.Begin() //nolint:staticcheck // it is all that this driver has
+	if err == nil && ctx.Err() != nil {
+		_ = t.Rollback()
+		return nil, ctx.Err()
+	}
+	return t, err
+}
+
+// CheckNamedValue checks an argument of a direct call. database/sql asks it
+// before it asks whether the driver has such calls at all: a driver that has
+// none sees its arguments later, per statement, so that they pass unchecked
+// here. Of a driver with only one of Exec and Query, the arguments are checked
+// in the call, see checkDeferred.
+func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
+	if err := h.hold(context.Background()); err != nil {
+		return err
+	}
+	can := &h.session.can
+	if !can.execs() || !can.queries() {
+		return nil
+	}
+	if can.checker == nil {
+		return driver.ErrSkip
+	}
+	return can.checker.CheckNamedValue(v)
+}
+
+// checkDeferred does what database/sql does with arguments for a direct call,
+// for the drivers of which CheckNamedValue could not know the call.
+func (h *handle) checkDeferred(args []driver.NamedValue) ([]driver.NamedValue, error) {
+	can := &h.session.can
+	if can.execs() && can.queries() {
+		return args, nil
+	}
+	kept := args[:0]
+	for _, v := range args {
+		v.Ordinal = len(kept) + 1
+		err := driver.ErrSkip
+		if can.checker != nil {
+			err = can.checker.CheckNamedValue(&v)
+		}
+		if err == driver.ErrSkip {
+			v.Value, err = driver.DefaultParameterConverter.ConvertValue(v.Value)
+		}
+		if err == driver.ErrRemoveArgument {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("sql: converting argument %s type: %w", argumentName(v), err)
+		}
+		kept = append(kept, v)
+	}
+	return kept, nil
+}
+
+// argumentName names an argument as database/sql's errors do.
+func argumentName(v driver.NamedValue) string {
+	if v.Name == "" {
+		return fmt.Sprintf("$%d", v.Ordinal)
+	}
+	return fmt.Sprintf("with name %q", v.Name)
+}
+
+// plainValues makes the arguments of a legacy call, and refuses what it cannot
+// carry, as database/sql does: names, and a context that has ended.
+func plainValues(ctx context.Context, args []driver.NamedValue) ([]driver.Value, error) {
+	values := make([]driver.Value, len(args))
+	for i, v := range args {
+		if v.Name != "" {
+			return nil, errors.New("sql: driver does not support the use of Named Parameters")
+		}
+		values[i] = v.Value
+	}
+	return values, ctx.Err()
+}
+
+// tx is a transaction on a handle.
+type tx struct {
+	h     *handle
+	inner driver.Tx
+	ctx   context.Context // of BeginTx: whose end makes database/sql roll back
+}
+
+func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
+
+// Rollback rolls back. database/sql, seeing that a handle has both Validator
+// and SessionResetter, keeps the connection of a transaction whose context
+// ended; a driver that lacks one of them relies on losing it.
+func (t *tx) Rollback() error {
+	if t.ctx.Err() != nil && t.h.leased {
+		can := &t.h.session.can
+		t.h.discard = t.h.discard || can.resetter == nil || can.validator == nil
+	}
+	return t.finish(callRollback, driver.Tx.Rollback)
+}
+
+func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
+	if !t.h.leased {
+		return driver.ErrBadConn
+	}
+	// The context of the transaction may have ended, which is no reason for
+	// its span to have no parent.
+	o, _ := t.h.start(context.WithoutCancel(t.ctx), c, "")
+	defer o.end(&err)
+	err = do(t.inner)
+	o.returned = true
+	t.h.lease.setTx(false)
+	return err
+}
+
+// stmt is a prepared statement on a handle.
+type stmt struct {
+	h *handle
+	s *session
+	p *prepared
+}
+
+var (
+	_ driver.StmtExecContext   = (*stmt)(nil)
+	_ driver.StmtQueryContext  = (*stmt)(nil)
+	_ driver.NamedValueChecker = (*stmt)(nil)
+)
+
+// convertingStmt is a stmt of a driver that converts arguments by column: to
+// have a ColumnConverter has no neutral answer.
+type convertingStmt struct{ *stmt }
+
+func (st convertingStmt) ColumnConverter(i int) driver.ValueConverter {
+	return st.p.inner.(driver.ColumnConverter).ColumnConverter(i) //nolint:staticcheck // drivers that have it must keep working
+}
+
+func newStmt(h *handle, s *session, p *prepared) driver.Stmt {
+	st := &stmt{h: h, s: s, p: p}
+	if _, ok := p.inner.(driver.ColumnConverter); ok { //nolint:staticcheck // as above
+		return convertingStmt{st}
+	}
+	return st
+}
+
+// NumInput asks the driver.
+func (st *stmt) NumInput() int { return st.p.inner.NumInput() }
+
+// Close closes the statement if this handle is on lease. If it is not, no
+// wire may be touched: somebody else may be using the session. The statement
+// of a hollow handle stays for adoption; that of an idle one is closed by the
+// session's next lease.
+//
+// Whether the handle is hollow is decided under gate.mu. A steal right after
+// makes no difference: a doomed statement is closed by whoever gets the session.
+func (st *stmt) Close() error {
+	if st.h.leased {
+		if !st.s.statements.take(st.p) {
+			return nil
+		}
+		return st.p.inner.Close()
+	}
+	if st.h.c.gate.hollow(st.h) {
+		st.s.statements.keep(st.p)
+	} else {
+		st.s.statements.doom(st.p)
+	}
+	return nil
+}
+
+// Exec is there for driver.Stmt; database/sql calls ExecContext.
+func (st *stmt) Exec(args []driver.Value) (driver.Result, error) {
+	return st.ExecContext(context.Background(), namedValues(args))
+}
+
+// Query is there for driver.Stmt; database/sql calls QueryContext.
+func (st *stmt) Query(args []driver.Value) (driver.Rows, error) {
+	return st.QueryContext(context.Background(), namedValues(args))
+}
+
+func namedValues(args []driver.Value) []driver.NamedValue {
+	named := make([]driver.NamedValue, len(args))
+	for i, v := range args {
+		named[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return named
+}
+
+// ExecContext executes the statement.
+func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (res driver.Result, err error) {
+	if !st.h.leased {
+		return nil, driver.ErrBadConn
+	}
+	o, ctx := st.h.start(ctx, callExec, st.p.query)
+	defer o.end(&err)
+	res, err = execStatement(ctx, st.p.inner, args)
+	o.returned = true
+	return res, err
+}
+
+func execStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedValue) (driver.Result, error) {
+	if e, ok := inner.(driver.StmtExecContext); ok {
+		return e.ExecContext(ctx, args)
+	}
+	values, err := plainValues(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return inner.Exec(values) //nolint:staticcheck // it is all that this driver has
+}
+
+// QueryContext executes the statement as a query.
+func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (rows driver.Rows, err error) {
+	if !st.h.leased {
+		return nil, driver.ErrBadConn
+	}
+	o, ctx := st.h.start(ctx, callQuery, st.p.query)
+	defer o.end(&err)
+	rows, err = queryStatement(ctx, st.p.inner, args)
+	o.returned = true
+	if err != nil {
+		return nil, err
+	}
+	return o.rows(rows), nil
+}
+
+func queryStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedValue) (driver.Rows, error) {
+	if q, ok := inner.(driver.StmtQueryContext); ok {
+		return q.QueryContext(ctx, args)
+	}
+	values, err := plainValues(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	return inner.Query(values) //nolint:staticcheck // it is all that this driver has
+}
+
+// CheckNamedValue asks the driver's statement, or else its connection, which
+// is the order in which database/sql looks for a checker.
+func (st *stmt) CheckNamedValue(v *driver.NamedValue) error {
+	if c, ok := st.p.inner.(driver.NamedValueChecker); ok {
+		return c.CheckNamedValue(v)
+	}
+	if c := st.s.can.checker; c != nil {
+		return c.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}
+
+// rows are a result set. Its query's span ends when it is closed.
+type rows struct {
+	inner driver.Rows
+	op    operation
+	read  int64 // rows read so far
+	err   error // what ended the reading, if not the last row
+}
+
+var (
+	_ driver.RowsNextResultSet              = (*rows)(nil)
+	_ driver.RowsColumnTypeDatabaseTypeName = (*rows)(nil)
+	_ driver.RowsColumnTypeLength           = (*rows)(nil)
+	_ driver.RowsColumnTypeNullable         = (*rows)(nil)
+	_ driver.RowsColumnTypePrecisionScale   = (*rows)(nil)
+	_ driver.RowsColumnTypeScanType         = (*rows)(nil)
+)
+
+func (r *rows) Columns() []string { return r.inner.Columns() }
+
+// Next reads a row. The lease counts as busy meanwhile, so that a slow server
+// is told from a holder that does nothing.
+func (r *rows) Next(dest []driver.Value) error {
+	r.op.h.lease.reading.Store(true)
+	defer r.op.h.lease.reading.Store(false)
+	err := r.inner.Next(dest)
+	switch err {
+	case nil:
+		r.read++
+	case io.EOF:
+	default:
+		r.err = err
+	}
+	return err
+}
+
+// Close closes the result set and ends the operation.
+func (r *rows) Close() error {
+	defer r.op.endRows(r)
+	err := r.inner.Close()
+	if r.err == nil {
+		r.err = err
+	}
+	return err
+}
+
+func (r *rows) HasNextResultSet() bool {
+	n, ok := r.inner.(driver.RowsNextResultSet)
+	return ok && n.HasNextResultSet()
+}
+
+func (r *rows) NextResultSet() error {
+	if n, ok := r.inner.(driver.RowsNextResultSet); ok {
+		return n.NextResultSet()
+	}
+	return io.EOF
+}
+
+func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
+	if t, ok := r.inner.(driver.RowsColumnTypeDatabaseTypeName); ok {
+		return t.ColumnTypeDatabaseTypeName(i)
+	}
+	return ""
+}
+
+func (r *rows) ColumnTypeLength(i int) (int64, bool) {
+	if t, ok := r.inner.(driver.RowsColumnTypeLength); ok {
+		return t.ColumnTypeLength(i)
+	}
+	return 0, false
+}
+
+func (r *rows) ColumnTypeNullable(i int) (nullable, known bool) {
+	if t, ok := r.inner.(driver.RowsColumnTypeNullable); ok {
+		return t.ColumnTypeNullable(i)
+	}
+	return false, false
+}
+
+func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool) {
+	if t, ok := r.inner.(driver.RowsColumnTypePrecisionScale); ok {
+		return t.ColumnTypePrecisionScale(i)
+	}
+	return 0, 0, false
+}
+
+func (r *rows) ColumnTypeScanType(i int) reflect.Type {
+	if t, ok := r.inner.(driver.RowsColumnTypeScanType); ok {
+		return t.ColumnTypeScanType(i)
+	}
+	return reflect.TypeFor[any]()
+}

@@ -1,0 +1,121 @@
+package sqllease
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// ErrClosed is returned by an acquire on a [Connector] that was closed, and by
+// the acquires that were waiting when it was.
+var ErrClosed = errors.New("sqllease: the connector is closed; no connection can be acquired from it any more")
+
+// errOutOfTime is the cause of an acquire that exceeded Config.AcquireTimeout.
+var errOutOfTime = errors.New("sqllease: acquire timeout")
+
+// ConfigError says which field of a [Config] cannot be meant, and what to
+// write instead. Field is the argument's name where it was not the Config.
+type ConfigError struct {
+	Field  string // the field of Config, or the argument
+	Value  string // what was found in it
+	Reason string // why that cannot be, and the remedy
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("sqllease: %s is %s: %s", e.Field, e.Value, e.Reason)
+}
+
+// AcquireError is the error of an acquire that ended before it had a session:
+// by the caller's context, by [Config.AcquireTimeout], or because the
+// connector was closed. It says how the pool stood and who held its sessions,
+// and unwraps to the context's error or to [ErrClosed]. Making one costs O(1);
+// stacks are symbolised when it is printed.
+type AcquireError struct {
+	Pool     string        // name of the pool
+	Limit    int           // sessions the gate allows; 0: no limit
+	InUse    int           // sessions on lease
+	Idle     int           // sessions idle, spare ones included
+	Dialling int           // sessions being dialled
+	Waiting  int           // waiters in the queue, this one included
+	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued
+	Waited   time.Duration // how long this acquire took until it gave up
+	Holders  []Lease       // the oldest leases, at most 8
+	Err      error         // context.DeadlineExceeded, context.Canceled or ErrClosed
+}
+
+// Unwrap returns the context's error, or ErrClosed.
+func (e *AcquireError) Unwrap() error { return e.Err }
+
+// Timeout reports whether time ran out, as net.Error does.
+func (e *AcquireError) Timeout() bool {
+	t, ok := e.Err.(interface{ Timeout() bool })
+	return ok && t.Timeout()
+}
+
+func (e *AcquireError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "sqllease: pool %q: no connection after %v (%v): %s", e.Pool, round(e.Waited), e.Err, e.load())
+	if e.Position > 0 {
+		fmt.Fprintf(&b, ", place %d of %d in the queue", e.Position, e.Waiting)
+	}
+	for i, site := range bySite(e.Holders) {
+		b.WriteString([]string{"; held by ", ", "}[min(i, 1)])
+		b.WriteString(site.String())
+	}
+	return b.String()
+}
+
+// load says how full the pool was.
+func (e *AcquireError) load() string {
+	limit := "without limit"
+	if e.Limit > 0 {
+		limit = fmt.Sprintf("of %d", e.Limit)
+	}
+	s := fmt.Sprintf("%d %s in use, %d idle", e.InUse, limit, e.Idle)
+	if e.Dialling > 0 {
+		s += fmt.Sprintf(", %d being dialled", e.Dialling)
+	}
+	return s
+}
+
+// holderSite is what the leases taken at one place in the code have in common.
+type holderSite struct {
+	site   string
+	count  int
+	oldest Lease
+}
+
+func (h holderSite) String() string {
+	return fmt.Sprintf("%s (%d, the oldest for %v, %s)", h.site, h.count, round(h.oldest.Hold), h.oldest.doing())
+}
+
+// bySite groups leases, oldest first, by the place that took them.
+func bySite(leases []Lease) []holderSite {
+	var sites []holderSite
+	index := map[string]int{}
+	for _, l := range leases {
+		site := l.Stack.Site()
+		i, ok := index[site]
+		if !ok {
+			i = len(sites)
+			index[site] = i
+			sites = append(sites, holderSite{site: site, oldest: l})
+		}
+		sites[i].count++
+	}
+	return sites
+}
+
+// round cuts a duration to what a reader can use.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second)
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond)
+	}
+	return d
+}

@@ -1,0 +1,522 @@
+package sqllease
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// gate admits leases: it holds the limit, knows every session, and queues the
+// waiters first in, first out. It knows no SQL and makes no driver call.
+//
+// Invariants, whenever mu is free:
+//   - open counts every session that exists or is being dialled, and does not
+//     exceed limit (but for sessions that were on lease when it was lowered).
+//   - A session is under exactly one handle, or spare, or with exactly one
+//     goroutine (its dialler, the waiter it was served to, or its closer).
+//   - If somebody waits, no session is idle or spare, and there is no room.
+type gate struct {
+	// mu is held for moving sessions, waiters and leases between lists, and
+	// for nothing else: no dial, no driver call, no callback, no log, no
+	// method of *sql.DB. database/sql holds a connection's lock while it calls
+	// a handle, so mu comes after that lock, and before lease.mu.
+	mu         sync.Mutex
+	limit      int           // guarded by mu; 0: no limit
+	open       int           // guarded by mu: sessions that exist or are being dialled
+	dialing    int           // guarded by mu: those being dialled
+	closed     bool          // guarded by mu
+	idle       list[session] // guarded by mu: longest idle first
+	spare      list[session] // guarded by mu: longest spare first
+	waiters    list[waiter]  // guarded by mu: longest waiting first
+	leases     list[lease]   // guarded by mu: in order of acquiring
+	watched    *node[lease]  // guarded by mu: the first lease that the watch has not reported
+	lastID     uint64        // guarded by mu
+	lastWaiter uint64        // guarded by mu
+	counts     gateCounts    // guarded by mu
+
+	watching bool      // guarded by mu: the watch's timer is armed
+	expiring time.Time // guarded by mu: what the expiry's timer is armed for; zero: it is not
+
+	// Hooks, called under mu; they arm a timer and do nothing else.
+	armWatch  func(in time.Duration)
+	armExpiry func(at time.Time)
+	threshold time.Duration // of the watch; negative: there is none
+}
+
+// gateCounts are what a gate has seen.
+type gateCounts struct {
+	acquires, waits   uint64
+	queueTime         time.Duration
+	timeouts          uint64
+	handovers, steals uint64
+	closed            [closeReasons]uint64
+}
+
+// waiter is one goroutine in the queue.
+type waiter struct {
+	node   node[waiter] // guarded by gate.mu
+	number uint64       // guarded by gate.mu
+	since  time.Time
+	ready  chan struct{} // closed once the waiter was served
+
+	// What it was served: written under gate.mu before ready is closed, read
+	// by the waiter after. All zero: it may dial.
+	session *session
+	err     error
+}
+
+// ask is the non-blocking half of an acquire. It answers with a session in
+// transit, or with a waiter in the queue, or with neither: then there was
+// room, which the caller has taken, and it dials.
+func (g *gate) ask(now time.Time) (*session, *waiter, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil, nil, ErrClosed
+	}
+	if s := g.spare.popLast(); s != nil {
+		s.place = inTransit
+		return s, nil, nil
+	}
+	if g.roomLocked() {
+		g.reserveLocked()
+		return nil, nil, nil
+	}
+	if s := g.stealLocked(); s != nil {
+		return s, nil, nil
+	}
+	g.lastWaiter++
+	w := &waiter{number: g.lastWaiter, since: now, ready: make(chan struct{})}
+	g.waiters.push(&w.node, w)
+	return nil, w, nil
+}
+
+// wait blocks until w is served or ctx ends. It answers like ask; if the
+// context ended in the queue, with the place that w had in it, 1 being next. A
+// session that comes with an error is of no use to anybody: the caller closes it.
+func (g *gate) wait(ctx context.Context, w *waiter) (s *session, place int, err error) {
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+	}
+	if ctx.Err() == nil {
+		return w.session, 0, w.err
+	}
+	// The context has ended. Either the waiter is still queued, and leaves, or
+	// it was served before this lock was taken: who served it removed it from
+	// the queue under mu, so that exactly one of the two is true. What it was
+	// served then goes to the next in line.
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case w.node.in != nil:
+		place = g.placeLocked(w)
+		g.waiters.remove(&w.node)
+	case w.err != nil:
+		return nil, 0, w.err
+	case w.session != nil:
+		if !g.parkLocked(w.session) {
+			s = w.session
+		}
+	default:
+		g.unreserveLocked()
+	}
+	return s, place, ctx.Err()
+}
+
+// placeLocked counts a waiter's place without walking the queue: waiters are
+// numbered as they come, and only those whose context ended leave out of turn.
+func (g *gate) placeLocked(w *waiter) int {
+	return min(int(w.number-g.waiters.first.of.number)+1, g.waiters.len)
+}
+
+// stealLocked takes the session that has been idle longest from under its
+// handle: database/sql takes the newest first, and is least likely to be
+// reaching for this one. The handle becomes hollow.
+func (g *gate) stealLocked() *session {
+	s := g.idle.popFirst()
+	if s == nil {
+		return nil
+	}
+	g.counts.steals++
+	s.leaveHandle(inTransit)
+	return s
+}
+
+// leaveHandle makes the handle hollow. gate.mu is held.
+func (s *session) leaveHandle(to place) {
+	if s.handle != nil {
+		s.handle.session = nil
+		s.handle = nil
+	}
+	s.place = to
+}
+
+func (g *gate) roomLocked() bool { return g.limit == 0 || g.open < g.limit }
+
+// reserveLocked takes room for a session that is going to be dialled.
+func (g *gate) reserveLocked() {
+	g.open++
+	g.dialing++
+}
+
+// unreserveLocked gives back the room of a session that was not dialled.
+func (g *gate) unreserveLocked() {
+	g.dialing--
+	g.open--
+	g.admitLocked()
+}
+
+// admitLocked lets waiters dial while there is room.
+func (g *gate) admitLocked() {
+	for !g.closed && g.waiters.len > 0 && g.roomLocked() {
+		g.reserveLocked()
+		close(g.waiters.popFirst().ready)
+	}
+}
+
+// reserve takes room for a session to be dialled ahead; false if there is none.
+func (g *gate) reserve() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || !g.roomLocked() {
+		return false
+	}
+	g.reserveLocked()
+	return true
+}
+
+// unreserve ends a dial that failed.
+func (g *gate) unreserve() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unreserveLocked()
+}
+
+// dialed ends a dial that succeeded: the session is in transit.
+func (g *gate) dialed(s *session, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dialing--
+	s.place = inTransit
+	s.used = now
+}
+
+// condemn sends a session in transit to its closer.
+func (g *gate) condemn(s *session, why closeReason) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.place, s.reason = atCloser, why
+}
+
+// replace ends the life of a session that its closer has closed, and keeps
+// its room for the dial of its successor.
+func (g *gate) replace(s *session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.closed[s.reason]++
+	g.dialing++
+}
+
+// gone ends the life of a session that its closer has closed.
+func (g *gate) gone(s *session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.closed[s.reason]++
+	g.open--
+	g.admitLocked()
+}
+
+// park gives a session in transit to the first waiter, or keeps it as a
+// spare. It returns false if the caller has to close it instead.
+func (g *gate) park(s *session) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.parkLocked(s)
+}
+
+func (g *gate) parkLocked(s *session) bool {
+	switch {
+	case g.closed:
+		s.place, s.reason = atCloser, closedShutdown
+		return false
+	case g.overLocked():
+		s.place, s.reason = atCloser, closedLimit
+		return false
+	}
+	if w := g.waiters.popFirst(); w != nil {
+		g.serveLocked(w, s)
+		return true
+	}
+	s.place = isSpare
+	g.spare.push(&s.node, s)
+	g.expireAtLocked(s.life.expiry(s.used))
+	return true
+}
+
+// overLocked tells whether the limit was lowered below what is open.
+func (g *gate) overLocked() bool { return g.limit > 0 && g.open > g.limit }
+
+// serveLocked hands a session that is under no handle to a waiter.
+func (g *gate) serveLocked(w *waiter, s *session) {
+	s.place = inTransit
+	w.session = s
+	close(w.ready)
+}
+
+// lend puts a session in transit on lease under a new handle.
+func (g *gate) lend(s *session, h *handle) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.handle, h.session = h, s
+	s.place = onLease
+	g.beginLocked(&h.lease)
+}
+
+// shelve puts a session in transit under a new handle without a lease.
+func (g *gate) shelve(s *session, h *handle) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.handle, h.session = h, s
+	g.idleLocked(s)
+}
+
+func (g *gate) idleLocked(s *session) {
+	s.place = isIdle
+	g.idle.push(&s.node, s)
+	g.expireAtLocked(s.life.expiry(s.used))
+}
+
+// checkout begins a lease on the session under h, which database/sql took
+// from its free list. It returns nil if the session is gone, or may not be
+// handed out any more; database/sql then closes the handle.
+func (g *gate) checkout(h *handle, now time.Time) *session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := h.session
+	if s == nil || s.place != isIdle {
+		return nil
+	}
+	g.idle.remove(&s.node)
+	if s.life.expired(s.used, now) {
+		s.place, s.reason = atCloser, closedExpired
+		return nil
+	}
+	s.place = onLease
+	g.beginLocked(&h.lease)
+	return s
+}
+
+// beginLocked enters a lease into the list. The watch is told if it is the
+// first that it has to look at; of those behind it, it learns in time.
+func (g *gate) beginLocked(l *lease) {
+	g.lastID++
+	g.counts.acquires++
+	l.id = g.lastID
+	l.reported = false
+	g.leases.push(&l.node, l)
+	if g.watched == nil {
+		g.watched = &l.node
+	}
+	if !g.watching && g.threshold > 0 {
+		g.watching = true
+		g.armWatch(g.threshold)
+	}
+}
+
+func (g *gate) endLocked(l *lease) {
+	if g.watched == &l.node {
+		g.watched = l.node.next
+	}
+	g.leases.remove(&l.node)
+}
+
+// queued counts a wait that ended with a session or the right to dial.
+func (g *gate) queued(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.waits++
+	g.counts.queueTime += d
+}
+
+// release ends the lease of h. It reports whether the session stays under the
+// handle for database/sql's free list. If not, it was handed over to the
+// longest waiter, or waits under the handle to be closed by it. reported
+// tells whether the watch had reported the lease.
+func (g *gate) release(h *handle, valid bool, now time.Time) (stays, reported bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := h.session
+	if s == nil || s.place != onLease {
+		// Returned without having been on lease: a waiter of database/sql's
+		// own queue gave up at the moment it was served.
+		return s != nil && s.place == isIdle && valid, false
+	}
+	reported = h.lease.reported
+	g.endLocked(&h.lease)
+	s.used = now
+	if why, keep := g.fateLocked(s, valid, now); !keep {
+		s.place, s.reason = atCloser, why
+		return false, reported
+	}
+	if w := g.waiters.popFirst(); w != nil {
+		g.counts.handovers++
+		s.leaveHandle(inTransit)
+		g.serveLocked(w, s)
+		return false, reported
+	}
+	g.idleLocked(s)
+	return true, reported
+}
+
+// fateLocked tells whether a session that comes back may go on.
+func (g *gate) fateLocked(s *session, valid bool, now time.Time) (closeReason, bool) {
+	switch {
+	case !valid:
+		return closedBad, false
+	case g.closed:
+		return closedShutdown, false
+	case s.life.expired(s.used, now):
+		return closedExpired, false
+	case g.overLocked():
+		return closedLimit, false
+	}
+	return 0, true
+}
+
+// drop takes the session from under a handle that is being closed, and makes
+// the caller its closer. It returns nil for a hollow handle, and for a session
+// that stays as a spare because fewer than keep would be ready without it.
+func (g *gate) drop(h *handle, keep int) (s *session, reported bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s = h.session
+	if s == nil {
+		return nil, false
+	}
+	switch s.place {
+	case onLease: // dropped without having been given back: the connection is bad
+		reported = h.lease.reported
+		g.endLocked(&h.lease)
+		s.reason = closedBad
+	case isIdle:
+		g.idle.remove(&s.node)
+		if !g.closed && g.idle.len+g.spare.len < keep {
+			s.leaveHandle(inTransit)
+			if g.parkLocked(s) {
+				return nil, false
+			}
+			return s, false
+		}
+		s.reason = closedDropped
+		if g.closed {
+			s.reason = closedShutdown
+		}
+	}
+	s.leaveHandle(atCloser)
+	return s, reported
+}
+
+// setLimit changes the limit and returns the sessions that are over it, which
+// the caller closes.
+func (g *gate) setLimit(n int) []*session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limit = n
+	g.admitLocked()
+	var over []*session
+	for n > 0 && g.open-len(over) > n {
+		s := g.takeReadyLocked()
+		if s == nil {
+			break
+		}
+		s.reason = closedLimit
+		over = append(over, s)
+	}
+	return over
+}
+
+// takeReadyLocked takes a session that nobody uses and sends it to the
+// closer.
+func (g *gate) takeReadyLocked() *session {
+	s := g.spare.popFirst()
+	if s == nil {
+		s = g.idle.popFirst()
+	}
+	if s != nil {
+		s.leaveHandle(atCloser)
+	}
+	return s
+}
+
+// shut closes the gate: every waiter is refused, and the sessions that nobody
+// uses are returned, for the caller to close. Those on lease end at release.
+func (g *gate) shut() []*session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	for w := g.waiters.popFirst(); w != nil; w = g.waiters.popFirst() {
+		w.err = ErrClosed
+		close(w.ready)
+	}
+	var ready []*session
+	for s := g.takeReadyLocked(); s != nil; s = g.takeReadyLocked() {
+		s.reason = closedShutdown
+		ready = append(ready, s)
+	}
+	return ready
+}
+
+// expireAtLocked makes sure that the expiry's timer fires at that time, or
+// earlier; zero: the session never expires.
+func (g *gate) expireAtLocked(at time.Time) {
+	if at.IsZero() || (!g.expiring.IsZero() && !at.Before(g.expiring)) {
+		return
+	}
+	g.expiring = at
+	g.armExpiry(at)
+}
+
+// expire takes the idle and spare sessions that are past their expiry, for
+// the caller to close.
+func (g *gate) expire(now time.Time) (gone []*session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.expiring = time.Time{}
+	for _, l := range []*list[session]{&g.idle, &g.spare} {
+		l.each(func(s *session) bool {
+			if !s.life.expired(s.used, now) {
+				g.expireAtLocked(s.life.expiry(s.used))
+				return true
+			}
+			l.remove(&s.node)
+			s.leaveHandle(atCloser)
+			s.reason = closedExpired
+			gone = append(gone, s)
+			return true
+		})
+	}
+	return gone
+}
+
+// missing tells whether fewer than n sessions are ready or being made ready,
+// and there is room for another.
+func (g *gate) missing(n int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.closed && g.idle.len+g.spare.len+g.dialing < n && g.roomLocked()
+}
+
+// hollow tells whether a handle has no session.
+func (g *gate) hollow(h *handle) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return h.session == nil
+}
+
+// lastUse is when the session last saw wire traffic.
+func (s *session) lastUse(g *gate) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return s.used
+}

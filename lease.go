@@ -1,0 +1,225 @@
+package sqllease
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Lease is one checkout of one connection, from the moment database/sql got
+// it to the moment it gives it back, as it stood when it was read.
+type Lease struct {
+	ID       uint64        // counts the leases of a connector, from 1
+	Acquired time.Time     // when the acquire ended and the hold began
+	Hold     time.Duration // since then
+	Queue    time.Duration // part of the acquire: waiting at the gate
+	Dial     time.Duration // part of the acquire: connecting, authenticating, discovery
+	Reset    time.Duration // part of the acquire: session reset and validation
+
+	Busy      bool      // a driver call is in flight
+	Call      string    // the call in flight, or the last one: "query", "exec", "prepare", "begin", …; empty: none yet
+	Since     time.Time // since when it is in that call, or idle in hand
+	InTx      bool      // inside a transaction begun through database/sql
+	OpenRows  int       // result sets not closed
+	Statement string    // the last statement, its literals replaced by ?
+
+	SpanContext trace.SpanContext // the span that acquired it
+	Stack       Stack             // the stack that acquired it
+}
+
+// doing says in a few words what the lease is used for.
+func (l Lease) doing() string {
+	at := l.Acquired.Add(l.Hold)
+	switch idle := round(at.Sub(l.Since)); {
+	case l.Busy && l.Statement != "":
+		return fmt.Sprintf("in %s for %v: %s", l.Call, idle, shorten(l.Statement))
+	case l.Busy:
+		return fmt.Sprintf("in %s for %v", l.Call, idle)
+	case l.OpenRows > 0:
+		return fmt.Sprintf("idle in hand for %v with rows open", idle)
+	case l.InTx:
+		return fmt.Sprintf("idle in transaction for %v", idle)
+	default:
+		return fmt.Sprintf("idle in hand for %v", idle)
+	}
+}
+
+// shorten cuts a statement to what fits a line.
+func shorten(statement string) string {
+	const most = 120
+	if len(statement) <= most {
+		return statement
+	}
+	cut := most
+	for cut > 0 && statement[cut]&0xC0 == 0x80 { // not inside a character
+		cut--
+	}
+	return statement[:cut] + "…"
+}
+
+// call is a kind of driver call.
+type call uint8
+
+const (
+	callNone call = iota
+	callQuery
+	callExec
+	callPrepare
+	callBegin
+	callCommit
+	callRollback
+	callPing
+	callRows // reading rows; has no span of its own
+	calls
+)
+
+var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "rows"}
+
+func (c call) String() string { return callNames[c] }
+
+// lease is the live record behind a Lease. It is part of its handle, and used
+// again for that handle's next lease.
+//
+// A lease is written by the goroutine that holds it and read by others, which
+// find it through the gate's list: fields set before it enters the list are
+// read-only while it is in; the rest is guarded by mu.
+type lease struct {
+	node     node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
+	reported bool        // guarded by gate.mu: the watch has reported it
+	handle   *handle     // the handle it is part of; set once
+
+	id     uint64    // set when it enters the list
+	start  time.Time // when the acquire began
+	stack  [stackDepth]uintptr
+	frames int // how much of stack is used
+	span   trace.SpanContext
+
+	// mu is held for reading or writing these fields and nothing else. It may
+	// be locked under gate.mu, never the other way round.
+	mu       sync.Mutex
+	parts    parts     // guarded by mu
+	acquired time.Time // guarded by mu; zero while still in the reset of the acquire
+	inCall   call      // guarded by mu; callNone: idle in hand
+	last     call      // guarded by mu
+	since    time.Time // guarded by mu
+	query    string    // guarded by mu
+	inTx     bool      // guarded by mu
+	openRows int       // guarded by mu
+
+	reading atomic.Bool // a row is being read; apart from mu, since it changes with every row
+}
+
+// parts are where an acquire spent its time.
+type parts struct {
+	queue, dial, reset time.Duration
+}
+
+// begin makes the record that of a new lease, not yet in the list. skip is
+// the number of the caller's frames that do not matter.
+func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
+	l.start = now
+	l.frames = capture(skip+1, &l.stack)
+	l.span = trace.SpanContextFromContext(ctx)
+	l.mu.Lock()
+	l.parts = parts{}
+	l.acquired = time.Time{}
+	l.inCall, l.last = callNone, callNone
+	l.since = now
+	l.query = ""
+	l.inTx = false
+	l.openRows = 0
+	l.mu.Unlock()
+}
+
+// hold ends the acquire and starts the hold.
+func (l *lease) hold(now time.Time, p parts) {
+	l.mu.Lock()
+	l.parts = p
+	l.acquired = now
+	l.since = now
+	l.mu.Unlock()
+}
+
+// enter notes that a driver call begins. An empty query keeps the last one.
+func (l *lease) enter(c call, query string, now time.Time) {
+	l.mu.Lock()
+	l.inCall, l.last = c, c
+	l.since = now
+	if query != "" {
+		l.query = query
+	}
+	l.mu.Unlock()
+}
+
+// leave notes that the driver call ended.
+func (l *lease) leave(now time.Time) {
+	l.mu.Lock()
+	l.inCall = callNone
+	l.since = now
+	l.mu.Unlock()
+}
+
+// setTx notes that a transaction began or ended.
+func (l *lease) setTx(in bool) {
+	l.mu.Lock()
+	l.inTx = in
+	l.mu.Unlock()
+}
+
+// addRows notes that the call in flight opened a result set.
+func (l *lease) addRows(n int) {
+	l.mu.Lock()
+	l.openRows += n
+	l.mu.Unlock()
+}
+
+// closeRows notes that a result set was closed.
+func (l *lease) closeRows(now time.Time) {
+	l.mu.Lock()
+	l.openRows--
+	l.since = now
+	l.mu.Unlock()
+}
+
+// heldFor is how long the lease has been held; zero while the acquire goes on.
+func (l *lease) heldFor(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.acquired.IsZero() {
+		return 0
+	}
+	return now.Sub(l.acquired)
+}
+
+// read copies the lease. gate.mu is held, so that the record cannot become
+// another lease's meanwhile. The statement is left as it is: sanitise it once
+// gate.mu is released.
+func (l *lease) read(now time.Time) Lease {
+	out := Lease{
+		ID:          l.id,
+		SpanContext: l.span,
+		Stack:       append(Stack(nil), l.stack[:l.frames]...),
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
+	out.Acquired = l.acquired
+	if out.Acquired.IsZero() {
+		out.Acquired = l.start
+	}
+	out.Hold = now.Sub(out.Acquired)
+	out.Busy = l.inCall != callNone
+	out.Call = l.last.String()
+	if l.reading.Load() {
+		out.Busy, out.Call = true, callRows.String()
+	}
+	out.Since = l.since
+	out.InTx = l.inTx
+	out.OpenRows = l.openRows
+	out.Statement = l.query
+	return out
+}

@@ -1,0 +1,164 @@
+package sqllease
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
+)
+
+// metrics are the instruments of one connector.
+type metrics struct {
+	base     []attribute.KeyValue
+	pool     []metric.RecordOption // the pool's attributes, made once
+	poolAdd  []metric.AddOption
+	waitTime dbconv.ClientConnectionWaitTime
+	useTime  dbconv.ClientConnectionUseTime
+	dialTime dbconv.ClientConnectionCreateTime
+	timeouts dbconv.ClientConnectionTimeouts
+	duration dbconv.ClientOperationDuration
+	returned dbconv.ClientResponseReturnedRows
+	leaks    metric.Int64Counter
+	closed   metric.Int64Counter
+
+	observed metric.Registration // nil if it could not be made
+}
+
+// newMetrics makes the instruments. An instrument that cannot be made is one
+// that does nothing; the errors are returned together, for the log.
+func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
+	meter := cfg.MeterProvider.Meter(scope, metric.WithSchemaURL(semconv.SchemaURL))
+	note := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	attrs := poolAttributes(cfg)
+	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	m.base = attrs
+	m.pool = []metric.RecordOption{set}
+	m.poolAdd = []metric.AddOption{set}
+	var err error
+	m.waitTime, err = dbconv.NewClientConnectionWaitTime(meter)
+	note(err)
+	m.useTime, err = dbconv.NewClientConnectionUseTime(meter)
+	note(err)
+	m.dialTime, err = dbconv.NewClientConnectionCreateTime(meter)
+	note(err)
+	m.timeouts, err = dbconv.NewClientConnectionTimeouts(meter)
+	note(err)
+	m.duration, err = dbconv.NewClientOperationDuration(meter)
+	note(err)
+	m.returned, err = dbconv.NewClientResponseReturnedRows(meter)
+	note(err)
+	m.leaks, err = meter.Int64Counter("sqllease.leaks", metric.WithUnit("{lease}"),
+		metric.WithDescription("Leases reported as held past the threshold, by class."))
+	note(err)
+	m.closed, err = meter.Int64Counter("sqllease.session.closed", metric.WithUnit("{connection}"),
+		metric.WithDescription("Sessions closed, by reason."))
+	note(err)
+	note(m.observe(meter, set, attrs, stats))
+	return m, errs
+}
+
+// observe registers what is read from the gate when metrics are collected.
+func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attrs []attribute.KeyValue, stats func() Stats) error {
+	count, err := dbconv.NewClientConnectionCountObservable(meter)
+	if err != nil {
+		return err
+	}
+	limit, err := dbconv.NewClientConnectionMaxObservable(meter)
+	if err != nil {
+		return err
+	}
+	pending, err := dbconv.NewClientConnectionPendingRequestsObservable(meter)
+	if err != nil {
+		return err
+	}
+	gauge := func(name, description string) metric.Float64ObservableGauge {
+		g, gaugeErr := meter.Float64ObservableGauge(name, metric.WithUnit("s"), metric.WithDescription(description))
+		if gaugeErr != nil {
+			err = gaugeErr
+		}
+		return g
+	}
+	hold := gauge("sqllease.oldest_hold", "How long the oldest lease has been held.")
+	wait := gauge("sqllease.oldest_wait", "How long the longest waiter has been in the queue.")
+	idleLimit := gauge("sqllease.idle_limit", "The idle limit of the server, as last discovered.")
+	lifetime := gauge("sqllease.lifetime", "The longest life of a session, chosen from the limits.")
+	if err != nil {
+		return err
+	}
+	state := func(s dbconv.ClientConnectionStateAttr) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(attrs[:len(attrs):len(attrs)], semconv.DBClientConnectionStateKey.String(string(s)))...))
+	}
+	used, idle := state(dbconv.ClientConnectionStateUsed), state(dbconv.ClientConnectionStateIdle)
+	m.observed, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		s := stats()
+		o.ObserveInt64(count.Inst(), int64(s.InUse), used)
+		o.ObserveInt64(count.Inst(), int64(s.Idle+s.Spare), idle)
+		o.ObserveInt64(limit.Inst(), int64(s.Limit), set)
+		o.ObserveInt64(pending.Inst(), int64(s.Waiting), set)
+		o.ObserveFloat64(hold, s.OldestHold.Seconds(), set)
+		o.ObserveFloat64(wait, s.OldestWait.Seconds(), set)
+		o.ObserveFloat64(idleLimit, s.IdleLimit.Seconds(), set)
+		o.ObserveFloat64(lifetime, s.Lifetime.Seconds(), set)
+		return nil
+	}, count.Inst(), limit.Inst(), pending.Inst(), hold, wait, idleLimit, lifetime)
+	return err
+}
+
+// close stops the observation.
+func (m *metrics) close() {
+	if m.observed != nil {
+		_ = m.observed.Unregister()
+	}
+}
+
+// acquired records a successful acquire that took that long.
+func (m *metrics) acquired(ctx context.Context, _ parts, took time.Duration) {
+	m.waitTime.Inst().Record(ctx, took.Seconds(), m.pool...)
+}
+
+func (m *metrics) timedOut(ctx context.Context) { m.timeouts.Inst().Add(ctx, 1, m.poolAdd...) }
+
+func (m *metrics) dialed(ctx context.Context, took time.Duration) {
+	m.dialTime.Inst().Record(ctx, took.Seconds(), m.pool...)
+}
+
+func (m *metrics) held(took time.Duration) {
+	m.useTime.Inst().Record(context.Background(), took.Seconds(), m.pool...)
+}
+
+func (m *metrics) leaked(class Class) {
+	m.leaks.Add(context.Background(), 1, m.poolAdd[0], metric.WithAttributes(keyLeakClass.String(class.String())))
+}
+
+func (m *metrics) sessionClosed(why closeReason) {
+	m.closed.Add(context.Background(), 1, m.poolAdd[0], metric.WithAttributes(keyReason.String(why.String())))
+}
+
+// operated records a finished operation.
+func (m *metrics) operated(o *operation, took time.Duration, err error, rows int64) {
+	inst := m.duration.Inst()
+	if !inst.Enabled(o.ctx) {
+		return
+	}
+	attrs := append(make([]attribute.KeyValue, 0, len(m.base)+2), m.base...)
+	name := o.call.String()
+	if o.query != "" && o.call != callPrepare {
+		name = o.h.c.summaries.of(o.query).operation
+	}
+	attrs = append(attrs, semconv.DBOperationName(name))
+	if err != nil {
+		attrs = append(attrs, semconv.ErrorTypeKey.String(errorType(err)))
+	}
+	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	inst.Record(o.ctx, took.Seconds(), set)
+	if rows >= 0 {
+		m.returned.Inst().Record(o.ctx, rows, set)
+	}
+}

@@ -1,0 +1,109 @@
+package sqllease
+
+import (
+	"fmt"
+	"path"
+	"runtime"
+	"strings"
+)
+
+// stackDepth is how many program counters of a caller are kept.
+const stackDepth = 32
+
+// Stack is a call stack as program counters, innermost first. It costs
+// nothing until one of its methods symbolises it.
+type Stack []uintptr
+
+// capture fills buf with the program counters of its caller's callers, skip
+// of them left out, and returns how many it wrote.
+func capture(skip int, buf *[stackDepth]uintptr) int {
+	return runtime.Callers(skip+2, buf[:])
+}
+
+// Frames symbolises the stack, inlined calls included.
+func (s Stack) Frames() []runtime.Frame {
+	if len(s) == 0 {
+		return nil
+	}
+	out := make([]runtime.Frame, 0, len(s))
+	for frames := runtime.CallersFrames(s); ; {
+		f, more := frames.Next()
+		out = append(out, f)
+		if !more {
+			return out
+		}
+	}
+}
+
+// Site is the place in the application that the stack comes from, as
+// "dir/file.go:42 pkg.Func": the innermost frame that belongs neither to
+// sqllease nor to database/sql nor to the Go runtime. Empty if there is none.
+func (s Stack) Site() string {
+	for _, f := range s.application() {
+		return location(f) + " " + path.Base(f.Function)
+	}
+	return ""
+}
+
+// String lists the application's part of the stack, a call in two lines, as
+// Go prints a goroutine: the function, then file and line.
+func (s Stack) String() string {
+	var b strings.Builder
+	for _, f := range s.application() {
+		fmt.Fprintf(&b, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
+	}
+	return b.String()
+}
+
+// application is the stack from its first frame outside the plumbing
+// outwards. A stack that is plumbing only is returned whole.
+func (s Stack) application() []runtime.Frame {
+	all := s.Frames()
+	for i, f := range all {
+		if !isPlumbing(f) {
+			return trimRuntime(all[i:])
+		}
+	}
+	return all
+}
+
+// trimRuntime drops the runtime's entry frames, which say nothing.
+func trimRuntime(frames []runtime.Frame) []runtime.Frame {
+	for len(frames) > 1 && strings.HasPrefix(frames[len(frames)-1].Function, "runtime.") {
+		frames = frames[:len(frames)-1]
+	}
+	return frames
+}
+
+// isPlumbing reports whether a frame belongs to the layers between an
+// application and its driver. To those, a test of theirs is an application.
+func isPlumbing(f runtime.Frame) bool {
+	if strings.HasSuffix(f.File, "_test.go") {
+		return false
+	}
+	return strings.HasPrefix(f.Function, "github.com/sqllease/sqllease.") ||
+		strings.HasPrefix(f.Function, "database/sql.") ||
+		strings.HasPrefix(f.Function, "runtime.")
+}
+
+// location is a frame's file and line, with one folder for orientation.
+func location(f runtime.Frame) string {
+	dir, file := path.Split(f.File)
+	return fmt.Sprintf("%s:%d", path.Join(path.Base(dir), file), f.Line)
+}
+
+// calledByOpener reports whether the stack is that of database/sql's opener
+// goroutine. Its stack is always shallow, so that other callers pay a
+// comparison only.
+func (s Stack) calledByOpener() bool {
+	const openerDepth = 6
+	if len(s) > openerDepth {
+		return false
+	}
+	for _, f := range s.Frames() {
+		if strings.HasPrefix(f.Function, "database/sql.(*DB).connectionOpener") {
+			return true
+		}
+	}
+	return false
+}

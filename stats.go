@@ -1,0 +1,131 @@
+package sqllease
+
+import "time"
+
+// Stats is how a connector stood at one moment. While callers wait at the
+// gate, sql.DBStats counts them as in use and reports no waits: the true
+// figures are here.
+type Stats struct {
+	Name string // of the pool
+
+	Limit    int // sessions the gate allows; 0: no limit
+	Open     int // sessions that exist or are being dialled
+	InUse    int // on lease
+	Idle     int // idle under database/sql's handles
+	Spare    int // ready under no handle
+	Dialling int // being dialled
+	Waiting  int // waiters in the queue
+
+	Acquires          uint64        // leases begun
+	Waits             uint64        // acquires that queued and were served
+	QueueTime         time.Duration // what those spent in the queue, together
+	Timeouts          uint64        // acquires that ended by their context or by AcquireTimeout
+	Dials             uint64        // sessions dialled, failures included
+	DialErrors        uint64        // dials that failed
+	Handovers         uint64        // sessions that went from a release to a waiter
+	Steals            uint64        // idle sessions taken from under a handle
+	StatementsAdopted uint64        // prepares that found their statement on the session
+	DiscoveryFailures uint64        // sessions whose limits could not be found out
+	Leaks             uint64        // leases reported
+	Closed            ClosedStats   // sessions closed, by reason
+
+	IdleLimit  time.Duration // idle limit of the newest session; 0: none known
+	Lifetime   time.Duration // the longest life chosen from it, before jitter; 0: no end
+	OldestHold time.Duration // of the leases that are out
+	OldestWait time.Duration // of the waiters in the queue
+}
+
+// ClosedStats counts closed sessions by reason.
+type ClosedStats struct {
+	Expired  uint64 // reached their expiry
+	Bad      uint64 // the driver said so, or the reset failed
+	Dropped  uint64 // dropped by database/sql, by its own idle limits or lifetime
+	Limit    uint64 // over a limit that was lowered
+	Shutdown uint64 // the connector or the *sql.DB was closed
+}
+
+// Stats returns how the connector stands. It costs one short critical section
+// of the gate, whatever the number of sessions.
+func (c *Connector) Stats() Stats {
+	s := c.gate.stats(time.Now())
+	s.Name = c.cfg.Name
+	s.Dials, s.DialErrors = c.dials.Load(), c.dialErrors.Load()
+	s.StatementsAdopted = c.adoptions.Load()
+	s.DiscoveryFailures = c.discoveryFailures.Load()
+	s.Leaks = c.leaks.Load()
+	s.IdleLimit = time.Duration(c.idleLimit.Load())
+	s.Lifetime = time.Duration(c.lifetime.Load())
+	return s
+}
+
+// stats is the gate's part of Stats.
+func (g *gate) stats(now time.Time) Stats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.counts
+	s := Stats{
+		Limit: g.limit, Open: g.open, InUse: g.leases.len, Idle: g.idle.len, Spare: g.spare.len,
+		Dialling: g.dialing, Waiting: g.waiters.len,
+		Acquires: n.acquires, Waits: n.waits, QueueTime: n.queueTime, Timeouts: n.timeouts,
+		Handovers: n.handovers, Steals: n.steals,
+		Closed: ClosedStats{
+			Expired: n.closed[closedExpired], Bad: n.closed[closedBad], Dropped: n.closed[closedDropped],
+			Limit: n.closed[closedLimit], Shutdown: n.closed[closedShutdown],
+		},
+	}
+	if n := g.leases.first; n != nil {
+		s.OldestHold = n.of.heldFor(now)
+	}
+	if n := g.waiters.first; n != nil {
+		s.OldestWait = now.Sub(n.of.since)
+	}
+	return s
+}
+
+// Leases returns the leases that are out, oldest first. It costs in proportion
+// to their number, and holds the gate meanwhile.
+func (c *Connector) Leases() []Lease {
+	out := c.gate.snapshot(-1, time.Now())
+	for i := range out {
+		out[i].Statement = c.sanitised(out[i].Statement)
+	}
+	return out
+}
+
+// snapshot copies the oldest leases, at most that many; negative: all.
+func (g *gate) snapshot(most int, now time.Time) []Lease {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.snapshotLocked(most, now)
+}
+
+func (g *gate) snapshotLocked(most int, now time.Time) (out []Lease) {
+	g.leases.each(func(l *lease) bool {
+		if most >= 0 && len(out) == most {
+			return false
+		}
+		out = append(out, l.read(now))
+		return true
+	})
+	return out
+}
+
+// mostHolders bounds what the error of a failed acquire tells, and costs.
+const mostHolders = 8
+
+// describe tells how full the pool is, for the error of a failed acquire.
+func (g *gate) describe(now time.Time) *AcquireError {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &AcquireError{
+		Limit: g.limit, InUse: g.leases.len, Idle: g.idle.len + g.spare.len,
+		Dialling: g.dialing, Waiting: g.waiters.len,
+		Holders: g.snapshotLocked(mostHolders, now),
+	}
+}
+
+func (g *gate) timedOut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.timeouts++
+}
