@@ -234,7 +234,7 @@ func ConnectorOf(db *sql.DB) (*Connector, bool) {
 	// database/sql has no way to ask for the connector. Its field can be seen,
 	// if not taken, by reflection; if it should ever be renamed, nothing is found.
 	field := reflect.ValueOf(db).Elem().FieldByName("connector")
-	if !field.IsValid() || field.Kind() != reflect.Interface || field.Elem().Type() != reflect.TypeFor[*Connector]() {
+	if !field.IsValid() || field.Kind() != reflect.Interface || field.IsNil() || field.Elem().Type() != reflect.TypeFor[*Connector]() {
 		return nil, false
 	}
 	return (*Connector)(field.Elem().UnsafePointer()), true
@@ -352,26 +352,30 @@ type acquire struct {
 func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	g := &a.c.gate
 	s, w, err := g.ask(a.start)
-	if err == nil && s != nil {
-		if s, err = a.reset(ctx, s); err == nil && s != nil {
-			return s, nil // neither queued nor dialled: no span
-		}
+	if s != nil && a.reset(ctx, s) {
+		return s, nil // neither queued nor dialled: no span
 	}
 	outer := ctx
 	ctx, span := a.c.tracing.startAcquire(ctx, a.start)
-	defer func() { endAcquire(span, time.Now(), a.parts, err) }()
+	ended := errPanicked
+	defer func() { endAcquire(span, time.Now(), a.parts, ended) }()
+	s, err = a.slow(ctx, outer, w, err)
+	ended = err
+	return s, err
+}
+
+// slow goes on with an acquire that was refused, queued or has to dial.
+func (a *acquire) slow(ctx, outer context.Context, w *waiter, err error) (*session, error) {
 	if err != nil {
 		return nil, a.failed(outer, err, 0)
 	}
 	if w != nil {
-		s, err = a.queue(ctx, w)
+		s, err := a.queue(ctx, w)
 		if err != nil {
 			return nil, err
 		}
-		if s != nil {
-			if s, err = a.reset(ctx, s); s != nil || err != nil {
-				return s, err
-			}
+		if s != nil && a.reset(ctx, s) {
+			return s, nil
 		}
 	}
 	return a.dial(ctx)
@@ -412,7 +416,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 // believes to be new. If it proves bad it is closed, its room is kept, and the
 // caller dials: it has waited long enough. A session whose driver panics is
 // closed too.
-func (a *acquire) reset(ctx context.Context, s *session) (ready *session, err error) {
+func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 	c, start := a.c, time.Now()
 	if !s.life.expired(s.lastUse(&c.gate), start) {
 		returned := false
@@ -422,18 +426,18 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready *session, err er
 				go func() { _ = c.retire(s) }()
 			}
 		}()
-		err = s.reset(ctx)
+		err := s.reset(ctx)
 		returned = true
 		a.parts.reset += time.Since(start)
 		if !errors.Is(err, driver.ErrBadConn) {
-			return s, nil // database/sql takes no notice of other errors here either
+			return true // database/sql takes no notice of other errors here either
 		}
 		c.gate.condemn(s, closedBad)
 	} else {
 		c.gate.condemn(s, closedExpired)
 	}
 	c.replace(s)
-	return nil, nil
+	return false
 }
 
 // dial connects a session in the room that the acquire has, which is given
@@ -572,6 +576,16 @@ func (c *Connector) retireAll(all []*session) {
 // closeExpired closes the idle sessions past their expiry.
 func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(time.Now())) }
 
+// stopExpiry stops the timer of a closed connector, which would keep it in
+// memory until then. The watch goes on while leases are out.
+func (c *Connector) stopExpiry() {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	if c.expiryTimer != nil {
+		c.expiryTimer.Stop()
+	}
+}
+
 // leaseEnded tells what there is to tell of a lease that ended. database/sql
 // still holds its lock on the connection, so that no next lease has begun.
 func (c *Connector) leaseEnded(h *handle, held time.Duration, reported bool, now time.Time) {
@@ -617,6 +631,7 @@ const refillTimeout = 30 * time.Second
 func (c *Connector) Close() error {
 	c.closeOnce.Do(func() {
 		c.retireAll(c.gate.shut())
+		c.stopExpiry()
 		c.metrics.close()
 		if closer, ok := c.inner.(io.Closer); ok {
 			c.closeErr = closer.Close()

@@ -565,6 +565,9 @@ func (r *rows) Columns() []string { return r.inner.Columns() }
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
 // is told from a holder that does nothing.
 func (r *rows) Next(dest []driver.Value) error {
+	if !r.op.h.leased {
+		return driver.ErrBadConn // its session was lost, and may be somebody else's
+	}
 	r.op.h.lease.reading.Store(true)
 	defer r.op.h.lease.reading.Store(false)
 	err := r.inner.Next(dest)
@@ -581,6 +584,9 @@ func (r *rows) Next(dest []driver.Value) error {
 // Close closes the result set and ends the operation.
 func (r *rows) Close() error {
 	defer r.op.endRows(r)
+	if !r.op.h.leased {
+		return nil // its session was lost, and the result set with it
+	}
 	err := r.inner.Close()
 	if r.err == nil {
 		r.err = err
