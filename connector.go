@@ -178,8 +178,11 @@ type dsnConnector struct {
 	dsn    string
 }
 
+// Connect opens a connection; the driver has no use for the context.
 func (c dsnConnector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
-func (c dsnConnector) Driver() driver.Driver                        { return c.driver }
+
+// Driver returns the driver.
+func (c dsnConnector) Driver() driver.Driver { return c.driver }
 
 // Register registers the wrapped driver under a name of its own, for code that
 // opens its database with sql.Open(name, dsn). Every sql.Open makes a pool of
@@ -208,6 +211,7 @@ type registered struct {
 
 var _ driver.DriverContext = (*registered)(nil)
 
+// OpenConnector makes the wrapped connector of one sql.Open.
 func (r *registered) OpenConnector(dsn string) (driver.Connector, error) {
 	c, err := connectorOf(r.inner, dsn)
 	if err != nil {

@@ -383,6 +383,7 @@ type tx struct {
 	ctx   context.Context // of BeginTx: whose end makes database/sql roll back
 }
 
+// Commit commits.
 func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
 
 // Rollback rolls back. database/sql, seeing that a handle has both Validator
@@ -427,6 +428,7 @@ var (
 // have a ColumnConverter has no neutral answer.
 type convertingStmt struct{ *stmt }
 
+// ColumnConverter asks the driver.
 func (st convertingStmt) ColumnConverter(i int) driver.ValueConverter {
 	return st.p.inner.(driver.ColumnConverter).ColumnConverter(i) //nolint:staticcheck // drivers that have it must keep working
 }
@@ -560,6 +562,7 @@ var (
 	_ driver.RowsColumnTypeScanType         = (*rows)(nil)
 )
 
+// Columns asks the driver.
 func (r *rows) Columns() []string { return r.inner.Columns() }
 
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
@@ -594,11 +597,13 @@ func (r *rows) Close() error {
 	return err
 }
 
+// HasNextResultSet asks the driver; without an answer there is none.
 func (r *rows) HasNextResultSet() bool {
 	n, ok := r.inner.(driver.RowsNextResultSet)
 	return ok && n.HasNextResultSet()
 }
 
+// NextResultSet asks the driver; without an answer there is none.
 func (r *rows) NextResultSet() error {
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {
 		return n.NextResultSet()
@@ -606,6 +611,7 @@ func (r *rows) NextResultSet() error {
 	return io.EOF
 }
 
+// ColumnTypeDatabaseTypeName asks the driver; without an answer it is empty.
 func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
 	if t, ok := r.inner.(driver.RowsColumnTypeDatabaseTypeName); ok {
 		return t.ColumnTypeDatabaseTypeName(i)
@@ -613,6 +619,7 @@ func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
 	return ""
 }
 
+// ColumnTypeLength asks the driver; without an answer it is not known.
 func (r *rows) ColumnTypeLength(i int) (int64, bool) {
 	if t, ok := r.inner.(driver.RowsColumnTypeLength); ok {
 		return t.ColumnTypeLength(i)
@@ -620,6 +627,7 @@ func (r *rows) ColumnTypeLength(i int) (int64, bool) {
 	return 0, false
 }
 
+// ColumnTypeNullable asks the driver; without an answer it is not known.
 func (r *rows) ColumnTypeNullable(i int) (nullable, known bool) {
 	if t, ok := r.inner.(driver.RowsColumnTypeNullable); ok {
 		return t.ColumnTypeNullable(i)
@@ -627,6 +635,7 @@ func (r *rows) ColumnTypeNullable(i int) (nullable, known bool) {
 	return false, false
 }
 
+// ColumnTypePrecisionScale asks the driver; without an answer it is not known.
 func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool) {
 	if t, ok := r.inner.(driver.RowsColumnTypePrecisionScale); ok {
 		return t.ColumnTypePrecisionScale(i)
@@ -634,6 +643,7 @@ func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool)
 	return 0, 0, false
 }
 
+// ColumnTypeScanType asks the driver; without an answer it is any.
 func (r *rows) ColumnTypeScanType(i int) reflect.Type {
 	if t, ok := r.inner.(driver.RowsColumnTypeScanType); ok {
 		return t.ColumnTypeScanType(i)

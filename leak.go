@@ -15,9 +15,9 @@ import (
 type Class uint8
 
 const (
-	// ClassBusy: a driver call is in flight. It is a slow call, not a leak.
+	// ClassBusy is a lease with a driver call in flight. It is a slow call, not a leak.
 	ClassBusy Class = iota
-	// ClassIdleInHand: nothing is in flight. A Tx, Conn or Rows was not closed.
+	// ClassIdleInHand is a lease with nothing in flight. A Tx, Conn or Rows was not closed.
 	ClassIdleInHand
 )
 
@@ -54,7 +54,7 @@ func (l Leak) String() string {
 	if l.SpanContext.IsValid() {
 		fmt.Fprintf(&b, "  trace      %s span %s\n", l.SpanContext.TraceID(), l.SpanContext.SpanID())
 	}
-	fmt.Fprintf(&b, "  what to do %s\n", l.cure())
+	fmt.Fprintf(&b, "  cure       %s\n", l.cure())
 	if !l.Returned {
 		fmt.Fprintf(&b, "  stack\n")
 		for line := range strings.Lines(l.Stack.String()) {

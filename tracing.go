@@ -213,11 +213,11 @@ func (o *operation) name() string {
 	if o.query == "" {
 		return o.call.String()
 	}
-	if sum := o.h.c.summaries.of(o.query); o.call == callPrepare {
-		return "prepare " + sum.text()
-	} else {
-		return sum.text()
+	text := o.h.c.summaries.of(o.query).text()
+	if o.call == callPrepare {
+		return "prepare " + text
 	}
+	return text
 }
 
 // end ends the call; deferred, so that it runs in a panic too.
