@@ -239,7 +239,7 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 		return nil, err
 	}
 	s := h.session
-	if p := s.statements.adopt(query); p != nil {
+	if p := s.statements.adopt(query, h); p != nil {
 		h.c.adoptions.Add(1)
 		return newStmt(h, s, p), nil
 	}
@@ -251,7 +251,7 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 		return nil, err
 	}
 	p := &prepared{inner: inner, query: query}
-	s.statements.add(p)
+	s.statements.add(p, h)
 	return newStmt(h, s, p), nil
 }
 
@@ -446,23 +446,17 @@ func (st *stmt) NumInput() int { return st.p.inner.NumInput() }
 
 // Close closes the statement if this handle is on lease. If it is not, no
 // wire may be touched: somebody else may be using the session. The statement
-// of a hollow handle stays for adoption; that of an idle one is closed by the
-// session's next lease.
-//
-// Whether the handle is hollow is decided under gate.mu. A steal right after
-// makes no difference: a doomed statement is closed by whoever gets the session.
+// of an idle handle is then closed by the session's next lease. That of a
+// hollow one is not the handle's any more: it was left to the session, for
+// adoption, when the session left.
 func (st *stmt) Close() error {
 	if st.h.leased {
-		if !st.s.statements.take(st.p) {
+		if !st.s.statements.take(st.p, st.h) {
 			return nil
 		}
 		return st.p.inner.Close()
 	}
-	if st.h.c.gate.hollow(st.h) {
-		st.s.statements.keep(st.p)
-	} else {
-		st.s.statements.doom(st.p)
-	}
+	st.s.statements.doom(st.p, st.h)
 	return nil
 }
 

@@ -148,6 +148,7 @@ func (s *session) leaveHandle(to place) {
 	if s.handle != nil {
 		s.handle.session = nil
 		s.handle = nil
+		s.statements.abandon()
 	}
 	s.place = to
 }
@@ -505,13 +506,6 @@ func (g *gate) missing(n int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return !g.closed && g.idle.len+g.spare.len+g.dialing < n && g.roomLocked()
-}
-
-// hollow tells whether a handle has no session.
-func (g *gate) hollow(h *handle) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return h.session == nil
 }
 
 // lastUse is when the session last saw wire traffic.

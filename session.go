@@ -99,16 +99,17 @@ const maxKept = 128
 type prepared struct {
 	inner driver.Stmt
 	query string
+	owner *handle        // guarded by statements.mu: the handle it is live under
 	node  node[prepared] // guarded by statements.mu
 }
 
 // statements are a session's prepared statements. A statement is live while
-// database/sql has it; kept when the handle it was prepared under is hollow,
-// for the next lease that prepares the same text; doomed when it must be
-// closed, which only the session's lease holder may do, since it is wire
-// traffic.
+// the handle that has the session also has the statement. When the session
+// leaves that handle the statement is kept, for the next lease that prepares
+// the same text. It is doomed when it must be closed, which only the session's
+// lease holder may do, since it is wire traffic.
 type statements struct {
-	mu     sync.Mutex     // held for the lists only: no driver call under it
+	mu     sync.Mutex     // held for the lists only: no driver call under it; may be locked under gate.mu
 	live   list[prepared] // guarded by mu
 	kept   list[prepared] // guarded by mu
 	doomed list[prepared] // guarded by mu
@@ -116,58 +117,63 @@ type statements struct {
 	due atomic.Bool // doomed is not empty; written under mu, read without
 }
 
-// add notes a statement that was just prepared.
-func (t *statements) add(p *prepared) {
-	t.mu.Lock()
-	t.live.push(&p.node, p)
-	t.mu.Unlock()
-}
-
-// take removes a live statement, which its caller then closes. It reports
-// false for one that went with its session.
-func (t *statements) take(p *prepared) bool {
+// add notes a statement that was just prepared under h.
+func (t *statements) add(p *prepared, h *handle) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p.node.in != &t.live {
+	p.owner = h
+	t.live.push(&p.node, p)
+}
+
+// take removes a statement of h's, which its caller then closes. It reports
+// false if the statement is not h's any more.
+func (t *statements) take(p *prepared, h *handle) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p.owner != h {
 		return false
 	}
 	t.live.remove(&p.node)
+	p.owner = nil
 	return true
 }
 
-// keep leaves a live statement with the session, for adoption.
-func (t *statements) keep(p *prepared) {
+// doom leaves a statement of h's to the next lease, to be closed. It does
+// nothing if the statement is not h's any more: it is kept then, or was
+// adopted by another handle.
+func (t *statements) doom(p *prepared, h *handle) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p.node.in != &t.live {
-		return
-	}
-	t.live.remove(&p.node)
-	t.kept.push(&p.node, p)
-	if t.kept.len > maxKept {
-		t.doomLocked(t.kept.popFirst())
-	}
-}
-
-// doom leaves a live statement to the next lease, to be closed.
-func (t *statements) doom(p *prepared) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p.node.in != &t.live {
+	if p.owner != h {
 		return
 	}
 	t.live.remove(&p.node)
 	t.doomLocked(p)
 }
 
+// abandon keeps all live statements: the session leaves its handle. gate.mu is
+// held, so that whoever gets the session finds them kept.
+func (t *statements) abandon() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p := t.live.popFirst(); p != nil; p = t.live.popFirst() {
+		p.owner = nil
+		t.kept.push(&p.node, p)
+	}
+	for t.kept.len > maxKept {
+		t.doomLocked(t.kept.popFirst())
+	}
+}
+
 func (t *statements) doomLocked(p *prepared) {
+	p.owner = nil
 	t.doomed.push(&p.node, p)
 	t.due.Store(true)
 }
 
-// adopt makes the newest kept statement of that text live again; nil if there
-// is none.
-func (t *statements) adopt(query string) *prepared {
+// adopt makes the newest kept statement of that text live under h; nil if
+// there is none.
+func (t *statements) adopt(query string, h *handle) *prepared {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := t.kept.last; n != nil; n = n.prev {
@@ -175,6 +181,7 @@ func (t *statements) adopt(query string) *prepared {
 			p := n.of
 			t.kept.remove(n)
 			t.live.push(n, p)
+			p.owner = h
 			return p
 		}
 	}
@@ -205,6 +212,7 @@ func (t *statements) takeAll() []*prepared {
 	var all []*prepared
 	for _, l := range []*list[prepared]{&t.live, &t.kept, &t.doomed} {
 		for p := l.popFirst(); p != nil; p = l.popFirst() {
+			p.owner = nil
 			all = append(all, p)
 		}
 	}
