@@ -1,0 +1,142 @@
+package sqllease_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease"
+)
+
+// idleDriver is a driver that does nothing, so that what is measured is what
+// is around it.
+type idleDriver struct{}
+
+func (d idleDriver) Connect(context.Context) (driver.Conn, error) { return &idleConn{}, nil }
+func (d idleDriver) Driver() driver.Driver                        { return d }
+func (d idleDriver) Open(string) (driver.Conn, error)             { return &idleConn{}, nil }
+
+type idleConn struct{ row idleRows }
+
+func (c *idleConn) Prepare(string) (driver.Stmt, error)      { return nil, driver.ErrSkip }
+func (c *idleConn) Close() error                             { return nil }
+func (c *idleConn) Begin() (driver.Tx, error)                { return idleTx{}, nil }
+func (c *idleConn) ResetSession(context.Context) error       { return nil }
+func (c *idleConn) IsValid() bool                            { return true }
+func (c *idleConn) CheckNamedValue(*driver.NamedValue) error { return nil }
+func (c *idleConn) Ping(context.Context) error               { return nil }
+func (c *idleConn) ExecContext(context.Context, string, []driver.NamedValue) (driver.Result, error) {
+	return driver.RowsAffected(1), nil
+}
+
+func (c *idleConn) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
+	c.row.done = false
+	return &c.row, nil
+}
+
+type idleTx struct{}
+
+func (idleTx) Commit() error   { return nil }
+func (idleTx) Rollback() error { return nil }
+
+// idleRows is a result set of one row.
+type idleRows struct{ done bool }
+
+func (r *idleRows) Columns() []string { return []string{"n"} }
+func (r *idleRows) Close() error      { return nil }
+func (r *idleRows) Next(dest []driver.Value) error {
+	if r.done {
+		return io.EOF
+	}
+	r.done = true
+	dest[0] = int64(1)
+	return nil
+}
+
+// pools are the pools that are compared, in one run.
+func pools(b *testing.B, limit int) map[string]*sql.DB {
+	bare := sql.OpenDB(idleDriver{})
+	bare.SetMaxOpenConns(limit)
+	bare.SetMaxIdleConns(limit)
+	wrapped, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{MaxOpen: limit})
+	require.NoError(b, err)
+	b.Cleanup(func() {
+		_ = bare.Close()
+		_ = wrapped.Close()
+	})
+	return map[string]*sql.DB{"bare": bare, "sqllease": wrapped}
+}
+
+func BenchmarkExec(b *testing.B) {
+	for name, db := range pools(b, 10) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := db.ExecContext(b.Context(), "UPDATE t SET a = 1"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkQueryRow(b *testing.B) {
+	for name, db := range pools(b, 10) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var n int64
+				if err := db.QueryRowContext(context.Background(), "SELECT n FROM t").Scan(&n); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSaturated runs 200 goroutines on 10 connections of one millisecond
+// each, and reports how long callers waited for theirs.
+func BenchmarkSaturated(b *testing.B) {
+	for name, db := range pools(b, 10) {
+		b.Run(name, func(b *testing.B) {
+			var mu sync.Mutex
+			var waits []time.Duration
+			work := make(chan struct{})
+			var all sync.WaitGroup
+			for range 200 {
+				all.Go(func() {
+					for range work {
+						asked := time.Now()
+						conn, err := db.Conn(context.Background())
+						if err != nil {
+							b.Error(err)
+							continue
+						}
+						wait := time.Since(asked)
+						<-time.After(time.Millisecond)
+						_ = conn.Close()
+						mu.Lock()
+						waits = append(waits, wait)
+						mu.Unlock()
+					}
+				})
+			}
+			for b.Loop() {
+				work <- struct{}{}
+			}
+			close(work)
+			all.Wait()
+			slices.Sort(waits)
+			b.ReportMetric(float64(waits[len(waits)*50/100].Microseconds())/1000, "p50-wait-ms")
+			b.ReportMetric(float64(waits[len(waits)*99/100].Microseconds())/1000, "p99-wait-ms")
+			b.ReportMetric(float64(waits[len(waits)-1].Microseconds())/1000, "max-wait-ms")
+		})
+	}
+}
