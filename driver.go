@@ -51,7 +51,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		c.metrics.acquired(ctx, parts{}, 0)
 		return nil
 	}
-	err := s.reset(ctx)
+	err := h.reset(ctx)
 	now := time.Now()
 	p := parts{reset: now.Sub(start)}
 	if errors.Is(err, driver.ErrBadConn) {
@@ -60,6 +60,20 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	}
 	h.lease.hold(now, p)
 	c.metrics.acquired(ctx, p, now.Sub(start))
+	return err
+}
+
+// reset readies the session that database/sql took from its free list. One in
+// which the driver panics is lost: database/sql never gives it back.
+func (h *handle) reset(ctx context.Context) error {
+	returned := false
+	defer func() {
+		if !returned {
+			h.lose()
+		}
+	}()
+	err := h.session.reset(ctx)
+	returned = true
 	return err
 }
 
@@ -584,7 +598,15 @@ func (r *rows) Close() error {
 	if !r.op.h.leased {
 		return nil // its session was lost, and the result set with it
 	}
+	returned := false
+	defer func() {
+		if !returned { // database/sql never gives the connection back then
+			r.err = errPanicked
+			r.op.h.lose()
+		}
+	}()
 	err := r.inner.Close()
+	returned = true
 	if r.err == nil {
 		r.err = err
 	}
@@ -599,6 +621,9 @@ func (r *rows) HasNextResultSet() bool {
 
 // NextResultSet asks the driver; without an answer there is none.
 func (r *rows) NextResultSet() error {
+	if !r.op.h.leased {
+		return driver.ErrBadConn // as in Next
+	}
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {
 		return n.NextResultSet()
 	}

@@ -158,11 +158,13 @@ func (d *declines) of(args []driver.NamedValue) *decline {
 	return &d.without
 }
 
-func (d *decline) learn(declined bool) {
+// learn takes notice of how a direct call ended. One that failed shows
+// nothing: a driver may look at the connection before it declines.
+func (d *decline) learn(err error) {
 	switch {
-	case declined:
+	case err == driver.ErrSkip:
 		d.state.Store(declineSometimes)
-	case d.state.Load() == declineUnknown:
+	case err == nil && d.state.Load() == declineUnknown:
 		d.state.CompareAndSwap(declineUnknown, declineNever)
 	}
 }
@@ -229,7 +231,7 @@ func (o *operation) end(result *error) {
 		o.h.lose()
 	}
 	if o.decline != nil {
-		o.decline.learn(err == driver.ErrSkip)
+		o.decline.learn(err)
 	}
 	if err == driver.ErrSkip {
 		return
