@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -316,7 +317,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if Stack(h.lease.stack[:h.lease.frames]).calledByOpener() {
+	if Stack(h.lease.stack[:h.lease.frames]).on(openerGoroutine) {
 		// Nobody waits on this goroutine: database/sql will give the
 		// connection to a caller of its own queue, or keep it.
 		c.warnUnseen(attached)
@@ -427,7 +428,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		defer func() {
 			if !returned {
 				c.gate.condemn(s, closedBad)
-				go func() { _ = c.retire(s) }()
+				c.retireAside(s)
 			}
 		}()
 		err := s.reset(ctx)
@@ -514,7 +515,10 @@ func (c *Connector) discover(ctx context.Context, conn driver.Conn) (limits, err
 	returned := false
 	defer func() {
 		if !returned {
-			go func() { _ = conn.Close() }() // the driver may hold a lock for ever
+			go func() { // the driver may hold a lock for ever
+				defer c.recovered("closing a connection")
+				_ = conn.Close()
+			}()
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
@@ -567,14 +571,36 @@ func (c *Connector) replace(s *session) {
 	closed = true
 }
 
-// retireAll closes sessions, each on a goroutine of its own if there are
-// several: one that hangs must not keep the others open.
-func (c *Connector) retireAll(all []*session) {
-	var wait sync.WaitGroup
-	for _, s := range all {
-		wait.Go(func() { _ = c.retire(s) })
+// retireAside closes a session on a goroutine of its own, whose end done
+// tells. Nobody could recover a panic of the driver there, so it is logged.
+func (c *Connector) retireAside(s *session) (done <-chan struct{}) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer c.recovered("closing a connection")
+		_ = c.retire(s)
+	}()
+	return ended
+}
+
+// recovered is deferred where nobody else could recover a driver's panic.
+func (c *Connector) recovered(doing string) {
+	if v := recover(); v != nil {
+		c.cfg.Logger.Error("sqllease: the driver panicked while "+doing+"; the connection's place in the pool is free again. "+
+			"Report the stack to the driver's maintainers", "pool", c.cfg.Name, "panic", v, "stack", string(debug.Stack()))
 	}
-	wait.Wait()
+}
+
+// retireAll closes sessions side by side: one that hangs must not keep the
+// others open.
+func (c *Connector) retireAll(all []*session) {
+	ended := make([]<-chan struct{}, len(all))
+	for i, s := range all {
+		ended[i] = c.retireAside(s)
+	}
+	for _, e := range ended {
+		<-e
+	}
 }
 
 // closeExpired closes the idle sessions past their expiry.
@@ -610,6 +636,7 @@ func (c *Connector) refill() {
 	}
 	go func() {
 		defer c.refilling.Store(false)
+		defer c.recovered("dialling ahead for Config.MinIdle")
 		for c.gate.missing(c.cfg.MinIdle) && c.gate.reserve() {
 			ctx, cancel := context.WithTimeout(context.Background(), refillTimeout)
 			s, err := c.dial(ctx)

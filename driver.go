@@ -18,7 +18,6 @@ type handle struct {
 	c       *Connector
 	session *session // guarded by gate.mu; while leased it does not change, and the lease's calls read it freely
 	leased  bool     // guarded by database/sql's lock on the connection
-	discard bool     // guarded by database/sql's lock: the session must not survive this lease
 	lease   lease
 }
 
@@ -45,7 +44,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	if s == nil {
 		return driver.ErrBadConn
 	}
-	h.leased, h.discard = true, false
+	h.leased = true
 	if s.can.resetter == nil && !s.statements.due.Load() {
 		h.lease.hold(start, parts{})
 		c.metrics.acquired(ctx, parts{}, 0)
@@ -102,10 +101,8 @@ func (h *handle) IsValid() bool {
 			h.lose()
 		}
 	}()
-	valid := !h.discard
-	if v := h.session.can.validator; v != nil {
-		valid = v.IsValid() && valid
-	}
+	v := h.session.can.validator
+	valid := v == nil || v.IsValid()
 	returned = true
 	h.leased = false
 	now := time.Now()
@@ -133,15 +130,16 @@ func (h *handle) Close() error {
 }
 
 // lose takes the session away from a handle in which the driver panicked: its
-// state is unknown. It is closed on a goroutine of its own, since the driver
-// may hold a lock for ever.
+// state is unknown. It is closed aside, since the driver may hold a lock for
+// ever.
 func (h *handle) lose() {
 	h.leased = false
 	now := time.Now()
 	held := h.lease.heldFor(now)
 	if s, reported := h.c.gate.drop(h, 0); s != nil {
 		h.c.leaseEnded(h, held, reported, now)
-		go func() { _ = h.c.retire(s) }()
+		s.statements.abandon()
+		h.c.retireAside(s)
 	}
 }
 
@@ -401,14 +399,29 @@ type tx struct {
 func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
 
 // Rollback rolls back. database/sql, seeing that a handle has both Validator
-// and SessionResetter, keeps the connection of a transaction whose context
-// ended; a driver that lacks one of them relies on losing it.
+// and SessionResetter, keeps the connection when the context of its
+// transaction ends; a driver that lacks one of them relies on losing it, and
+// loses it by this error, which database/sql keeps to itself.
 func (t *tx) Rollback() error {
-	if t.ctx.Err() != nil && t.h.leased {
-		can := &t.h.session.can
-		t.h.discard = t.h.discard || can.resetter == nil || can.validator == nil
+	loses := t.losesConn()
+	err := t.finish(callRollback, driver.Tx.Rollback)
+	if loses {
+		return driver.ErrBadConn
 	}
-	return t.finish(callRollback, driver.Tx.Rollback)
+	return err
+}
+
+// losesConn tells whether database/sql itself rolls back, and would drop the
+// connection if it saw the driver.
+func (t *tx) losesConn() bool {
+	if t.ctx.Err() == nil || !t.h.leased {
+		return false
+	}
+	if can := &t.h.session.can; can.resetter != nil && can.validator != nil {
+		return false
+	}
+	var pcs [stackDepth]uintptr
+	return Stack(pcs[:capture(1, &pcs)]).on(txGoroutine)
 }
 
 func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {

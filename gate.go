@@ -414,7 +414,8 @@ func (g *gate) drop(h *handle, keep int) (s *session, reported bool) {
 			s.reason = closedShutdown
 		}
 	}
-	s.leaveHandle(atCloser)
+	s.place = atCloser
+	s.handle, h.session = nil, nil
 	return s, reported
 }
 

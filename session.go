@@ -83,10 +83,12 @@ func capabilitiesOf(conn driver.Conn) (c capabilities) {
 func (c *capabilities) execs() bool   { return c.execerContext != nil || c.execer != nil }
 func (c *capabilities) queries() bool { return c.queryerContext != nil || c.queryer != nil }
 
-// close closes the statements, then the connection, in the order in which
-// database/sql would. Its caller is the closer: nobody else can reach s.
+// close closes the statements whose closing was left to the session, then the
+// connection, in the order in which database/sql would. Those that are live
+// were never closed by the application, and end with the connection. Its
+// caller is the closer: nobody else can reach s.
 func (s *session) close() error {
-	for _, p := range s.statements.takeAll() {
+	for _, p := range s.statements.takeLeft() {
 		_ = p.inner.Close() // the connection's own error is the one to report
 	}
 	return s.conn.Close()
@@ -205,17 +207,15 @@ func (t *statements) sweep() {
 	}
 }
 
-// takeAll empties all lists and returns what was in them.
-func (t *statements) takeAll() []*prepared {
+// takeLeft takes the statements that are kept or doomed.
+func (t *statements) takeLeft() (left []*prepared) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var all []*prepared
-	for _, l := range []*list[prepared]{&t.live, &t.kept, &t.doomed} {
+	for _, l := range []*list[prepared]{&t.kept, &t.doomed} {
 		for p := l.popFirst(); p != nil; p = l.popFirst() {
-			p.owner = nil
-			all = append(all, p)
+			left = append(left, p)
 		}
 	}
 	t.due.Store(false)
-	return all
+	return left
 }

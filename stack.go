@@ -92,16 +92,21 @@ func location(f runtime.Frame) string {
 	return fmt.Sprintf("%s:%d", path.Join(path.Base(dir), file), f.Line)
 }
 
-// calledByOpener reports whether the stack is that of database/sql's opener
-// goroutine. Its stack is always shallow, so that other callers pay a
-// comparison only.
-func (s Stack) calledByOpener() bool {
-	const openerDepth = 6
-	if len(s) > openerDepth {
+// The goroutines of database/sql's own on which a driver is called.
+const (
+	openerGoroutine = "database/sql.(*DB).connectionOpener" // dials for database/sql's queue
+	txGoroutine     = "database/sql.(*Tx).awaitDone"        // rolls back when a transaction's context ends
+)
+
+// on reports whether the stack is that of one of these goroutines. Their
+// stacks are always shallow, so that other callers pay a comparison only.
+func (s Stack) on(goroutine string) bool {
+	const deepest = 8
+	if len(s) > deepest {
 		return false
 	}
 	for _, f := range s.Frames() {
-		if strings.HasPrefix(f.Function, "database/sql.(*DB).connectionOpener") {
+		if strings.HasPrefix(f.Function, goroutine) {
 			return true
 		}
 	}

@@ -204,6 +204,10 @@ func useSomehow(ctx context.Context, db *sql.DB, shared *sql.Stmt) {
 		if tx, err := db.BeginTx(ctx, nil); err == nil {
 			defer func() { _ = tx.Rollback() }()
 			_, _ = tx.ExecContext(ctx, "x")
+			_, _ = tx.StmtContext(ctx, shared).ExecContext(ctx, 1)
+			if rows, err := tx.QueryContext(ctx, "q"); err == nil && rand.IntN(2) == 0 {
+				_ = rows.Close() // or left to the transaction's end
+			}
 			if rand.IntN(2) == 0 {
 				_ = tx.Commit()
 			}
@@ -213,6 +217,9 @@ func useSomehow(ctx context.Context, db *sql.DB, shared *sql.Stmt) {
 			defer func() { _ = conn.Close() }()
 			if st, err := conn.PrepareContext(ctx, "own"); err == nil {
 				_, _ = st.Exec()
+				if rand.IntN(2) == 0 {
+					_ = conn.Close() // before its statement
+				}
 				_ = st.Close()
 			}
 		}
