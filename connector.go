@@ -271,6 +271,9 @@ func (c *Connector) Driver() driver.Driver { return c.inner.Driver() }
 // set by SetMaxOpenConns is taken over by the gate at the next acquire that
 // finds no free connection, so that the call keeps its meaning and callers
 // wait where their wait can be seen. [Open] and [OpenDB] have done it.
+//
+// Several databases may share a connector, and its limit, if all of them are
+// attached: it is closed with the last of them.
 func (c *Connector) Attach(db *sql.DB) {
 	if db == nil {
 		return
@@ -658,8 +661,11 @@ const refillTimeout = 30 * time.Second
 // unwraps to [ErrClosed], the sessions that nobody holds are closed, and those
 // on lease are closed when they are given back. It closes the driver's
 // connector if that is an io.Closer, and returns its error. (*sql.DB).Close
-// calls it.
+// calls it, and does nothing by it while another attached database is open.
 func (c *Connector) Close() error {
+	if c.shared() {
+		return nil
+	}
 	c.closeOnce.Do(func() {
 		c.retireAll(c.gate.shut())
 		c.stopExpiry()
@@ -669,4 +675,26 @@ func (c *Connector) Close() error {
 		}
 	})
 	return c.closeErr
+}
+
+// shared forgets the attached databases that were closed, and tells whether
+// there were any, and others go on using the connector.
+func (c *Connector) shared() bool {
+	c.dbMu.Lock()
+	all := c.db
+	c.dbMu.Unlock()
+	closed := slices.DeleteFunc(slices.Clone(all), func(db *sql.DB) bool { return !isClosed(db) })
+	c.dbMu.Lock()
+	defer c.dbMu.Unlock()
+	c.db = slices.DeleteFunc(slices.Clone(c.db), func(db *sql.DB) bool { return slices.Contains(closed, db) })
+	return len(closed) > 0 && len(c.db) > 0
+}
+
+// isClosed tells whether a database was closed. database/sql says so before
+// it looks at a context, and does nothing for one that has ended.
+func isClosed(db *sql.DB) bool {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	err := db.PingContext(ended)
+	return err != nil && err.Error() == "sql: database is closed"
 }

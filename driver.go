@@ -594,7 +594,11 @@ func (r *rows) Next(dest []driver.Value) error {
 	}
 	r.op.h.lease.reading.Store(true)
 	defer r.op.h.lease.reading.Store(false)
-	err := r.inner.Next(dest)
+	return r.advanced(r.inner.Next(dest))
+}
+
+// advanced notes how a step to the next row ended.
+func (r *rows) advanced(err error) error {
 	switch err {
 	case nil:
 		r.read++

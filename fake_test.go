@@ -84,18 +84,6 @@ func (f *fake) seen() []string {
 	return calls
 }
 
-// count is how many calls of the log contain the text.
-func (f *fake) count(text string) (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, c := range f.calls {
-		if strings.Contains(c, text) {
-			n++
-		}
-	}
-	return n
-}
-
 // connections is how many connections were opened, and how many of them closed.
 func (f *fake) connections() (opened, closed int) {
 	f.mu.Lock()
@@ -550,7 +538,7 @@ type profile struct {
 
 // Embedding an interface whose only method has its own name would hide the
 // method behind the field; under another name it is promoted.
-type columnConverter interface{ driver.ColumnConverter }
+type columnConverter interface{ driver.ColumnConverter } //nolint:staticcheck // drivers that have it must keep working
 
 // The optional interfaces of rows contain driver.Rows, which can be embedded
 // only once: these are what they add to it.

@@ -249,7 +249,7 @@ func (o *operation) rows(inner driver.Rows) driver.Rows {
 	}
 	o.reading = true
 	o.h.lease.addRows(1)
-	return &rows{inner: inner, op: *o}
+	return newRows(&rows{inner: inner, op: *o})
 }
 
 // endRows ends the operation of a query.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -172,46 +171,22 @@ func (r *telemetryFakeRows) Next(dest []driver.Value) error {
 	return nil
 }
 
-// telemetryFakeLog keeps the records that it is given.
-type telemetryFakeLog struct {
-	mu      sync.Mutex
-	records []slog.Record // guarded by mu
-}
-
-func (l *telemetryFakeLog) Enabled(context.Context, slog.Level) bool { return true }
-func (l *telemetryFakeLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *telemetryFakeLog) WithGroup(string) slog.Handler            { return l }
-
-func (l *telemetryFakeLog) Handle(_ context.Context, r slog.Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.records = append(l.records, r)
-	return nil
-}
-
-func (l *telemetryFakeLog) all() []slog.Record {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.records)
-}
-
 // telemetryPool is a pool whose telemetry stays in memory.
 type telemetryPool struct {
 	db     *sql.DB
 	c      *Connector
 	spans  *tracetest.SpanRecorder
 	reader *sdkmetric.ManualReader
-	log    *telemetryFakeLog
 }
 
 // newTelemetryPool opens a pool for the rest of the test, at whose end every
 // span that was started has to have ended.
 func newTelemetryPool(t *testing.T, inner driver.Connector, cfg Config) *telemetryPool {
 	t.Helper()
-	p := &telemetryPool{spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader(), log: &telemetryFakeLog{}}
+	p := &telemetryPool{spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader()}
 	cfg.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p.spans))
 	cfg.MeterProvider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader))
-	cfg.Logger = slog.New(p.log)
+	cfg.Logger = slog.New(slog.DiscardHandler)
 	if cfg.Name == "" {
 		cfg.Name = "orders"
 	}
@@ -286,7 +261,7 @@ func failing(call string, err error) func(context.Context, string, string) error
 	}
 }
 
-func exec(t *testing.T, ctx context.Context, db *sql.DB, statement string, args ...any) { //nolint:revive // a test's functions begin with its T
+func exec(t *testing.T, ctx context.Context, db *sql.DB, statement string, args ...any) {
 	t.Helper()
 	_, err := db.ExecContext(ctx, statement, args...)
 	require.NoError(t, err)

@@ -1,0 +1,303 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// stackInner and stackOuter are small enough to be inlined.
+func stackInner(skip int) Stack {
+	var buf [stackDepth]uintptr
+	return buf[:capture(skip, &buf)]
+}
+
+func stackOuter(skip int) Stack { return stackInner(skip) }
+
+// stackTooLarge is not inlined.
+//
+//go:noinline
+func stackTooLarge(skip int) Stack { return stackOuter(skip) }
+
+// stackDeep calls itself that many times before it captures.
+func stackDeep(calls int) Stack {
+	if calls == 0 {
+		return stackInner(0)
+	}
+	return stackDeep(calls - 1)
+}
+
+func TestFramesShowInlinedCalls(t *testing.T) {
+	frames := stackTooLarge(0).Frames()
+	_, file, line, _ := runtime.Caller(0)
+	require.GreaterOrEqual(t, len(frames), 5)
+	var functions []string
+	for _, f := range frames[:4] {
+		functions = append(functions, f.Function)
+		assert.Equal(t, file, f.File)
+	}
+	const here = "github.com/sqllease/sqllease."
+	assert.Equal(t, []string{here + "stackInner", here + "stackOuter", here + "stackTooLarge", here + "TestFramesShowInlinedCalls"}, functions)
+	assert.Equal(t, line-1, frames[3].Line)
+	assert.Equal(t, frames[1].Line+5, frames[2].Line, "the lines are those of the calls, inlined or not")
+	assert.Equal(t, "testing.tRunner", frames[4].Function)
+}
+
+func TestFramesAreLeftOutInlinedOrNot(t *testing.T) {
+	for skip, innermost := range []string{"stackInner", "stackOuter", "stackTooLarge", "TestFramesAreLeftOutInlinedOrNot"} {
+		frames := stackTooLarge(skip).Frames()
+		require.NotEmpty(t, frames)
+		assert.Equal(t, "github.com/sqllease/sqllease."+innermost, frames[0].Function)
+	}
+}
+
+func TestAStackIsBounded(t *testing.T) {
+	deep := stackDeep(1000)
+	assert.Len(t, deep, stackDepth)
+	assert.Contains(t, deep.Site(), "sqllease.stackInner", "the innermost part is kept")
+}
+
+func TestAnEmptyStackSaysNothing(t *testing.T) {
+	for _, s := range []Stack{nil, {}} {
+		assert.Empty(t, s.Frames())
+		assert.Empty(t, s.Site())
+		assert.Empty(t, s.String())
+		assert.False(t, s.on(openerGoroutine))
+	}
+}
+
+// stackFake is a driver that does nothing.
+type stackFake struct{}
+
+func (d stackFake) Connect(context.Context) (driver.Conn, error) { return stackFakeConn{}, nil }
+func (d stackFake) Driver() driver.Driver                        { return d }
+func (d stackFake) Open(string) (driver.Conn, error)             { return stackFakeConn{}, nil }
+
+type stackFakeConn struct{}
+
+func (stackFakeConn) Prepare(string) (driver.Stmt, error) { return nil, driver.ErrSkip }
+func (stackFakeConn) Begin() (driver.Tx, error)           { return nil, driver.ErrSkip }
+func (stackFakeConn) Close() error                        { return nil }
+
+// stackStore is a part of an application that uses the database.
+type stackStore struct{ db *sql.DB }
+
+func (s *stackStore) take(ctx context.Context) (*sql.Conn, string, error) {
+	conn, err := s.db.Conn(ctx)
+	_, file, line, _ := runtime.Caller(0)
+	return conn, stackPlace(file, line-1) + " sqllease.(*stackStore).take", err
+}
+
+// stackPlace is a place as Site writes it: one folder, the file, the line.
+func stackPlace(file string, line int) string {
+	return location(runtime.Frame{File: file, Line: line})
+}
+
+func TestAPlaceHasOneFolder(t *testing.T) {
+	for file, place := range map[string]string{
+		"/home/bob/shop/orders/store.go":   "orders/store.go:7",
+		"example.com/shop/orders/store.go": "orders/store.go:7",
+		"/store.go":                        "/store.go:7",
+		"store.go":                         "store.go:7",
+		"github.com/bob/shop@v1.2.3/orders/store_linux.go": "orders/store_linux.go:7",
+	} {
+		assert.Equal(t, place, stackPlace(file, 7))
+	}
+}
+
+// The frames between an application and its driver are of no interest:
+// neither when a connection is dialled, nor when it is taken from
+// database/sql's free list, nor when it was handed over.
+func TestTheSiteOfALeaseIsTheApplicationsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, err := OpenDB(stackFake{}, Config{MaxOpen: 1})
+		require.NoError(t, err)
+		c, _ := ConnectorOf(db)
+		store := &stackStore{db}
+		site := func() string {
+			leases := c.Leases()
+			require.Len(t, leases, 1)
+			return leases[0].Stack.Site()
+		}
+		for _, how := range []string{"dialled", "from the free list"} {
+			conn, want, err := store.take(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, want, site(), how)
+			require.NoError(t, conn.Close())
+		}
+
+		conn, _, err := store.take(t.Context())
+		require.NoError(t, err)
+		var wait sync.WaitGroup
+		wait.Go(func() {
+			conn, want, err := store.take(t.Context())
+			if !assert.NoError(t, err) {
+				return
+			}
+			assert.Equal(t, want, site(), "handed over")
+			assert.NoError(t, conn.Close())
+		})
+		synctest.Wait()
+		require.NoError(t, conn.Close())
+		wait.Wait()
+		assert.Equal(t, uint64(1), c.Stats().Handovers)
+		require.NoError(t, db.Close())
+	})
+}
+
+func TestAStackIsPrintedFromTheApplicationOutwards(t *testing.T) {
+	db, err := OpenDB(stackFake{}, Config{})
+	require.NoError(t, err)
+	c, _ := ConnectorOf(db)
+	conn, _, err := (&stackStore{db}).take(t.Context())
+	require.NoError(t, err)
+	stack := c.Leases()[0].Stack
+	lines := strings.Split(stack.String(), "\n")
+	require.GreaterOrEqual(t, len(lines), 5, stack.String())
+	assert.Equal(t, "github.com/sqllease/sqllease.(*stackStore).take", lines[0])
+	assert.Regexp(t, `^\t.*stack_test\.go:\d+$`, lines[1])
+	assert.True(t, filepath.IsAbs(strings.TrimPrefix(lines[1], "\t")) || strings.HasPrefix(lines[1], "\tgithub.com/"), "the whole path, for an editor: %s", lines[1])
+	assert.Equal(t, "github.com/sqllease/sqllease.TestAStackIsPrintedFromTheApplicationOutwards", lines[2])
+	assert.Regexp(t, `^\t.*stack_test\.go:\d+$`, lines[3])
+	assert.NotContains(t, stack.String(), "database/sql", "no plumbing within")
+	assert.NotContains(t, stack.String(), "runtime.goexit", "no entry without")
+	assert.Equal(t, "runtime.goexit", stack.Frames()[len(stack.Frames())-1].Function, "Frames leaves nothing out")
+	require.NoError(t, conn.Close())
+	require.NoError(t, db.Close())
+}
+
+func TestPlumbingIsToldFromApplications(t *testing.T) {
+	for _, c := range []struct {
+		function, file string
+		plumbing       bool
+	}{
+		{"database/sql.(*DB).Conn", "/usr/local/go/src/database/sql/sql.go", true},
+		{"database/sql.(*DB).Conn.func1", "/usr/local/go/src/database/sql/sql.go", true},
+		{"github.com/sqllease/sqllease.(*Connector).Connect", "/src/connector.go", true},
+		{"runtime.goexit", "/usr/local/go/src/runtime/asm_amd64.s", true},
+		{"main.main", "/src/main.go", false},
+		{"example.com/database/sql.Run", "/src/run.go", false},
+		{"database/sqlx.Run", "/src/run.go", false},
+		{"github.com/sqllease/sqllease/demo.run", "/src/demo/run.go", false},
+		{"github.com/sqllease/sqllease.TestIt", "/src/it_test.go", false},
+		{"runtimes.Run", "/src/run.go", false},
+	} {
+		assert.Equal(t, c.plumbing, isPlumbing(runtime.Frame{Function: c.function, File: c.file}), c.function)
+	}
+}
+
+// stackWarnings are the warnings that a logger was given.
+type stackWarnings struct {
+	slog.Handler
+	mu   sync.Mutex
+	said []string // guarded by mu
+}
+
+// Enabled listens to everything.
+func (w *stackWarnings) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle keeps warnings.
+func (w *stackWarnings) Handle(_ context.Context, r slog.Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.Level == slog.LevelWarn {
+		w.said = append(w.said, r.Message)
+	}
+	return nil
+}
+
+func (w *stackWarnings) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.said
+}
+
+// A *sql.DB with a limit of its own queues callers itself. When a connection
+// goes bad meanwhile, its opener goroutine dials the next, for whoever waits.
+func TestADialOfTheOpenerIsWarnedAboutOnceUnlessAttached(t *testing.T) {
+	for _, attached := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			warnings := &stackWarnings{}
+			c, err := Wrap(stackFake{}, Config{Name: "orders", Logger: slog.New(warnings)})
+			require.NoError(t, err)
+			db := sql.OpenDB(c)
+			db.SetMaxOpenConns(1)
+			for range 3 {
+				stackDialByOpener(t, c, db, attached)
+			}
+			said := warnings.all()
+			if attached {
+				assert.Empty(t, said)
+			} else if assert.Len(t, said, 1, "once is enough") {
+				assert.Contains(t, said[0], "callers are queueing inside database/sql, where their waits cannot be seen")
+				assert.Contains(t, said[0], "Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector")
+			}
+			assert.Equal(t, 0, c.Stats().InUse)
+			require.NoError(t, db.Close())
+			assert.Equal(t, 0, c.Stats().Open)
+		})
+	}
+}
+
+// stackDialByOpener makes database/sql's opener dial, for a caller that
+// database/sql itself has queued. If so asked it then attaches the database:
+// that is too late for this caller.
+func stackDialByOpener(t *testing.T, c *Connector, db *sql.DB, attach bool) {
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		conn, err := db.Conn(t.Context())
+		if !assert.NoError(t, err) {
+			return
+		}
+		assert.NoError(t, conn.PingContext(t.Context()))
+		_, file, line, _ := runtime.Caller(0)
+		if leases := c.Leases(); assert.Len(t, leases, 1) {
+			assert.Equal(t, stackPlace(file, line-1)+" sqllease.stackDialByOpener.func1", leases[0].Stack.Site(),
+				"the lease begins with the first use: that of the opener is none")
+		}
+		assert.NoError(t, conn.Close())
+	})
+	<-time.After(time.Second)
+	synctest.Wait()
+	require.Equal(t, 0, c.Stats().Waiting, "it waits where the gate cannot see it")
+	dials := c.Stats().Dials
+	if attach {
+		c.Attach(db)
+	}
+	require.ErrorIs(t, conn.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
+	wait.Wait()
+	require.Equal(t, dials+1, c.Stats().Dials)
+}
+
+// A goroutine that does nothing but call database/sql has a shallow stack as
+// well, and so has nobody else: no warning comes from any of them.
+func TestOnlyTheOpenerIsTheOpener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		warnings := &stackWarnings{}
+		c, err := Wrap(stackFake{}, Config{Logger: slog.New(warnings)})
+		require.NoError(t, err)
+		db := sql.OpenDB(c)
+		go db.PingContext(t.Context()) //nolint:errcheck // the stack matters
+		synctest.Wait()
+		require.NoError(t, db.PingContext(t.Context()))
+		assert.Equal(t, uint64(2), c.Stats().Acquires)
+		assert.Empty(t, warnings.all())
+		assert.False(t, stackOuter(0).on(openerGoroutine))
+		assert.False(t, stackDeep(100).on(openerGoroutine))
+		require.NoError(t, db.Close())
+	})
+}
