@@ -45,10 +45,24 @@ func (l *badInputLog) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
+// await waits for a record, since warnings are logged aside.
+func (l *badInputLog) await() {
+	for range 1000 {
+		l.mu.Lock()
+		n := len(l.records)
+		l.mu.Unlock()
+		if n > 0 {
+			return
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
 // wantOneWarning checks that one record was logged, a warning with all these
 // texts in its message and all these attributes, and returns its error.
 func (l *badInputLog) wantOneWarning(t *testing.T, attributes map[string]string, texts ...string) string {
 	t.Helper()
+	l.await()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	require.Len(t, l.records, 1)
@@ -214,7 +228,7 @@ func TestAttachingNothingOrTwiceDoesNoHarm(t *testing.T) {
 	db.SetMaxOpenConns(2)
 	lifetimeUse(t, db)
 	assert.Equal(t, 2, c.Stats().Limit)
-	assert.Zero(t, db.Stats().MaxOpenConnections)
+	assert.Equal(t, queueless, db.Stats().MaxOpenConnections)
 	assert.Len(t, c.db, 1)
 }
 
@@ -338,7 +352,6 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 		"declined":        {DialectMySQL, driver.ErrSkip, "not prepared for that"},
 		"text":            {DialectMySQL, []driver.Value{"a while"}, `got "a while", expected a number of seconds`},
 		"negative":        {DialectMySQL, []driver.Value{int64(-5)}, `got "-5", expected a number of seconds`},
-		"too huge":        {DialectMariaDB, []driver.Value{uint64(math.MaxUint64)}, `got "18446744073709551615", expected a number of seconds`},
 		"NULL":            {DialectTiDB, []driver.Value{nil}, `got "", expected a number of seconds`},
 		"no row":          {DialectMySQL, []driver.Value(nil), "got no row"},
 		"two columns":     {DialectMySQL, []driver.Value{int64(1), int64(2)}, "got 2 columns, expected 1"},
@@ -552,20 +565,21 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 		answer   mysqlscript.Answer
 		err      string // part of the warning's; "": no failure
 		accepted int    // connections for one session
+		pings    int    // that ask whether the connection survived
 	}{
-		"an error":    {mysqlscript.Fail(1193, "Unknown system variable 'wait_timeout'"), "Error 1193", 1},
-		"text":        {mysqlscript.Text("a while"), `"a while"`, 1},
-		"empty":       {mysqlscript.Text(""), `""`, 1},
-		"negative":    {mysqlscript.Text("-5"), `"-5"`, 1},
-		"NULL":        {mysqlscript.Rows("value", nil), `""`, 1},
-		"no row":      {mysqlscript.NoRows(), "got no row", 1},
-		"OK":          {mysqlscript.OK(), "got", 1},
-		"too huge":    {mysqlscript.Number(math.MaxUint64), "18446744073709551615", 1},
-		"two rows":    {mysqlscript.Rows("value", uint64(60), uint64(70)), "", 1},
-		"centuries":   {mysqlscript.Number(1 << 40), "", 1},
-		"a close":     {mysqlscript.Disconnect(mysqlscript.FIN), "invalid connection", 2},
-		"a reset":     {mysqlscript.Disconnect(mysqlscript.RST), "", 2},
-		"a last word": {mysqlscript.Disconnect(mysqlscript.TimeoutError), "", 2},
+		"an error":    {mysqlscript.Fail(1193, "Unknown system variable 'wait_timeout'"), "Error 1193", 1, 1},
+		"text":        {mysqlscript.Text("a while"), `"a while"`, 1, 0},
+		"empty":       {mysqlscript.Text(""), `""`, 1, 0},
+		"negative":    {mysqlscript.Text("-5"), `"-5"`, 1, 0},
+		"NULL":        {mysqlscript.Rows("value", nil), `""`, 1, 0},
+		"no row":      {mysqlscript.NoRows(), "got no row", 1, 0},
+		"OK":          {mysqlscript.OK(), "got", 1, 0},
+		"too huge":    {mysqlscript.Number(math.MaxUint64), "", 1, 0},
+		"two rows":    {mysqlscript.Rows("value", uint64(60), uint64(70)), "", 1, 0},
+		"centuries":   {mysqlscript.Number(1 << 40), "", 1, 0},
+		"a close":     {mysqlscript.Disconnect(mysqlscript.FIN), "invalid connection", 2, 0},
+		"a reset":     {mysqlscript.Disconnect(mysqlscript.RST), "", 2, 0},
+		"a last word": {mysqlscript.Disconnect(mysqlscript.TimeoutError), "", 2, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := mysqlscript.Start(t, mysqlscript.Script{WaitTimeout: c.answer})
@@ -588,7 +602,7 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 			n := server.Await(t, func(n mysqlscript.Counts) bool { return n.Open == 0 })
 			assert.Equal(t, c.accepted, n.Opened)
 			assert.Equal(t, 1, n.Discoveries)
-			assert.Equal(t, 3, n.Uses)
+			assert.Equal(t, 3+c.pings, n.Uses)
 		})
 	}
 }

@@ -35,9 +35,10 @@ type Config struct {
 	// as a session is missing. Zero: none.
 	MinIdle int
 
-	// AcquireTimeout bounds one acquire: queue, dial and reset together. An
-	// acquire that exceeds it fails with an *AcquireError that names the
-	// holders. Zero: only the caller's context bounds it.
+	// AcquireTimeout bounds one acquire that comes to the gate: queue, dial and
+	// reset together. An acquire that exceeds it fails with an *AcquireError
+	// that names the holders. Zero: only the caller's context bounds it, as it
+	// does the reset of a connection that database/sql had free.
 	AcquireTimeout time.Duration
 
 	// MaxLifetime is the age after which a session is never handed out again.
@@ -60,9 +61,9 @@ type Config struct {
 	// Zero: 30 seconds. Negative: leases are never reported.
 	LeakThreshold time.Duration
 
-	// OnLeak is called with each report, after it was logged, on the watch's
-	// goroutine (or, for a late return, on the goroutine that returns the
-	// lease). It holds no lock; a panic in it is logged. Nil: not called.
+	// OnLeak is called with each report, after it was logged, on a goroutine
+	// that nothing waits for. It may use the database; a panic in it is
+	// logged. Nil: not called.
 	OnLeak func(Leak)
 
 	// Logger receives leak reports and warnings. Nil: slog.Default().

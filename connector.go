@@ -36,17 +36,22 @@ type Connector struct {
 
 	watchTimer, expiryTimer *time.Timer // both fire on goroutines of their own; armed under gate.mu
 
-	dbMu sync.Mutex
-	db   []*sql.DB // guarded by dbMu: those attached
+	dbMu    sync.Mutex   // held for the field only; adoptMu comes before it
+	db      []*sql.DB    // guarded by dbMu: those attached
+	adoptMu sync.Mutex   // held for one adoption, methods of *sql.DB included: never taken in a handle's call
+	adopted atomic.Int64 // when the last adoption began, in Unix nanoseconds
 
 	adoptions, leaks, dials, dialErrors, discoveryFailures atomic.Uint64
 	idleLimit, lifetime                                    atomic.Int64 // of the newest session
 	idleTxLimit                                            atomic.Int64 // likewise
 
-	warnOpener, warnDiscovery sync.Once
-	refilling                 atomic.Bool
-	closeOnce                 sync.Once
-	closeErr                  error // written by closeOnce
+	warnedOpener, warnedDiscovery atomic.Bool
+	refilling                     atomic.Bool
+
+	life      context.Context // ends with Close; what nobody waits for is bounded by it
+	end       context.CancelFunc
+	closeOnce sync.Once
+	closeErr  error // written by closeOnce
 }
 
 var (
@@ -77,6 +82,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg, tracing: newTracing(cfg)}
+	c.life, c.end = context.WithCancel(context.Background())
 	if d, ok := discoveries[cfg.Dialect]; ok {
 		c.discovery = &d
 	}
@@ -121,6 +127,9 @@ func nameFor(d driver.Driver) string {
 	base := string(dialectOf(d))
 	if base == "" {
 		base = path.Base(packageOf(d))
+	}
+	if base == "." {
+		base = "pool"
 	}
 	names.Lock()
 	defer names.Unlock()
@@ -254,7 +263,7 @@ func Unwrap[T any](driverConn any) (T, bool) {
 		if !ok {
 			break
 		}
-		if !h.leased {
+		if h.hold(context.Background()) != nil {
 			var none T
 			return none, false
 		}
@@ -267,38 +276,77 @@ func Unwrap[T any](driverConn any) (T, bool) {
 // Driver returns the driver of the wrapped connector itself.
 func (c *Connector) Driver() driver.Driver { return c.inner.Driver() }
 
+// queueless is the limit that an attached *sql.DB has itself: one that it does
+// not reach, so that it never queues. It is not zero, since zero is what an
+// application sets to lift a limit; and not larger, since database/sql, where
+// callers queue in it as the limit is set, asks its opener for connections up
+// to its limit, and stands still for ever beyond a million.
+const queueless = 100_000
+
 // Attach gives the connector the *sql.DB that it serves. From then on a limit
-// set by SetMaxOpenConns is taken over by the gate at the next acquire that
-// finds no free connection, so that the call keeps its meaning and callers
-// wait where their wait can be seen. [Open] and [OpenDB] have done it.
+// set by SetMaxOpenConns is taken over by the gate, at the next acquire that
+// finds no free connection or the end of a lease, so that the call keeps its
+// meaning and callers wait where their wait can be seen. The *sql.DB's own
+// limit, which sql.DBStats tells, becomes 100000. [Open] and [OpenDB] have
+// attached theirs.
 //
 // Several databases may share a connector, and its limit, if all of them are
 // attached: it is closed with the last of them.
 func (c *Connector) Attach(db *sql.DB) {
-	if db == nil {
+	if db == nil || slices.Contains(c.attached(), db) {
 		return
 	}
+	if n := db.Stats().MaxOpenConnections; n > 0 {
+		c.setLimit(n)
+	}
+	db.SetMaxOpenConns(queueless)
 	c.dbMu.Lock()
 	defer c.dbMu.Unlock()
-	if !slices.Contains(c.db, db) {
-		c.db = append(c.db, db)
+	c.db = append(slices.Clone(c.db), db)
+}
+
+// attached returns the attached databases.
+func (c *Connector) attached() []*sql.DB {
+	c.dbMu.Lock()
+	defer c.dbMu.Unlock()
+	return c.db
+}
+
+// adopt takes over the limits that applications set on the attached databases.
+// A limit set between the two calls on a database is lost; the application
+// would have to set two within a microsecond.
+func (c *Connector) adopt(now time.Time) {
+	c.adoptMu.Lock()
+	defer c.adoptMu.Unlock()
+	c.adopted.Store(now.UnixNano())
+	for _, db := range c.attached() {
+		if n := db.Stats().MaxOpenConnections; n != queueless {
+			db.SetMaxOpenConns(queueless)
+			c.setLimit(n)
+		}
 	}
 }
 
-// adopt takes over the limits of the attached databases. A limit set between
-// the two calls on a database is lost; the application would have to set two
-// within a microsecond.
-func (c *Connector) adopt() (attached bool) {
-	c.dbMu.Lock()
-	dbs := c.db
-	c.dbMu.Unlock()
-	for _, db := range dbs {
-		if n := db.Stats().MaxOpenConnections; n > 0 {
-			db.SetMaxOpenConns(0)
-			c.retireAll(c.gate.setLimit(n))
-		}
+// adoptSoon adopts at the end of a lease: while callers find free connections,
+// or queue in database/sql, none comes to Connect. It takes a goroutine of its
+// own, since database/sql holds the connection's lock here, and takes its own
+// lock before that; and takes one at most ten times a second.
+func (c *Connector) adoptSoon(now time.Time) {
+	const interval = 100 * time.Millisecond
+	last := c.adopted.Load()
+	if now.UnixNano()-last < int64(interval) || !c.adopted.CompareAndSwap(last, now.UnixNano()) {
+		return
 	}
-	return len(dbs) > 0
+	if len(c.attached()) > 0 {
+		go c.adopt(now)
+	}
+}
+
+// setLimit changes the gate's limit, and closes aside the sessions over it.
+func (c *Connector) setLimit(n int) {
+	for _, s := range c.gate.setLimit(n) {
+		c.retireAside(s)
+	}
 }
 
 // Connect acquires a session for a caller for whom database/sql has no free
@@ -306,47 +354,66 @@ func (c *Connector) adopt() (attached bool) {
 // comment for what the gate does with it. Errors of the driver pass through
 // untouched; an acquire that ran out of time fails with an *[AcquireError].
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
-	attached := c.adopt()
-	a := acquire{c: c, start: time.Now()}
+	start := time.Now()
+	c.adopt(start)
 	h := &handle{c: c}
 	h.lease.handle = h
-	h.lease.begin(ctx, a.start, 1)
+	h.lease.begin(ctx, start, 1)
+	if h.lease.capturedStack().on(openerGoroutine) {
+		// Nobody waits on this goroutine: database/sql gives the connection to
+		// a caller of its own queue, whose first call then acquires.
+		c.warnUnseen()
+		h.pending = true
+		c.gate.giveEmpty(h)
+		return h, nil
+	}
+	if err := h.acquire(ctx, start); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// acquire gets a session under a handle that never had one. The lease has
+// begun.
+func (h *handle) acquire(ctx context.Context, start time.Time) error {
+	c := h.c
 	if c.cfg.AcquireTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, c.cfg.AcquireTimeout, errOutOfTime)
 		defer cancel()
 	}
+	a := acquire{c: c, start: start}
 	s, err := a.session(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if Stack(h.lease.stack[:h.lease.frames]).on(openerGoroutine) {
-		// Nobody waits on this goroutine: database/sql will give the
-		// connection to a caller of its own queue, or keep it.
-		c.warnUnseen(attached)
-		c.gate.shelve(s, h)
-		return h, nil
+		return err
 	}
 	now := time.Now()
-	h.leased = true
+	h.leased, h.pending = true, false
 	h.lease.hold(now, a.parts)
 	c.gate.lend(s, h)
-	c.metrics.acquired(ctx, a.parts, now.Sub(a.start))
+	c.metrics.acquired(ctx, a.parts, now.Sub(start))
 	c.refill()
-	return h, nil
+	return nil
 }
 
 // warnUnseen says once that waits happen where they cannot be seen.
-func (c *Connector) warnUnseen(attached bool) {
-	if attached {
+func (c *Connector) warnUnseen() {
+	if len(c.attached()) > 0 || !c.warnedOpener.CompareAndSwap(false, true) {
 		return
 	}
-	c.warnOpener.Do(func() {
-		c.cfg.Logger.Warn("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
-			"SetMaxOpenConns was called on a *sql.DB that the connector does not know. "+
-			"Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector (sqllease.ConnectorOf(db) finds it)",
-			"pool", c.cfg.Name)
-	})
+	c.warnAside("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
+		"SetMaxOpenConns was called on a *sql.DB that the connector does not know. "+
+		"Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector (sqllease.ConnectorOf(db) finds it)",
+		"pool", c.cfg.Name)
+}
+
+// warnAside logs on a goroutine of its own, for who holds room or a lock that
+// a Logger which writes to the same database would wait for.
+func (c *Connector) warnAside(text string, args ...any) {
+	go func() {
+		defer c.recovered("logging")
+		c.cfg.Logger.Warn(text, args...)
+	}()
 }
 
 // acquire is one acquire on its way through the gate.
@@ -426,7 +493,8 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 // closed too.
 func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 	c, start := a.c, time.Now()
-	if !s.life.expired(s.lastUse(&c.gate), start) {
+	why, stale := c.gate.stale(s, start)
+	if !stale {
 		returned := false
 		defer func() {
 			if !returned {
@@ -440,10 +508,9 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		if !errors.Is(err, driver.ErrBadConn) {
 			return true // database/sql takes no notice of other errors here either
 		}
-		c.gate.condemn(s, closedBad)
-	} else {
-		c.gate.condemn(s, closedExpired)
+		why = closedBad
 	}
+	c.gate.condemn(s, why)
 	c.replace(s)
 	return false
 }
@@ -493,13 +560,13 @@ func (c *Connector) connect(ctx context.Context) (driver.Conn, limits, error) {
 	if c.discovery == nil {
 		return conn, limits{}, nil
 	}
-	found, err := c.discover(ctx, conn)
+	found, alive, err := c.discover(ctx, conn)
 	if err == nil {
 		c.idleTxLimit.Store(int64(found.idleTx))
 		return conn, found, nil
 	}
 	found = limits{idle: time.Duration(c.idleLimit.Load()), idleTx: time.Duration(c.idleTxLimit.Load())}
-	if !broken(conn, err) {
+	if alive {
 		c.discoveryFailed(err)
 		return conn, found, nil
 	}
@@ -512,9 +579,9 @@ func (c *Connector) connect(ctx context.Context) (driver.Conn, limits, error) {
 	return conn, found, err
 }
 
-// discover asks a new session for its limits. A driver that panics has its
-// connection closed.
-func (c *Connector) discover(ctx context.Context, conn driver.Conn) (limits, error) {
+// discover asks a new session for its limits, and, if that failed, whether the
+// connection has survived it. A driver that panics has its connection closed.
+func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found limits, alive bool, err error) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -526,28 +593,44 @@ func (c *Connector) discover(ctx context.Context, conn driver.Conn) (limits, err
 	}()
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
-	found, err := c.discovery.discover(ctx, conn)
+	found, err = c.discovery.discover(ctx, conn)
+	alive = err == nil || survives(ctx, conn, err)
 	returned = true
-	return found, err
+	return found, alive, err
 }
 
-// broken tells whether a failed discovery took the connection with it.
-func broken(conn driver.Conn, err error) bool {
-	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+// survives tells whether a connection is of use after a call on it failed,
+// from what the driver can tell of it: not every driver has a Validator, or
+// says driver.ErrBadConn of a connection that was cut.
+func survives(ctx context.Context, conn driver.Conn, err error) bool {
+	if _, answered := err.(*answerError); answered { //nolint:errorlint // it is never wrapped
 		return true
 	}
-	v, ok := conn.(driver.Validator)
-	return ok && !v.IsValid()
+	if errors.Is(err, driver.ErrBadConn) || ctx.Err() != nil {
+		return false
+	}
+	if v, ok := conn.(driver.Validator); ok && !v.IsValid() {
+		return false
+	}
+	if p, ok := conn.(driver.Pinger); ok {
+		return p.Ping(ctx) == nil
+	}
+	if r, ok := conn.(driver.SessionResetter); ok {
+		return r.ResetSession(ctx) == nil
+	}
+	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // discoveryFailed counts, and says once, that limits could not be found out.
 func (c *Connector) discoveryFailed(err error) {
 	c.discoveryFailures.Add(1)
-	c.warnDiscovery.Do(func() {
-		c.cfg.Logger.Warn("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits only. "+
-			"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
-			"pool", c.cfg.Name, "dialect", string(c.cfg.Dialect), "query", c.discovery.query, "error", err)
-	})
+	if !c.warnedDiscovery.CompareAndSwap(false, true) {
+		return
+	}
+	c.warnAside("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits, "+
+		"and the last one discovered, if any. "+
+		"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
+		"pool", c.cfg.Name, "dialect", string(c.cfg.Dialect), "query", c.discovery.query, "error", err)
 }
 
 // retire closes a session that this goroutine is the closer of, and gives its
@@ -586,12 +669,16 @@ func (c *Connector) retireAside(s *session) (done <-chan struct{}) {
 	return ended
 }
 
-// recovered is deferred where nobody else could recover a driver's panic.
+// recovered is deferred on goroutines of ours, where nobody else could recover
+// the panic of a driver or of the application's functions.
 func (c *Connector) recovered(doing string) {
-	if v := recover(); v != nil {
-		c.cfg.Logger.Error("sqllease: the driver panicked while "+doing+"; the connection's place in the pool is free again. "+
-			"Report the stack to the driver's maintainers", "pool", c.cfg.Name, "panic", v, "stack", string(debug.Stack()))
+	v := recover()
+	if v == nil {
+		return
 	}
+	defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
+	c.cfg.Logger.Error("sqllease: a panic was stopped while "+doing+", and the pool goes on; the stack tells whose it is",
+		"pool", c.cfg.Name, "panic", v, "stack", string(debug.Stack()))
 }
 
 // retireAll closes sessions side by side: one that hangs must not keep the
@@ -626,8 +713,11 @@ func (c *Connector) leaseEnded(h *handle, held time.Duration, reported bool, now
 		c.metrics.held(held)
 	}
 	if reported {
-		c.report(Leak{Lease: h.lease.read(now), Pool: c.cfg.Name, Class: ClassIdleInHand, Threshold: c.cfg.LeakThreshold, Returned: true})
+		l := Leak{Lease: h.lease.read(now), Class: ClassIdleInHand, Threshold: c.cfg.LeakThreshold, Returned: true}
+		go c.report([]Leak{l}) // aside: the application's functions may use this very database
 	}
+	h.lease.forget()
+	c.adoptSoon(now)
 	c.refill()
 }
 
@@ -638,20 +728,29 @@ func (c *Connector) refill() {
 		return
 	}
 	go func() {
-		defer c.refilling.Store(false)
-		defer c.recovered("dialling ahead for Config.MinIdle")
-		for c.gate.missing(c.cfg.MinIdle) && c.gate.reserve() {
-			ctx, cancel := context.WithTimeout(context.Background(), refillTimeout)
-			s, err := c.dial(ctx)
-			cancel()
-			if err != nil {
-				return
-			}
-			if !c.gate.park(s) {
-				_ = c.retire(s)
-			}
+		filled := c.fill()
+		c.refilling.Store(false)
+		if filled {
+			c.refill() // for what went missing between its last look and now
 		}
 	}()
+}
+
+// fill dials ahead until no session is missing; false: a dial failed.
+func (c *Connector) fill() (filled bool) {
+	defer c.recovered("dialling ahead for Config.MinIdle")
+	for c.gate.missing(c.cfg.MinIdle) && c.gate.reserve() {
+		ctx, cancel := context.WithTimeout(c.life, refillTimeout)
+		s, err := c.dial(ctx)
+		cancel()
+		if err != nil {
+			return false
+		}
+		if !c.gate.park(s) {
+			_ = c.retire(s)
+		}
+	}
+	return true
 }
 
 // refillTimeout bounds a dial that nobody waits for.
@@ -667,6 +766,7 @@ func (c *Connector) Close() error {
 		return nil
 	}
 	c.closeOnce.Do(func() {
+		c.end()
 		c.retireAll(c.gate.shut())
 		c.stopExpiry()
 		c.metrics.close()
@@ -680,10 +780,7 @@ func (c *Connector) Close() error {
 // shared forgets the attached databases that were closed, and tells whether
 // there were any, and others go on using the connector.
 func (c *Connector) shared() bool {
-	c.dbMu.Lock()
-	all := c.db
-	c.dbMu.Unlock()
-	closed := slices.DeleteFunc(slices.Clone(all), func(db *sql.DB) bool { return !isClosed(db) })
+	closed := slices.DeleteFunc(slices.Clone(c.attached()), func(db *sql.DB) bool { return !isClosed(db) })
 	c.dbMu.Lock()
 	defer c.dbMu.Unlock()
 	c.db = slices.DeleteFunc(slices.Clone(c.db), func(db *sql.DB) bool { return slices.Contains(closed, db) })

@@ -46,7 +46,8 @@
 //   - An acquire that ends by its context fails with an *[AcquireError], which
 //     unwraps to the context's error.
 //   - While callers wait, sql.DBStats.InUse counts them and WaitCount stays 0.
-//     [Connector.Stats] has the true figures. MaxOpenConnections is 0.
+//     [Connector.Stats] has the true figures. MaxOpenConnections is 100000, a
+//     limit that database/sql does not reach.
 //   - SetConnMaxLifetime restarts its clock when a session is handed over to a
 //     waiter. Use [Config.MaxLifetime].
 //   - A type assertion on the connection in sql.Conn.Raw fails, as with every
@@ -64,6 +65,4 @@
 //     database/sql makes.
 //   - It asks nothing of a server whose driver it does not know; see
 //     [Config.Dialect].
-//   - SetMaxOpenConns(0) cannot be told from the gate's own 0, and does not lift
-//     a limit that was set before.
 package sqllease

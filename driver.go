@@ -18,6 +18,8 @@ type handle struct {
 	c       *Connector
 	session *session // guarded by gate.mu; while leased it does not change, and the lease's calls read it freely
 	leased  bool     // guarded by database/sql's lock on the connection
+	pending bool     // guarded by that lock: it never had a session, and acquires one at its first call
+	empty   bool     // guarded by gate.mu: it counts in gate.empty
 	lease   lease
 }
 
@@ -36,6 +38,9 @@ var (
 // ResetSession begins a lease: database/sql has taken the handle from its
 // free list. The driver.ErrBadConn of a refusal makes it try another.
 func (h *handle) ResetSession(ctx context.Context) error {
+	if h.pending {
+		return h.hold(ctx)
+	}
 	c, start := h.c, time.Now()
 	if h.lease.node.in == nil {
 		h.lease.begin(ctx, start, 1)
@@ -58,19 +63,21 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		return err
 	}
 	h.lease.hold(now, p)
+	if p.reset > slowReset {
+		c.gate.requeue(&h.lease)
+	}
 	c.metrics.acquired(ctx, p, now.Sub(start))
 	return err
 }
+
+// slowReset is how far the list of leases may be from the order of acquiring.
+const slowReset = time.Millisecond
 
 // reset readies the session that database/sql took from its free list. One in
 // which the driver panics is lost: database/sql never gives it back.
 func (h *handle) reset(ctx context.Context) error {
 	returned := false
-	defer func() {
-		if !returned {
-			h.lose()
-		}
-	}()
+	defer h.guard(&returned)
 	err := h.session.reset(ctx)
 	returned = true
 	return err
@@ -96,11 +103,7 @@ func (h *handle) IsValid() bool {
 		return stays
 	}
 	returned := false
-	defer func() {
-		if !returned {
-			h.lose()
-		}
-	}()
+	defer h.guard(&returned)
 	v := h.session.can.validator
 	valid := v == nil || v.IsValid()
 	returned = true
@@ -119,7 +122,7 @@ func (h *handle) Close() error {
 	h.leased = false
 	now := time.Now()
 	held := h.lease.heldFor(now)
-	s, reported := h.c.gate.drop(h, h.c.cfg.MinIdle)
+	s, reported := h.c.gate.drop(h, h.c.cfg.MinIdle, now)
 	if wasLeased && s != nil {
 		h.c.leaseEnded(h, held, reported, now)
 	}
@@ -136,20 +139,34 @@ func (h *handle) lose() {
 	h.leased = false
 	now := time.Now()
 	held := h.lease.heldFor(now)
-	if s, reported := h.c.gate.drop(h, 0); s != nil {
+	if s, reported := h.c.gate.drop(h, 0, now); s != nil {
 		h.c.leaseEnded(h, held, reported, now)
 		s.statements.abandon()
 		h.c.retireAside(s)
 	}
 }
 
-// hold makes sure that a call happens on lease. Only a connection that
-// database/sql's opener dialled has none yet at its first call.
-func (h *handle) hold(ctx context.Context) error {
-	if h.leased {
-		return nil
+// guard is deferred around a call that is no operation: where the driver
+// panics in one, database/sql may never give the connection back.
+func (h *handle) guard(returned *bool) {
+	if !*returned {
+		h.lose()
 	}
-	return h.ResetSession(ctx)
+}
+
+// hold makes sure that a call happens on lease. Only a connection that
+// database/sql's opener asked for has none yet at its first call. One that
+// lost its session gets no other.
+func (h *handle) hold(ctx context.Context) error {
+	switch {
+	case h.leased:
+		return nil
+	case !h.pending:
+		return driver.ErrBadConn
+	}
+	start := time.Now()
+	h.lease.begin(ctx, start, 1)
+	return h.acquire(ctx, start)
 }
 
 // Ping calls the driver's Ping; without one, an acquired connection counts as
@@ -326,17 +343,26 @@ func (c *capabilities) begin(ctx context.Context, conn driver.Conn, opts driver.
 // here. Of a driver with only one of Exec and Query, the arguments are checked
 // in the call, see checkDeferred.
 func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
-	if err := h.hold(context.Background()); err != nil {
-		return err
+	if !h.leased {
+		return nil // pending: checked in the call; or lost: the call itself says so
 	}
 	can := &h.session.can
 	if !can.execs() || !can.queries() {
 		return nil
 	}
-	if can.checker == nil {
+	return h.checkValue(can.checker, v)
+}
+
+// checkValue asks a checker of the driver's, which may be nil.
+func (h *handle) checkValue(checker driver.NamedValueChecker, v *driver.NamedValue) error {
+	if checker == nil {
 		return driver.ErrSkip
 	}
-	return can.checker.CheckNamedValue(v)
+	returned := false
+	defer h.guard(&returned)
+	err := checker.CheckNamedValue(v)
+	returned = true
+	return err
 }
 
 // checkDeferred does what database/sql does with arguments for a direct call,
@@ -457,7 +483,14 @@ type convertingStmt struct{ *stmt }
 
 // ColumnConverter asks the driver.
 func (st convertingStmt) ColumnConverter(i int) driver.ValueConverter {
-	return st.p.inner.(driver.ColumnConverter).ColumnConverter(i) //nolint:staticcheck // drivers that have it must keep working
+	if !st.h.leased {
+		return driver.DefaultParameterConverter // as in NumInput
+	}
+	returned := false
+	defer st.h.guard(&returned)
+	c := st.p.inner.(driver.ColumnConverter).ColumnConverter(i) //nolint:staticcheck // drivers that have it must keep working
+	returned = true
+	return c
 }
 
 func newStmt(h *handle, s *session, p *prepared) driver.Stmt {
@@ -469,7 +502,16 @@ func newStmt(h *handle, s *session, p *prepared) driver.Stmt {
 }
 
 // NumInput asks the driver.
-func (st *stmt) NumInput() int { return st.p.inner.NumInput() }
+func (st *stmt) NumInput() int {
+	if !st.h.leased {
+		return -1 // its session was lost; the call itself says so
+	}
+	returned := false
+	defer st.h.guard(&returned)
+	n := st.p.inner.NumInput()
+	returned = true
+	return n
+}
 
 // Close closes the statement if this handle is on lease. If it is not, no
 // wire may be touched: somebody else may be using the session. The statement
@@ -481,7 +523,11 @@ func (st *stmt) Close() error {
 		if !st.s.statements.take(st.p, st.h) {
 			return nil
 		}
-		return st.p.inner.Close()
+		returned := false
+		defer st.h.guard(&returned)
+		err := st.p.inner.Close()
+		returned = true
+		return err
 	}
 	st.s.statements.doom(st.p, st.h)
 	return nil
@@ -557,13 +603,14 @@ func queryStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedV
 // CheckNamedValue asks the driver's statement, or else its connection, which
 // is the order in which database/sql looks for a checker.
 func (st *stmt) CheckNamedValue(v *driver.NamedValue) error {
-	if c, ok := st.p.inner.(driver.NamedValueChecker); ok {
-		return c.CheckNamedValue(v)
+	if !st.h.leased {
+		return driver.ErrSkip // as in NumInput
 	}
-	if c := st.s.can.checker; c != nil {
-		return c.CheckNamedValue(v)
+	checker, ok := st.p.inner.(driver.NamedValueChecker)
+	if !ok {
+		checker = st.s.can.checker
 	}
-	return driver.ErrSkip
+	return st.h.checkValue(checker, v)
 }
 
 // rows are a result set. Its query's span ends when it is closed.

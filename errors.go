@@ -38,7 +38,7 @@ type AcquireError struct {
 	Idle     int           // sessions idle, spare ones included
 	Dialling int           // sessions being dialled
 	Waiting  int           // waiters in the queue, this one included
-	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued
+	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued, or the connector was closed
 	Waited   time.Duration // how long this acquire took until it gave up
 	Holders  []Lease       // the oldest leases, at most 8
 	Err      error         // context.DeadlineExceeded, context.Canceled or ErrClosed
@@ -95,7 +95,7 @@ func bySite(leases []Lease) []holderSite {
 	var sites []holderSite
 	index := map[string]int{}
 	for _, l := range leases {
-		site := l.Stack.Site()
+		site := l.Stack.site()
 		i, ok := index[site]
 		if !ok {
 			i = len(sites)

@@ -30,7 +30,9 @@ type gate struct {
 	waiters    list[waiter]  // guarded by mu: longest waiting first
 	leases     list[lease]   // guarded by mu: in order of acquiring
 	watched    *node[lease]  // guarded by mu: the first lease that the watch has not reported
+	empty      int           // guarded by mu: handles without a session that database/sql may have in its free list
 	lastID     uint64        // guarded by mu
+	lastBad    time.Time     // guarded by mu: when a lease last ended with a bad connection
 	lastWaiter uint64        // guarded by mu
 	counts     gateCounts    // guarded by mu
 
@@ -139,8 +141,33 @@ func (g *gate) stealLocked() *session {
 		return nil
 	}
 	g.counts.steals++
+	g.emptyLocked(s.handle)
 	s.leaveHandle(inTransit)
 	return s
+}
+
+// emptyLocked notes that database/sql has a handle without a session in its
+// free list, or will: it takes the place there of one that has a session.
+func (g *gate) emptyLocked(h *handle) {
+	if !h.empty {
+		h.empty = true
+		g.empty++
+	}
+}
+
+// filledLocked notes that a handle is empty no more, or is no more.
+func (g *gate) filledLocked(h *handle) {
+	if h.empty {
+		h.empty = false
+		g.empty--
+	}
+}
+
+// giveEmpty notes a handle that is given to database/sql without a session.
+func (g *gate) giveEmpty(h *handle) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.emptyLocked(h)
 }
 
 // leaveHandle makes the handle hollow. gate.mu is held.
@@ -271,15 +298,8 @@ func (g *gate) lend(s *session, h *handle) {
 	defer g.mu.Unlock()
 	s.handle, h.session = h, s
 	s.place = onLease
+	g.filledLocked(h)
 	g.beginLocked(&h.lease)
-}
-
-// shelve puts a session in transit under a new handle without a lease.
-func (g *gate) shelve(s *session, h *handle) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s.handle, h.session = h, s
-	g.idleLocked(s)
 }
 
 func (g *gate) idleLocked(s *session) {
@@ -296,6 +316,7 @@ func (g *gate) checkout(h *handle, now time.Time) *session {
 	defer g.mu.Unlock()
 	s := h.session
 	if s == nil || s.place != isIdle {
+		g.filledLocked(h) // it leaves the free list, and its caller comes to Connect
 		return nil
 	}
 	g.idle.remove(&s.node)
@@ -314,6 +335,10 @@ func (g *gate) beginLocked(l *lease) {
 	g.lastID++
 	g.counts.acquires++
 	l.id = g.lastID
+	g.enlistLocked(l)
+}
+
+func (g *gate) enlistLocked(l *lease) {
 	l.reported = false
 	g.leases.push(&l.node, l)
 	if g.watched == nil {
@@ -338,6 +363,15 @@ func (g *gate) queued(d time.Duration) {
 	defer g.mu.Unlock()
 	g.counts.waits++
 	g.counts.queueTime += d
+}
+
+// requeue moves a lease to the end of the list: its acquire has only ended
+// now, after a reset that took time.
+func (g *gate) requeue(l *lease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.endLocked(l)
+	g.enlistLocked(l)
 }
 
 // release ends the lease of h. It reports whether the session stays under the
@@ -386,23 +420,26 @@ func (g *gate) fateLocked(s *session, valid bool, now time.Time) (closeReason, b
 }
 
 // drop takes the session from under a handle that is being closed, and makes
-// the caller its closer. It returns nil for a hollow handle, and for a session
-// that stays as a spare because fewer than keep would be ready without it.
-func (g *gate) drop(h *handle, keep int) (s *session, reported bool) {
+// the caller its closer. It returns nil for a session that stays as a spare:
+// because fewer than keep would be ready without it, or because it is dropped
+// only for the place that an empty handle takes in database/sql's free list. An
+// empty handle that is dropped has such a spare dropped in its stead.
+func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, reported bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s = h.session
 	if s == nil {
-		return nil, false
+		return g.dropEmptyLocked(h, keep), false
 	}
 	switch s.place {
 	case onLease: // dropped without having been given back: the connection is bad
 		reported = h.lease.reported
 		g.endLocked(&h.lease)
 		s.reason = closedBad
+		g.lastBad = now
 	case isIdle:
 		g.idle.remove(&s.node)
-		if !g.closed && g.idle.len+g.spare.len < keep {
+		if !g.closed && (g.idle.len+g.spare.len < keep || g.spare.len < g.empty) {
 			s.leaveHandle(inTransit)
 			if g.parkLocked(s) {
 				return nil, false
@@ -417,6 +454,19 @@ func (g *gate) drop(h *handle, keep int) (s *session, reported bool) {
 	s.place = atCloser
 	s.handle, h.session = nil, nil
 	return s, reported
+}
+
+func (g *gate) dropEmptyLocked(h *handle, keep int) *session {
+	if !h.empty {
+		return nil
+	}
+	g.filledLocked(h)
+	if g.spare.len <= g.empty || g.idle.len+g.spare.len <= keep {
+		return nil
+	}
+	s := g.spare.popFirst()
+	s.place, s.reason = atCloser, closedDropped
+	return s
 }
 
 // setLimit changes the limit and returns the sessions that are over it, which
@@ -446,9 +496,17 @@ func (g *gate) takeReadyLocked() *session {
 		s = g.idle.popFirst()
 	}
 	if s != nil {
-		s.leaveHandle(atCloser)
+		g.closeReadyLocked(s)
 	}
 	return s
+}
+
+// closeReadyLocked sends a session to the closer that was idle or spare.
+func (g *gate) closeReadyLocked(s *session) {
+	if s.handle != nil {
+		g.emptyLocked(s.handle)
+	}
+	s.leaveHandle(atCloser)
 }
 
 // shut closes the gate: every waiter is refused, and the sessions that nobody
@@ -472,7 +530,7 @@ func (g *gate) shut() []*session {
 // expireAtLocked makes sure that the expiry's timer fires at that time, or
 // earlier; zero: the session never expires.
 func (g *gate) expireAtLocked(at time.Time) {
-	if at.IsZero() || (!g.expiring.IsZero() && !at.Before(g.expiring)) {
+	if g.closed || at.IsZero() || (!g.expiring.IsZero() && !at.Before(g.expiring)) {
 		return
 	}
 	g.expiring = at
@@ -492,7 +550,7 @@ func (g *gate) expire(now time.Time) (gone []*session) {
 				return true
 			}
 			l.remove(&s.node)
-			s.leaveHandle(atCloser)
+			g.closeReadyLocked(s)
 			s.reason = closedExpired
 			gone = append(gone, s)
 			return true
@@ -509,9 +567,16 @@ func (g *gate) missing(n int) bool {
 	return !g.closed && g.idle.len+g.spare.len+g.dialing < n && g.roomLocked()
 }
 
-// lastUse is when the session last saw wire traffic.
-func (s *session) lastUse(g *gate) time.Time {
+// stale tells whether a session in transit, which has not been used for a
+// while, is not to be handed out: it has reached its expiry, or a connection
+// proved bad since its last use. The reset of many drivers does not notice a
+// server that went away, and database/sql, which comes to Connect after two
+// bad connections, tries no further.
+func (g *gate) stale(s *session, now time.Time) (closeReason, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return s.used
+	if s.life.expired(s.used, now) {
+		return closedExpired, true
+	}
+	return closedBad, s.used.Before(g.lastBad)
 }

@@ -35,6 +35,7 @@ type modelHandle struct {
 	s        *modelSession // nil: hollow
 	begun    time.Time
 	reported bool
+	empty    bool
 }
 
 // modelWaiter is a waiter from joining the queue until its wait returned.
@@ -70,6 +71,7 @@ type gateModel struct {
 	armedFor  time.Time // what the gate armed the expiry's timer for
 	watchOn   bool      // the gate armed the watch's timer
 	watchedAt time.Duration
+	lastBad   time.Time
 }
 
 const modelThreshold = 20 * time.Second
@@ -141,6 +143,15 @@ func (m *gateModel) leaveHandle(s *modelSession) {
 	}
 }
 
+// emptyHandle takes an idle session from under its handle, which database/sql
+// has in its free list.
+func (m *gateModel) emptyHandle(s *modelSession) {
+	if s.h != nil {
+		s.h.empty = true
+	}
+	m.leaveHandle(s)
+}
+
 func (m *gateModel) toCloser(s *modelSession, why closeReason) {
 	s.where, s.reason = atCloser, why
 	m.closing = append(m.closing, s)
@@ -207,6 +218,7 @@ func (m *gateModel) stepAsk() bool {
 		m.dialing++
 	case len(m.idle) > 0:
 		want := m.idle[0]
+		want.h.empty = true
 		m.note("ask: steal")
 		m.require(s == want.real && w == nil && err == nil, "expected the session that was idle longest")
 		m.idle = m.idle[1:]
@@ -276,8 +288,12 @@ func (m *gateModel) stepLend() bool {
 	if len(m.transit) == 0 {
 		return false
 	}
-	m.note("lend")
 	s, h := modelPick(m.rand, m.transit), m.newHandle()
+	if m.rand.IntN(4) == 0 {
+		m.note("lend to a pending handle")
+		m.g.giveEmpty(h.real)
+	}
+	m.note("lend")
 	m.g.lend(s.real, h.real)
 	m.transit = modelWithout(m.transit, s)
 	s.where, s.h, h.s = onLease, h, s
@@ -286,16 +302,16 @@ func (m *gateModel) stepLend() bool {
 	return true
 }
 
-func (m *gateModel) stepShelve() bool {
-	if len(m.transit) == 0 || len(m.queue) > 0 {
-		return false // database/sql's own queue and the gate's are not used together
+// stepRequeue ends the slow reset of a lease that has begun.
+func (m *gateModel) stepRequeue() bool {
+	if len(m.leases) == 0 {
+		return false
 	}
-	m.note("shelve")
-	s, h := modelPick(m.rand, m.transit), m.newHandle()
-	m.g.shelve(s.real, h.real)
-	m.transit = modelWithout(m.transit, s)
-	s.where, s.h, h.s = isIdle, h, s
-	m.idle = append(m.idle, s)
+	m.note("requeue")
+	h := modelPick(m.rand, m.leases)
+	h.real.lease.acquired, h.begun, h.reported = m.now, m.now, false
+	m.g.requeue(&h.real.lease)
+	m.leases = append(modelWithout(m.leases, h), h)
 	return true
 }
 
@@ -324,6 +340,9 @@ func (m *gateModel) stepCondemn() bool {
 	}
 	m.note("condemn")
 	s := modelPick(m.rand, m.transit)
+	why, stale := m.g.stale(s.real, m.now)
+	m.require(stale == (m.expired(s) || s.used.Before(m.lastBad)), "a session in transit that was last used at %v is stale: %v", s.used, stale)
+	m.require(!m.expired(s) || why == closedExpired, "an expired session is stale as %v", why)
 	m.g.condemn(s.real, closedBad)
 	m.transit = modelWithout(m.transit, s)
 	m.toCloser(s, closedBad)
@@ -450,6 +469,7 @@ func (m *gateModel) stepCheckout() bool {
 	case s == nil || s.where != isIdle:
 		m.note("checkout: refused")
 		m.require(got == nil, "checkout must refuse a handle without a free session")
+		h.empty = false
 	case m.expired(s):
 		m.note("checkout: expired")
 		m.require(got == nil, "checkout must refuse an expired session")
@@ -476,11 +496,12 @@ func (m *gateModel) stepDrop() bool {
 	keep := m.rand.IntN(4)
 	m.note("drop, keep %d", keep)
 	over := m.over()
-	got, reported := m.g.drop(h.real, keep)
+	got, reported := m.g.drop(h.real, keep, m.now)
 	m.handles = modelWithout(m.handles, h)
 	s := h.s
 	if s == nil {
-		m.require(got == nil && !reported, "a hollow handle has nothing to drop")
+		m.dropEmpty(h, keep, got)
+		m.require(!reported, "a hollow handle has no lease")
 		return true
 	}
 	wasReported := s.where == onLease && h.reported
@@ -491,6 +512,7 @@ func (m *gateModel) stepDrop() bool {
 	case onLease:
 		m.leases = modelWithout(m.leases, h)
 		m.toCloser(s, closedBad)
+		m.lastBad = m.now
 	case isIdle:
 		m.idle = modelWithout(m.idle, s)
 		m.dropIdle(s, keep, over)
@@ -505,11 +527,33 @@ func (m *gateModel) stepDrop() bool {
 	return true
 }
 
+// empty is how many handles take a place in the free list without a session.
+func (m *gateModel) empty() (n int) {
+	for _, h := range m.handles {
+		if h.empty {
+			n++
+		}
+	}
+	return n
+}
+
+// dropEmpty drops a spare in the stead of an empty handle.
+func (m *gateModel) dropEmpty(h *modelHandle, keep int, got *session) {
+	if !h.empty || len(m.spare) <= m.empty() || len(m.idle)+len(m.spare) <= keep {
+		m.require(got == nil, "a hollow handle has nothing to drop")
+		return
+	}
+	s := m.spare[0]
+	m.require(got == s.real, "the session that is spare longest is dropped for an empty handle")
+	m.spare = m.spare[1:]
+	m.toCloser(s, closedDropped)
+}
+
 func (m *gateModel) dropIdle(s *modelSession, keep int, over bool) {
 	switch {
 	case m.closed:
 		m.toCloser(s, closedShutdown)
-	case len(m.idle)+len(m.spare) >= keep:
+	case len(m.idle)+len(m.spare) >= keep && len(m.spare) >= m.empty():
 		m.toCloser(s, closedDropped)
 	case over:
 		m.toCloser(s, closedLimit)
@@ -609,7 +653,7 @@ func (m *gateModel) takeReady() *modelSession {
 		if len(*l) > 0 {
 			s := (*l)[0]
 			*l = (*l)[1:]
-			m.leaveHandle(s)
+			m.emptyHandle(s)
 			return s
 		}
 	}
@@ -649,7 +693,7 @@ func (m *gateModel) stepExpire() bool {
 				continue
 			}
 			*l = modelWithout(*l, s)
-			m.leaveHandle(s)
+			m.emptyHandle(s)
 			m.toCloser(s, closedExpired)
 			m.require(len(gone) > 0 && gone[0] == s.real, "an expired session was left")
 			gone = gone[1:]
@@ -685,6 +729,7 @@ func (m *gateModel) check() {
 	g := m.g
 	m.require(g.open == m.open(), "open is %d, must be %d", g.open, m.open())
 	m.require(g.dialing == m.dialing, "dialing is %d, must be %d", g.dialing, m.dialing)
+	m.require(g.empty == m.empty(), "empty is %d, must be %d", g.empty, m.empty())
 	m.require(g.limit == m.limit && g.closed == m.closed, "limit or closed")
 	m.require(g.counts == m.counts, "counts are %+v, must be %+v", g.counts, m.counts)
 	m.checkSessions("idle", &g.idle, m.idle)
@@ -879,7 +924,7 @@ func (m *gateModel) moves() []modelMove {
 		{"ask", m.stepAsk}, {"ask", m.stepAsk}, {"ask", m.stepAsk},
 		{"dialed", m.stepDialed}, {"dialed", m.stepDialed}, {"dial failed", m.stepDialFailed},
 		{"reserve", m.stepReserve}, {"lend", m.stepLend}, {"lend", m.stepLend}, {"lend", m.stepLend},
-		{"shelve", m.stepShelve}, {"park", m.stepPark}, {"condemn", m.stepCondemn},
+		{"requeue", m.stepRequeue}, {"park", m.stepPark}, {"condemn", m.stepCondemn},
 		{"replace", m.stepReplace}, {"gone", m.stepGone}, {"gone", m.stepGone},
 		{"release", m.stepRelease}, {"release", m.stepRelease}, {"bad release", m.stepBadRelease},
 		{"release without a lease", m.stepReleaseUnleased}, {"checkout", m.stepCheckout}, {"drop", m.stepDrop},

@@ -44,12 +44,15 @@ type Leak struct {
 func (l Leak) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sqllease: %s\n", l.headline())
-	fmt.Fprintf(&b, "  taken by   %s\n", l.Stack.Site())
+	fmt.Fprintf(&b, "  taken by   %s\n", l.Stack.site())
 	fmt.Fprintf(&b, "  held       %v, since %s, after waiting %v for it\n",
 		round(l.Hold), l.Acquired.Format(time.RFC3339Nano), round(l.Queue+l.Dial+l.Reset))
 	fmt.Fprintf(&b, "  doing      %s\n", l.doing())
+	if l.Call != "" && !l.Busy {
+		fmt.Fprintf(&b, "  last call  %s\n", l.Call)
+	}
 	if l.Statement != "" {
-		fmt.Fprintf(&b, "  last       %s: %s\n", l.Call, shorten(l.Statement))
+		fmt.Fprintf(&b, "  statement  %s\n", shorten(l.Statement))
 	}
 	if l.SpanContext.IsValid() {
 		fmt.Fprintf(&b, "  trace      %s span %s\n", l.SpanContext.TraceID(), l.SpanContext.SpanID())
@@ -80,6 +83,8 @@ func (l Leak) cure() string {
 	switch {
 	case l.Returned:
 		return "it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold"
+	case l.Class == ClassBusy && l.Call == callReset.String():
+		return "the connection's reset does not come back, and the acquire waits for it; give its context a deadline"
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
 	case l.OpenRows > 0:
@@ -101,7 +106,7 @@ func (l Leak) LogValue() slog.Value {
 		slog.String("pool", l.Pool),
 		slog.Uint64("lease", l.ID),
 		slog.String("class", l.Class.String()),
-		slog.String("site", l.Stack.Site()),
+		slog.String("site", l.Stack.site()),
 		slog.Duration("hold", l.Hold),
 		slog.Time("acquired", l.Acquired),
 		slog.Duration("waited", l.Queue+l.Dial+l.Reset),
@@ -163,16 +168,25 @@ func (g *gate) sessionOfLocked(l *lease) *session {
 // watch reports the overdue leases. It runs on the timer's goroutine, armed
 // for the deadline of the oldest lease that it has not reported: without
 // leases there is no timer, and what it costs does not grow with their number.
-func (c *Connector) watch() {
-	for _, l := range c.gate.overdue(time.Now()) {
-		c.report(l)
+func (c *Connector) watch() { c.report(c.gate.overdue(time.Now())) }
+
+// report tells the log, the trace and the metrics, and then the application:
+// its function may not return, and must keep none from being seen.
+func (c *Connector) report(leaks []Leak) {
+	for i := range leaks {
+		l := &leaks[i]
+		l.Pool = c.cfg.Name
+		l.Statement = c.sanitised(l.Statement)
+		c.record(*l)
+	}
+	for _, l := range leaks {
+		c.callOnLeak(l)
 	}
 }
 
-// report tells the log, the trace, the metrics and the application.
-func (c *Connector) report(l Leak) {
-	l.Pool = c.cfg.Name
-	l.Statement = c.sanitised(l.Statement)
+// record tells of one leak what is kept of it.
+func (c *Connector) record(l Leak) {
+	defer c.recovered("reporting a leak")
 	if !l.Returned {
 		c.leaks.Add(1)
 		c.metrics.leaked(l.Class)
@@ -184,7 +198,6 @@ func (c *Connector) report(l Leak) {
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
 	c.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.Any("leak", l))
-	c.callOnLeak(l)
 }
 
 // callOnLeak survives a panic of the application's function.
@@ -221,7 +234,7 @@ func (t *tracing) leaked(l Leak) {
 		keyLease.Int64(int64(l.ID)),
 		keyLeakClass.String(l.Class.String()),
 		keyHold.Float64(l.Hold.Seconds()),
-		keySite.String(l.Stack.Site()))
+		keySite.String(l.Stack.site()))
 	if !l.Returned {
 		span.SetStatus(codes.Error, l.Class.String())
 	}

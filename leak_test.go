@@ -581,16 +581,17 @@ func TestOnLeakMayPanic(t *testing.T) {
 		assert.NoError(t, p.PingContext(t.Context()), "the connections are none the worse")
 		assert.Equal(t, 2, p.c.Stats().Idle)
 
-		records := log.take()
-		require.Len(t, records, 8)
-		for i, r := range records {
-			if i%2 == 0 {
+		panicked := 0
+		for _, r := range log.take() {
+			if r.level != slog.LevelError {
 				continue // the report itself
 			}
-			assert.Equal(t, slog.LevelError, r.level)
+			panicked++
 			assert.Equal(t, "sqllease: Config.OnLeak panicked; the report itself is not lost", r.message)
-			assert.Equal(t, map[string]any{"pool": "orders", "lease": records[i-1].attrs["leak.lease"], "panic": "the application's own bug"}, r.attrs)
+			assert.Contains(t, []any{uint64(1), uint64(2)}, r.attrs["lease"])
+			assert.Equal(t, "the application's own bug", r.attrs["panic"])
 		}
+		assert.Equal(t, 4, panicked)
 	})
 }
 
@@ -724,6 +725,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 
 		leakPause(time.Second)
 		require.NoError(t, tx.Rollback())
+		synctest.Wait()
 		records := log.take()
 		require.Len(t, records, 1)
 		assert.Equal(t, slog.LevelInfo, records[0].level)
@@ -751,7 +753,8 @@ func TestAReportIsReadInLines(t *testing.T) {
   taken by   `+site+`
   held       30s, since 2000-01-01T00:00:00Z, after waiting 0s for it
   doing      idle in hand for 30s
-  last       exec: UPDATE t SET a = ?
+  last call  exec
+  statement  UPDATE t SET a = ?
   trace      a10000000000000000000000000000f1 span b2000000000000f2
   cure       close the *sql.Conn on every path: defer conn.Close() right after DB.Conn
 `, head)

@@ -35,7 +35,7 @@ type Lease struct {
 func (l Lease) doing() string {
 	at := l.Acquired.Add(l.Hold)
 	switch idle := round(at.Sub(l.Since)); {
-	case l.Busy && l.Statement != "":
+	case l.Busy && l.Statement != "" && ofStatement(l.Call):
 		return fmt.Sprintf("in %s for %v: %s", l.Call, idle, shorten(l.Statement))
 	case l.Busy:
 		return fmt.Sprintf("in %s for %v", l.Call, idle)
@@ -46,6 +46,15 @@ func (l Lease) doing() string {
 	default:
 		return fmt.Sprintf("idle in hand for %v", idle)
 	}
+}
+
+// ofStatement tells whether a call is one of the last statement.
+func ofStatement(call string) bool {
+	switch call {
+	case callQuery.String(), callExec.String(), callPrepare.String(), callRows.String():
+		return true
+	}
+	return false
 }
 
 // shorten cuts a statement to what fits a line.
@@ -73,11 +82,12 @@ const (
 	callCommit
 	callRollback
 	callPing
-	callRows // reading rows; has no span of its own
+	callRows  // reading rows; has no span of its own
+	callReset // of the acquire; likewise
 	calls
 )
 
-var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "rows"}
+var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "rows", "reset"}
 
 func (c call) String() string { return callNames[c] }
 
@@ -127,7 +137,7 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.mu.Lock()
 	l.parts = parts{}
 	l.acquired = time.Time{}
-	l.inCall, l.last = callNone, callNone
+	l.inCall, l.last = callReset, callNone
 	l.since = now
 	l.query = ""
 	l.inTx = false
@@ -140,6 +150,7 @@ func (l *lease) hold(now time.Time, p parts) {
 	l.mu.Lock()
 	l.parts = p
 	l.acquired = now
+	l.inCall = callNone
 	l.since = now
 	l.mu.Unlock()
 }
@@ -185,6 +196,20 @@ func (l *lease) closeRows(now time.Time) {
 	l.mu.Unlock()
 }
 
+// forget lets go of a statement that is long: the record lives as long as its
+// handle. The lease has ended, and nobody else writes it.
+func (l *lease) forget() {
+	if len(l.query) <= longestSummary {
+		return
+	}
+	l.mu.Lock()
+	l.query = ""
+	l.mu.Unlock()
+}
+
+// capturedStack is the stack that acquired it.
+func (l *lease) capturedStack() Stack { return l.stack[:l.frames] }
+
 // heldFor is how long the lease has been held; zero while the acquire goes on.
 func (l *lease) heldFor(now time.Time) time.Duration {
 	l.mu.Lock()
@@ -202,7 +227,7 @@ func (l *lease) read(now time.Time) Lease {
 	out := Lease{
 		ID:          l.id,
 		SpanContext: l.span,
-		Stack:       append(Stack(nil), l.stack[:l.frames]...),
+		Stack:       append(Stack(nil), l.capturedStack()...),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -214,6 +239,9 @@ func (l *lease) read(now time.Time) Lease {
 	out.Hold = now.Sub(out.Acquired)
 	out.Busy = l.inCall != callNone
 	out.Call = l.last.String()
+	if l.inCall == callReset {
+		out.Call = callReset.String()
+	}
 	if l.reading.Load() {
 		out.Busy, out.Call = true, callRows.String()
 	}

@@ -55,10 +55,14 @@ func packageOf(x any) string {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	// A vendored package's path begins with the folder it is vendored in.
-	_, path, found := strings.Cut(t.PkgPath(), "/vendor/")
-	if !found {
-		path = t.PkgPath()
+	return unvendored(t.PkgPath())
+}
+
+// unvendored is a package's own path: that of a vendored package begins with
+// the folder it is vendored in.
+func unvendored(path string) string {
+	if _, own, found := strings.Cut(path, "/vendor/"); found {
+		return own
 	}
 	return path
 }
@@ -103,17 +107,23 @@ func (d discovery) discover(ctx context.Context, conn driver.Conn) (limits, erro
 	return d.parse(row)
 }
 
+// answerError is an answer that makes no sense. The connection that brought it
+// is none the worse.
+type answerError struct{ got, want string }
+
+func (e *answerError) Error() string { return "got " + e.got + ", expected " + e.want }
+
 // parseSeconds reads MySQL's wait_timeout.
 func parseSeconds(row []driver.Value) (limits, error) {
 	if len(row) != 1 {
-		return limits{}, fmt.Errorf("got %d columns, expected 1", len(row))
+		return limits{}, &answerError{fmt.Sprintf("%d columns", len(row)), "1"}
 	}
 	text := settingText(row[0])
-	seconds, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || seconds < 0 {
-		return limits{}, fmt.Errorf("got %q, expected a number of seconds", text)
+	seconds, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return limits{}, &answerError{strconv.Quote(text), "a number of seconds"}
 	}
-	if seconds > int64(math.MaxInt64/time.Second) {
+	if seconds > uint64(math.MaxInt64/time.Second) {
 		return limits{}, nil // centuries: no limit
 	}
 	return limits{idle: time.Duration(seconds) * time.Second}, nil
@@ -122,7 +132,7 @@ func parseSeconds(row []driver.Value) (limits, error) {
 // parseTimeouts reads PostgreSQL's two timeouts.
 func parseTimeouts(row []driver.Value) (l limits, err error) {
 	if len(row) != 2 {
-		return limits{}, fmt.Errorf("got %d columns, expected 2", len(row))
+		return limits{}, &answerError{fmt.Sprintf("%d columns", len(row)), "2"}
 	}
 	if l.idle, err = parseTimeout(settingText(row[0])); err != nil {
 		return limits{}, err
@@ -136,7 +146,7 @@ func parseTimeouts(row []driver.Value) (l limits, err error) {
 // timeoutUnits are PostgreSQL's units, and those of Go, in which CockroachDB
 // answers.
 var timeoutUnits = map[string]time.Duration{
-	"us": time.Microsecond, "µs": time.Microsecond, "ms": time.Millisecond, "": time.Millisecond,
+	"us": time.Microsecond, "µs": time.Microsecond, "ms": time.Millisecond,
 	"s": time.Second, "m": time.Minute, "min": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
 }
 
@@ -145,6 +155,9 @@ var timeoutUnits = map[string]time.Duration{
 func parseTimeout(text string) (time.Duration, error) {
 	var total float64
 	rest := strings.TrimSpace(text)
+	if isNumber(rest) {
+		rest += "ms"
+	}
 	for rest != "" {
 		digits := strings.IndexFunc(rest, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
 		if digits < 0 {
@@ -152,7 +165,7 @@ func parseTimeout(text string) (time.Duration, error) {
 		}
 		n, err := strconv.ParseFloat(rest[:digits], 64)
 		if err != nil {
-			return 0, fmt.Errorf("got %q, expected a timeout", text)
+			return 0, &answerError{strconv.Quote(text), "a timeout"}
 		}
 		rest = strings.TrimLeft(rest[digits:], " ")
 		letters := strings.IndexAny(rest, "0123456789. ")
@@ -161,7 +174,7 @@ func parseTimeout(text string) (time.Duration, error) {
 		}
 		unit, ok := timeoutUnits[rest[:letters]]
 		if !ok {
-			return 0, fmt.Errorf("got %q, expected a timeout; its unit is not known", text)
+			return 0, &answerError{strconv.Quote(text), "a timeout; its unit is not known"}
 		}
 		total += n * float64(unit)
 		rest = strings.TrimLeft(rest[letters:], " ")
@@ -170,6 +183,10 @@ func parseTimeout(text string) (time.Duration, error) {
 		return 0, nil // centuries: no limit
 	}
 	return time.Duration(total), nil
+}
+
+func isNumber(text string) bool {
+	return text != "" && strings.Trim(text, "0123456789") == ""
 }
 
 // settingText is a value as the text a server would print; NULL is empty.
@@ -200,7 +217,7 @@ func queryRow(ctx context.Context, conn driver.Conn, query string) (row []driver
 	row = make([]driver.Value, len(rows.Columns()))
 	if err := rows.Next(row); err != nil {
 		if err == io.EOF {
-			return nil, errors.New("got no row")
+			return nil, &answerError{"no row", "one"}
 		}
 		return nil, err
 	}

@@ -132,6 +132,11 @@ func (c *gateFakeConn) QueryContext(ctx context.Context, _ string, _ []driver.Na
 	return &gateFakeRows{c: c}, nil
 }
 
+// CheckNamedValue takes every argument.
+func (c *gateFakeConn) CheckNamedValue(*driver.NamedValue) error {
+	return c.call(context.Background(), "check")
+}
+
 func (c *gateFakeConn) Begin() (driver.Tx, error) {
 	return c.BeginTx(context.Background(), driver.TxOptions{})
 }
@@ -162,7 +167,10 @@ type gateFakeStmt struct {
 	closed atomic.Bool
 }
 
-func (s *gateFakeStmt) NumInput() int { return -1 }
+func (s *gateFakeStmt) NumInput() int {
+	_ = s.call(context.Background(), "num input")
+	return -1
+}
 
 func (s *gateFakeStmt) Close() error {
 	if s.closed.Swap(true) {
@@ -241,6 +249,14 @@ func (f *gateFake) open(cfg Config) (*sql.DB, *Connector) {
 	return db, c
 }
 
+// openDetached opens one that is not attached.
+func (f *gateFake) openDetached(cfg Config) (*sql.DB, *Connector) {
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	c, err := Wrap(f, cfg)
+	require.NoError(f.t, err)
+	return sql.OpenDB(c), c
+}
+
 // end closes the database and checks that nothing is left of it. It runs in a
 // bubble, and every goroutine that used the database has ended.
 func (f *gateFake) end(db *sql.DB, c *Connector) {
@@ -253,7 +269,21 @@ func (f *gateFake) end(db *sql.DB, c *Connector) {
 	assert.Equal(f.t, s.Idle+s.Spare, s.Open, "sessions are lost")
 	assert.NoError(f.t, db.Close())
 	synctest.Wait()
-	s = c.Stats()
+	f.nothingLeft(c)
+}
+
+// close is end outside of a bubble.
+func (f *gateFake) close(db *sql.DB, c *Connector) {
+	f.t.Helper()
+	assert.Zero(f.t, c.Stats().InUse, "leases are left: %v", c.Leases())
+	assert.NoError(f.t, db.Close())
+	assert.Eventually(f.t, func() bool { return c.Stats().Open == 0 }, time.Minute, time.Millisecond)
+	f.nothingLeft(c)
+}
+
+func (f *gateFake) nothingLeft(c *Connector) {
+	f.t.Helper()
+	s := c.Stats()
 	assert.Zero(f.t, s.Open, "sessions are left: %+v", s)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -301,7 +331,7 @@ func TestADriverThatPanicsCostsNoRoom(t *testing.T) {
 		for rows.Next() {
 		}
 	}
-	exec := func(db *sql.DB) { _, _ = db.ExecContext(context.Background(), "DO 1") }
+	exec := func(db *sql.DB) { _, _ = db.ExecContext(context.Background(), "DO ?", 1) }
 	transact := func(end func(*sql.Tx) error) func(db *sql.DB) {
 		return func(db *sql.DB) {
 			tx, err := db.BeginTx(context.Background(), nil)
@@ -324,6 +354,18 @@ func TestADriverThatPanicsCostsNoRoom(t *testing.T) {
 		}
 		defer func() { _ = rows.Close() }()
 	}
+	prepareInTx := func(db *sql.DB) {
+		tx, err := db.BeginTx(context.Background(), nil)
+		if err != nil {
+			return
+		}
+		defer func() { _ = tx.Rollback() }()
+		st, err := tx.PrepareContext(context.Background(), "SELECT 1")
+		if err != nil {
+			return
+		}
+		_ = st.Close()
+	}
 	for _, c := range []struct {
 		call string
 		use  func(*sql.DB)
@@ -335,6 +377,7 @@ func TestADriverThatPanicsCostsNoRoom(t *testing.T) {
 		{"commit", transact((*sql.Tx).Commit)},
 		{"rollback", transact((*sql.Tx).Rollback)},
 		{"prepare", prepare}, {"exec statement", prepare}, {"query statement", prepare},
+		{"close statement", prepareInTx}, {"num input", prepare}, {"check", exec},
 	} {
 		for _, waiters := range []int{0, 3} {
 			t.Run(fmt.Sprintf("%s with %d waiters", c.call, waiters), func(t *testing.T) {

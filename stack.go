@@ -39,10 +39,19 @@ func (s Stack) Frames() []runtime.Frame {
 // "dir/file.go:42 pkg.Func": the innermost frame that belongs neither to
 // sqllease nor to database/sql nor to the Go runtime. Empty if there is none.
 func (s Stack) Site() string {
-	for _, f := range s.application() {
-		return location(f) + " " + path.Base(f.Function)
+	frames := s.application()
+	if len(frames) == 0 || isPlumbing(frames[0]) {
+		return ""
 	}
-	return ""
+	return location(frames[0]) + " " + path.Base(frames[0].Function)
+}
+
+// site is Site for people, who are told if there is none.
+func (s Stack) site() string {
+	if site := s.Site(); site != "" {
+		return site
+	}
+	return "a goroutine of database/sql or started with one of its methods"
 }
 
 // String lists the application's part of the stack, a call in two lines, as

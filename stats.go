@@ -39,9 +39,9 @@ type Stats struct {
 type ClosedStats struct {
 	Expired  uint64 // reached their expiry
 	Bad      uint64 // the driver said so, or the reset failed
-	Dropped  uint64 // dropped by database/sql, by its own idle limits or lifetime
+	Dropped  uint64 // dropped by database/sql: by its own idle limits or lifetime, or idle when the *sql.DB was closed
 	Limit    uint64 // over a limit that was lowered
-	Shutdown uint64 // the connector or the *sql.DB was closed
+	Shutdown uint64 // spare when the connector was closed, or given back afterwards
 }
 
 // Stats returns how the connector stands. It costs one short critical section
