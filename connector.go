@@ -82,6 +82,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg, tracing: newTracing(cfg)}
+	c.summaries.grammar = grammarOf(cfg.Dialect)
 	c.life, c.end = context.WithCancel(context.Background())
 	if d, ok := discoveries[cfg.Dialect]; ok {
 		c.discovery = &d

@@ -2,130 +2,170 @@ package sqllease
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 func TestAStatementIsSummarised(t *testing.T) {
-	for _, c := range []struct{ name, query, operation, target, sanitised string }{
-		{"nothing", "", "OTHER", "", ""},
-		{"white space only", " \t\r\n ", "OTHER", "", ""},
-		{"a comment only", "/* nothing */ -- at all", "OTHER", "", ""},
-		{"a semicolon only", ";", "OTHER", "", ";"},
+	for _, c := range []struct {
+		name, query, operation, target, sanitised string
+		grammar                                   grammar
+	}{
+		{"nothing", "", "OTHER", "", "", 0},
+		{"white space only", " \t\r\n ", "OTHER", "", "", 0},
+		{"a comment only", "/* nothing */ -- at all", "OTHER", "", "", 0},
+		{"a semicolon only", ";", "OTHER", "", ";", 0},
 
-		{"a select", "SELECT a, b FROM orders", "SELECT", "orders", "SELECT a, b FROM orders"},
-		{"lower case", "select * from Orders", "SELECT", "orders", "select * from Orders"},
-		{"an insert", "INSERT INTO orders (a, b) VALUES (1, 'x')", "INSERT", "orders", "INSERT INTO orders (a, b) VALUES (?, ?)"},
-		{"an update", "UPDATE orders SET a = 1.5e-3 WHERE id = 7", "UPDATE", "orders", "UPDATE orders SET a = ? WHERE id = ?"},
-		{"a delete", "DELETE FROM shop.orders WHERE id = 7", "DELETE", "shop.orders", "DELETE FROM shop.orders WHERE id = ?"},
-		{"a subselect has no table at its FROM", "SELECT * FROM (SELECT 1) x", "SELECT", "", "SELECT * FROM (SELECT ?) x"},
-		{"a statement without a table", "COMMIT", "COMMIT", "", "COMMIT"},
-		{"FROM at the very end", "SELECT 1 FROM", "SELECT", "", "SELECT ? FROM"},
-		{"an unknown operation", "FROBNICATE orders", "OTHER", "", "FROBNICATE orders"},
-		{"an operation in brackets", "(SELECT 1)", "OTHER", "", "(SELECT ?)"},
-		{"a name that is not Latin", "SELECT größe FROM прайс", "SELECT", "прайс", "SELECT größe FROM прайс"},
+		{"a select", "SELECT a, b FROM orders", "SELECT", "orders", "SELECT a, b FROM orders", 0},
+		{"lower case", "select * from Orders", "SELECT", "orders", "select * from Orders", 0},
+		{"an insert", "INSERT INTO orders (a, b) VALUES (1, 'x')", "INSERT", "orders", "INSERT INTO orders (a, b) VALUES (?, ?)", 0},
+		{"an update", "UPDATE orders SET a = 1.5e-3 WHERE id = 7", "UPDATE", "orders", "UPDATE orders SET a = ? WHERE id = ?", 0},
+		{"a delete", "DELETE FROM shop.orders WHERE id = 7", "DELETE", "shop.orders", "DELETE FROM shop.orders WHERE id = ?", 0},
+		{"a subselect has no table at its FROM", "SELECT * FROM (SELECT 1) x", "SELECT", "", "SELECT * FROM (SELECT ?) x", 0},
+		{"a statement without a table", "COMMIT", "COMMIT", "", "COMMIT", 0},
+		{"FROM at the very end", "SELECT 1 FROM", "SELECT", "", "SELECT ? FROM", 0},
+		{"an unknown operation", "FROBNICATE orders", "OTHER", "", "FROBNICATE orders", 0},
+		{"an operation in brackets", "(SELECT 1)", "SELECT", "", "(SELECT ?)", 0},
+		{"a name that is not Latin", "SELECT größe FROM прайс", "SELECT", "прайс", "SELECT größe FROM прайс", 0},
 
-		{"white space is one blank", "  SELECT\t1\r\n,\n\n2  ", "SELECT", "", "SELECT ? , ?"},
+		{"white space is one blank", "  SELECT\t1\r\n,\n\n2  ", "SELECT", "", "SELECT ? , ?", 0},
 
-		{"a doubled quote", "SELECT 'it''s', 'b'", "SELECT", "", "SELECT ?, ?"},
-		{"an empty string", "SELECT '', 'b'", "SELECT", "", "SELECT ?, ?"},
-		{"a string of one quote", "SELECT '''', 'b'", "SELECT", "", "SELECT ?, ?"},
-		{"a harmless backslash", `SELECT 'a\nb', 'c'`, "SELECT", "", "SELECT ?, ?"},
-		{"a backslash before a quote: nothing behind it is certain", `SELECT 'a\', b, 'c' FROM orders`, "SELECT", "", "SELECT ?"},
-		{"a backslash before a backslash: likewise", `SELECT 'a\\', 'c' FROM orders`, "SELECT", "", "SELECT ?"},
-		{"a string of several lines", "SELECT 'a\n-- b\n/* c', d", "SELECT", "", "SELECT ?, d"},
-		{"double quotes may be text", `SELECT "x" FROM "orders"`, "SELECT", "", "SELECT ? FROM ?"},
-		{"double quotes, doubled", `SELECT "x""y", 'z'`, "SELECT", "", "SELECT ?, ?"},
-		{"a quote in the other quote", `SELECT "it's", 'say "x"', b`, "SELECT", "", "SELECT ?, ?, b"},
-		{"strings side by side", "SELECT 'a' 'b'", "SELECT", "", "SELECT ? ?"},
+		{"a doubled quote", "SELECT 'it''s', 'b'", "SELECT", "", "SELECT ?, ?", 0},
+		{"an empty string", "SELECT '', 'b'", "SELECT", "", "SELECT ?, ?", 0},
+		{"a string of one quote", "SELECT '''', 'b'", "SELECT", "", "SELECT ?, ?", 0},
+		{"a harmless backslash", `SELECT 'a\nb', 'c'`, "SELECT", "", "SELECT ?, ?", 0},
+		{"a backslash before a quote: nothing behind it is certain", `SELECT 'a\', b, 'c' FROM orders`, "SELECT", "", "SELECT ?", 0},
+		{"a backslash before a backslash: likewise", `SELECT 'a\\', 'c' FROM orders`, "SELECT", "", "SELECT ?", 0},
+		{"a string of several lines", "SELECT 'a\n-- b\n/* c', d", "SELECT", "", "SELECT ?, d", 0},
+		{"double quotes may be text", `SELECT "x" FROM "orders"`, "SELECT", "", "SELECT ? FROM ?", 0},
+		{"double quotes, doubled", `SELECT "x""y", 'z'`, "SELECT", "", "SELECT ?, ?", 0},
+		{"a quote in the other quote", `SELECT "it's", 'say "x"', b`, "SELECT", "", "SELECT ?, ?, b", 0},
+		{"strings side by side", "SELECT 'a' 'b'", "SELECT", "", "SELECT ? ?", 0},
 
-		{"a national string", "SELECT N'x', n'y'", "SELECT", "", "SELECT ?, ?"},
-		{"a string of a character set", "SELECT _utf8mb4'x', _latin1 'y'", "SELECT", "", "SELECT ?, _latin1 ?"},
-		{"an escape string", `SELECT E'a\tb', b`, "SELECT", "", "SELECT ?, b"},
-		{"a Unicode string", `SELECT U&'d\0061t', b`, "SELECT", "", "SELECT U&?, b"},
-		{"a hexadecimal string", "SELECT x'4D79', X'53'", "SELECT", "", "SELECT ?, ?"},
-		{"a hexadecimal number", "SELECT 0x4D79, 0XfF", "SELECT", "", "SELECT ?, ?"},
-		{"bits", "SELECT b'0101', B'1', 0b0101", "SELECT", "", "SELECT ?, ?, ?"},
-		{"a typed literal", "SELECT DATE '2026-11-21', TIMESTAMP'2026-11-21 10:00'", "SELECT", "", "SELECT DATE ?, ?"},
+		{"a national string", "SELECT N'x', n'y'", "SELECT", "", "SELECT ?, ?", 0},
+		{"a string of a character set", "SELECT _utf8mb4'x', _latin1 'y'", "SELECT", "", "SELECT ?, _latin1 ?", 0},
+		{"an escape string", `SELECT E'a\tb', b`, "SELECT", "", "SELECT ?, b", 0},
+		{"a Unicode string", `SELECT U&'d\0061t', b`, "SELECT", "", "SELECT U&?, b", 0},
+		{"a hexadecimal string", "SELECT x'4D79', X'53'", "SELECT", "", "SELECT ?, ?", 0},
+		{"a hexadecimal number", "SELECT 0x4D79, 0XfF", "SELECT", "", "SELECT ?, ?", 0},
+		{"bits", "SELECT b'0101', B'1', 0b0101", "SELECT", "", "SELECT ?, ?, ?", 0},
+		{"a typed literal", "SELECT DATE '2026-11-21', TIMESTAMP'2026-11-21 10:00'", "SELECT", "", "SELECT DATE ?, ?", 0},
 
-		{"a backslash before a quote in any of them", `SELECT E'it\'s', b, 'c' FROM orders`, "SELECT", "", "SELECT ?"},
-		{"a placeholder is no tag", "SELECT $1$, $1$, b", "SELECT", "", "SELECT $1$, $1$, b"},
-		{"dollar quotes", "SELECT $$it's$$, b", "SELECT", "", "SELECT ?, b"},
-		{"dollar quotes with a tag", "DO $body$ BEGIN PERFORM $$x$$; END $body$", "DO", "", "DO ?"},
-		{"dollar quotes with another tag within", "SELECT $a$ $b$ x $b$ $a$, b", "SELECT", "", "SELECT ?, b"},
+		{"a backslash before a quote in any of them", `SELECT E'it\'s', b, 'c' FROM orders`, "SELECT", "", "SELECT ?", 0},
+		{"a placeholder is no tag", "SELECT $1$, $1$, b", "SELECT", "", "SELECT $1$, $1$, b", 0},
+		{"dollar quotes", "SELECT $$it's$$, b", "SELECT", "", "SELECT ?, b", grammarPostgreSQL},
+		{"dollar quotes with a tag", "DO $body$ BEGIN PERFORM $$x$$; END $body$", "DO", "", "DO ?", grammarPostgreSQL},
+		{"dollar quotes with another tag within", "SELECT $a$ $b$ x $b$ $a$, b", "SELECT", "", "SELECT ?, b", grammarPostgreSQL},
 
-		{"numbers", "SELECT 1, 1.5, .5, 5., 1e10, 1E+10, 1.5e-10, -3", "SELECT", "", "SELECT ?, ?, ?, ?, ?, ?, ?, -?"},
-		{"digits grouped", "SELECT 1_000_000", "SELECT", "", "SELECT ?"},
-		{"a number with an operator", "SELECT 1+2-3", "SELECT", "", "SELECT ?+?-?"},
-		{"digits in a name", "SELECT a1, t2.c3 FROM t2", "SELECT", "t2", "SELECT a1, t2.c3 FROM t2"},
-		{"a list", "SELECT a FROM t WHERE b IN (1,2,3)", "SELECT", "t", "SELECT a FROM t WHERE b IN (?,?,?)"},
+		{"numbers", "SELECT 1, 1.5, .5, 5., 1e10, 1E+10, 1.5e-10, -3", "SELECT", "", "SELECT ?, ?, ?, ?, ?, ?, ?, -?", 0},
+		{"digits grouped", "SELECT 1_000_000", "SELECT", "", "SELECT ?", 0},
+		{"a number with an operator", "SELECT 1+2-3", "SELECT", "", "SELECT ?+?-?", 0},
+		{"digits in a name", "SELECT a1, t2.c3 FROM t2", "SELECT", "t2", "SELECT a1, t2.c3 FROM t2", 0},
+		{"a list", "SELECT a FROM t WHERE b IN (1,2,3)", "SELECT", "t", "SELECT a FROM t WHERE b IN (?,?,?)", 0},
 
-		{"placeholders of MySQL", "SELECT a FROM t WHERE b = ? AND c=?", "SELECT", "t", "SELECT a FROM t WHERE b = ? AND c=?"},
-		{"placeholders of PostgreSQL", "SELECT a FROM t WHERE b = $1 AND c=$23", "SELECT", "t", "SELECT a FROM t WHERE b = $1 AND c=$23"},
-		{"placeholders with a name", "SELECT a FROM t WHERE b = :first AND c=:second_2", "SELECT", "t", "SELECT a FROM t WHERE b = :first AND c=:second_2"},
-		{"variables", "SET @x = 1, @@session.wait_timeout = 5", "SET", "", "SET @x = ?, @@session.wait_timeout = ?"},
-		{"an account", "GRANT ALL ON shop.* TO 'bob'@'10.1.2.3'", "GRANT", "", "GRANT ALL ON shop.* TO ?@?"},
-		{"a cast", "SELECT '5'::int, a::text", "SELECT", "", "SELECT ?::int, a::text"},
+		{"placeholders of MySQL", "SELECT a FROM t WHERE b = ? AND c=?", "SELECT", "t", "SELECT a FROM t WHERE b = ? AND c=?", 0},
+		{"placeholders of PostgreSQL", "SELECT a FROM t WHERE b = $1 AND c=$23", "SELECT", "t", "SELECT a FROM t WHERE b = $1 AND c=$23", 0},
+		{"placeholders with a name", "SELECT a FROM t WHERE b = :first AND c=:second_2", "SELECT", "t", "SELECT a FROM t WHERE b = :first AND c=:second_2", 0},
+		{"variables", "SET @x = 1, @@session.wait_timeout = 5", "SET", "", "SET @x = ?, @@session.wait_timeout = ?", 0},
+		{"an account", "GRANT ALL ON shop.* TO 'bob'@'10.1.2.3'", "GRANT", "", "GRANT ALL ON shop.* TO ?@?", 0},
+		{"a cast", "SELECT '5'::int, a::text", "SELECT", "", "SELECT ?::int, a::text", 0},
 		{"operators of JSON", "SELECT a->'k', a->>'k', a#>'{k}', a#>>'{k}', a#-'{k}', a@>'{}', a?|b FROM t",
-			"SELECT", "t", "SELECT a->?, a->>?, a#>?, a#>>?, a#-?, a@>?, a?|b FROM t"},
+			"SELECT", "t", "SELECT a->?, a->>?, a#>?, a#>>?, a#-?, a@>?, a?|b FROM t", grammarPostgreSQL},
 
-		{"a comment is gone", "SELECT /* by bob */ 1", "SELECT", "", "SELECT ?"},
-		{"a comment first", "/* route=/orders */ SELECT 1", "SELECT", "", "SELECT ?"},
-		{"a comment parts words", "SELECT/**/a/**/FROM/**/t", "SELECT", "t", "SELECT a FROM t"},
-		{"a comment parts operators", "SELECT 1-/**/-2", "SELECT", "", "SELECT ?- -?"},
-		{"a comment within a comment", "SELECT /* a /* b */ 'c' */ 1", "SELECT", "", "SELECT ?"},
-		{"a hint", "SELECT /*+ MAX_EXECUTION_TIME(1000) */ a FROM t", "SELECT", "t", "SELECT a FROM t"},
-		{"a comment to the end of the line", "SELECT a -- it's bob's\nFROM t", "SELECT", "t", "SELECT a FROM t"},
-		{"a comment with a hash", "# it's bob's\nSELECT a FROM t", "SELECT", "t", "SELECT a FROM t"},
-		{"a comment last", "SELECT a FROM t -- bob", "SELECT", "t", "SELECT a FROM t"},
-		{"quotes have no meaning in a comment", "SELECT /* ' */ a, 'x' /* ' */ FROM t", "SELECT", "t", "SELECT a, ? FROM t"},
-		{"a comment has no meaning in quotes", "SELECT '/*', a, '*/', '--', b", "SELECT", "", "SELECT ?, a, ?, ?, b"},
+		{"a comment is gone", "SELECT /* by bob */ 1", "SELECT", "", "SELECT ?", 0},
+		{"a comment first", "/* route=/orders */ SELECT 1", "SELECT", "", "SELECT ?", 0},
+		{"a comment parts words", "SELECT/**/a/**/FROM/**/t", "SELECT", "t", "SELECT a FROM t", 0},
+		{"a comment parts operators", "SELECT 1-/**/-2", "SELECT", "", "SELECT ?- -?", 0},
+		{"a comment within a comment", "SELECT /* a /* b */ 'c' */ 1", "SELECT", "", "SELECT ?", grammarPostgreSQL},
+		{"a hint", "SELECT /*+ MAX_EXECUTION_TIME(1000) */ a FROM t", "SELECT", "t", "SELECT a FROM t", 0},
+		{"a comment to the end of the line", "SELECT a -- it's bob's\nFROM t", "SELECT", "t", "SELECT a FROM t", 0},
+		{"a comment with a hash", "# it's bob's\nSELECT a FROM t", "SELECT", "t", "SELECT a FROM t", grammarMySQL},
+		{"a comment last", "SELECT a FROM t -- bob", "SELECT", "t", "SELECT a FROM t", 0},
+		{"quotes have no meaning in a comment", "SELECT /* ' */ a, 'x' /* ' */ FROM t", "SELECT", "t", "SELECT a, ? FROM t", 0},
+		{"a comment has no meaning in quotes", "SELECT '/*', a, '*/', '--', b", "SELECT", "", "SELECT ?, a, ?, ?, b", 0},
 
-		{"a name in backticks", "SELECT `a b` FROM `Orders`", "SELECT", "orders", "SELECT `a b` FROM `Orders`"},
-		{"a backtick in backticks", "SELECT `a``b`, 'x' FROM t", "SELECT", "t", "SELECT `a``b`, ? FROM t"},
-		{"a backslash in backticks escapes nothing", "SELECT `a\\`, 'x' FROM t", "SELECT", "t", "SELECT `a\\`, ? FROM t"},
-		{"a quote in backticks", "SELECT `it's`, 'x' FROM t", "SELECT", "t", "SELECT `it's`, ? FROM t"},
+		{"a name in backticks", "SELECT `a b` FROM `Orders`", "SELECT", "orders", "SELECT `a b` FROM `Orders`", 0},
+		{"a backtick in backticks", "SELECT `a``b`, 'x' FROM t", "SELECT", "t", "SELECT `a``b`, ? FROM t", 0},
+		{"a backslash in backticks escapes nothing", "SELECT `a\\`, 'x' FROM t", "SELECT", "t", "SELECT `a\\`, ? FROM t", 0},
+		{"a quote in backticks", "SELECT `it's`, 'x' FROM t", "SELECT", "t", "SELECT `it's`, ? FROM t", 0},
 
-		{"a string without end", "SELECT a, 'b FROM t", "SELECT", "", "SELECT a, ?"},
-		{"a string that ends in a backslash", `SELECT a, 'b\`, "SELECT", "", "SELECT a, ?"},
-		{"a quote at the very end", "SELECT '", "SELECT", "", "SELECT ?"},
-		{"a doubled quote at the very end", "SELECT 'a''", "SELECT", "", "SELECT ?"},
-		{"double quotes without end", `SELECT a, "b FROM t`, "SELECT", "", "SELECT a, ?"},
-		{"a literal with a prefix without end", "SELECT x'41", "SELECT", "", "SELECT ?"},
-		{"dollar quotes without end", "SELECT $x$ b FROM t", "SELECT", "", "SELECT ?"},
-		{"a dollar at the very end", "SELECT $", "SELECT", "", "SELECT $"},
-		{"a tag at the very end", "SELECT $tag", "SELECT", "", "SELECT $tag"},
-		{"a comment without end", "SELECT a /* b FROM t", "SELECT", "", "SELECT a"},
-		{"a nested comment without end", "SELECT a /* /* b */ FROM t", "SELECT", "", "SELECT a"},
-		{"half a comment's end", "SELECT a /* b *", "SELECT", "", "SELECT a"},
-		{"a line comment without end", "SELECT a --", "SELECT", "", "SELECT a"},
-		{"a colon and an at at the very end", "SELECT : @", "SELECT", "", "SELECT : @"},
-		{"an exponent without end", "SELECT 1e", "SELECT", "", "SELECT ?"},
+		{"a string without end", "SELECT a, 'b FROM t", "SELECT", "", "SELECT a, ?", 0},
+		{"a string that ends in a backslash", `SELECT a, 'b\`, "SELECT", "", "SELECT a, ?", 0},
+		{"a quote at the very end", "SELECT '", "SELECT", "", "SELECT ?", 0},
+		{"a doubled quote at the very end", "SELECT 'a''", "SELECT", "", "SELECT ?", 0},
+		{"double quotes without end", `SELECT a, "b FROM t`, "SELECT", "", "SELECT a, ?", 0},
+		{"a literal with a prefix without end", "SELECT x'41", "SELECT", "", "SELECT ?", 0},
+		{"dollar quotes without end", "SELECT $x$ b FROM t", "SELECT", "", "SELECT ?", grammarPostgreSQL},
+		{"a dollar at the very end", "SELECT $", "SELECT", "", "SELECT $", 0},
+		{"a tag at the very end", "SELECT $tag", "SELECT", "", "SELECT $tag", 0},
+		{"a comment without end", "SELECT a /* b FROM t", "SELECT", "", "SELECT a", 0},
+		{"a nested comment without end", "SELECT a /* /* b */ FROM t", "SELECT", "", "SELECT a", grammarPostgreSQL},
+		{"half a comment's end", "SELECT a /* b *", "SELECT", "", "SELECT a", 0},
+		{"a line comment without end", "SELECT a --", "SELECT", "", "SELECT a", 0},
+		{"a colon and an at at the very end", "SELECT : @", "SELECT", "", "SELECT : @", 0},
+		{"an exponent without end", "SELECT 1e", "SELECT", "", "SELECT ?", 0},
 
-		{"bytes that are not UTF-8, quoted", "SELECT '\xff\xfe''\xc3', b", "SELECT", "", "SELECT ?, b"},
-		{"a zero byte, quoted", "SELECT 'a\x00b', b", "SELECT", "", "SELECT ?, b"},
-		{"a blank of Unicode", "SELECT\u00a01", "SELECT", "", "SELECT ?"},
+		{"# is a comment in MySQL, whatever follows", "#--- monthly ---\nSELECT a #> don't\n, 'x' FROM t", "SELECT", "t", "SELECT a , ? FROM t", grammarMySQL},
+		{"# is an operator in PostgreSQL", "SELECT a # 'x\ny', b FROM t", "SELECT", "t", "SELECT a # ?, b FROM t", grammarPostgreSQL},
+		{"# is anybody's guess elsewhere", "SELECT a # 'x\ny', b FROM t", "SELECT", "", "SELECT a ?", 0},
+		{"-- without a blank is no comment in MySQL", "SELECT 5--'x\ny', b", "SELECT", "", "SELECT ?--?, b", grammarMySQL},
+		{"-- without a blank is one in PostgreSQL", "SELECT 5--'x\n, b", "SELECT", "", "SELECT ? , b", grammarPostgreSQL},
+		{"-- without a blank is anybody's guess elsewhere", "SELECT 5--'x\ny', b", "SELECT", "", "SELECT ??", 0},
+		{"a carriage return ends a comment in PostgreSQL", "SELECT 1 --\r, 'x\ny'", "SELECT", "", "SELECT ? , ?", grammarPostgreSQL},
+		{"a carriage return ends none in MySQL", "SELECT 1 -- \r, 'x\n, y", "SELECT", "", "SELECT ? , y", grammarMySQL},
+		{"comments do not nest in MySQL", "SELECT /* /* */ 'x */ y', b", "SELECT", "", "SELECT ?, b", grammarMySQL},
+		{"comments may nest elsewhere", "SELECT /* /* */ 'x */ y', b", "SELECT", "", "SELECT ?", 0},
+		{"a comment that is executed", "CREATE /*!40101 COMMENT 'x*/ y' */ TABLE t", "CREATE", "", "CREATE ?", grammarMySQL},
+		{"a comment that is executed, without texts", "SELECT /*!40001 SQL_NO_CACHE */ a FROM t", "SELECT", "t", "SELECT a FROM t", grammarMySQL},
+		{"a dollar within a name", "SELECT v$a$b, 'x$a$ y' FROM v$session", "SELECT", "v$session", "SELECT v$a$b, ? FROM v$session", grammarPostgreSQL},
+		{"a tag of letters beyond ASCII", "SELECT $é$ x $é$, b", "SELECT", "", "SELECT ?, b", grammarPostgreSQL},
+		{"dollar quotes are names in MySQL", "SELECT $a$, 'x' FROM $t", "SELECT", "", "SELECT $a$, ? FROM $t", grammarMySQL},
+		{"names in double quotes in PostgreSQL", `SELECT "it's", 'x' FROM "Shop"."Orders" WHERE "a""b" = 1`, "SELECT", "shop.orders", `SELECT "it's", ? FROM "Shop"."Orders" WHERE "a""b" = ?`, grammarPostgreSQL},
+		{"a name without end", "SELECT `a, 'x'", "SELECT", "", "SELECT ?", grammarMySQL},
+		{"a backtick is nothing in PostgreSQL", "SELECT `, 'x'", "SELECT", "", "SELECT `, ?", grammarPostgreSQL},
+		{"a name of SQL Server's", "SELECT [it's], 'x' FROM [t]", "SELECT", "", "SELECT ?", 0},
+		{"an index", "SELECT a[1], b[2:3] FROM t", "SELECT", "t", "SELECT a[?], b[?:?] FROM t", 0},
+		{"a text of Oracle's", "SELECT q'[it's]', 'x' FROM t", "SELECT", "", "SELECT ?", 0},
+		{"numbers behind operators and words", "SELECT @424242, a[1:424242], SELECT.424242, t.5", "SELECT", "", "SELECT @?, a[?:?], SELECT?, t?", 0},
+
+		{"a table with its database", "SELECT a FROM `shop`.`orders`", "SELECT", "shop.orders", "SELECT a FROM `shop`.`orders`", 0},
+		{"a table that may exist", "CREATE TABLE IF NOT EXISTS t (a int)", "CREATE", "t", "CREATE TABLE IF NOT EXISTS t (a int)", 0},
+		{"a table that may not", "DROP TABLE IF EXISTS t", "DROP", "t", "DROP TABLE IF EXISTS t", 0},
+		{"a table alone", "SELECT a FROM ONLY t", "SELECT", "t", "SELECT a FROM ONLY t", 0},
+		{"FROM in a function", "SELECT EXTRACT(YEAR FROM created), TRIM(BOTH FROM $1) FROM t", "SELECT", "t", "SELECT EXTRACT(YEAR FROM created), TRIM(BOTH FROM $1) FROM t", 0},
+		{"FROM in a subselect", "SELECT (SELECT max(a) FROM t) + 1", "SELECT", "t", "SELECT (SELECT max(a) FROM t) + ?", 0},
+		{"an update that is modest", "UPDATE LOW_PRIORITY t SET a = 1", "UPDATE", "t", "UPDATE LOW_PRIORITY t SET a = ?", 0},
+		{"no update", "SELECT 1 FOR UPDATE", "SELECT", "", "SELECT ? FOR UPDATE", 0},
+		{"no table", "SELECT a FROM;", "SELECT", "", "SELECT a FROM;", 0},
+		{"bytes that are not UTF-8, in a name", "SELECT `gr\xf6\xdfe` FROM t\xe4ler", "SELECT", "t", "SELECT `gr\ufffde` FROM t\ufffdler", 0},
+
+		{"bytes that are not UTF-8, quoted", "SELECT '\xff\xfe''\xc3', b", "SELECT", "", "SELECT ?, b", 0},
+		{"a zero byte, quoted", "SELECT 'a\x00b', b", "SELECT", "", "SELECT ?, b", 0},
+		{"a blank of Unicode", "SELECT\u00a01", "SELECT", "", "SELECT ?", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, &summary{c.operation, c.target, c.sanitised}, summarise(c.query))
+			assert.Equal(t, &summary{c.operation, c.target, c.sanitised}, summarise(c.query, c.grammar))
 		})
 	}
 }
 
 func TestASummaryIsTheOperationAndItsTarget(t *testing.T) {
-	assert.Equal(t, "SELECT orders", summarise("SELECT * FROM orders WHERE id = 5").text())
-	assert.Equal(t, "COMMIT", summarise("COMMIT").text())
-	assert.Equal(t, "OTHER", summarise("").text())
+	assert.Equal(t, "SELECT orders", summarise("SELECT * FROM orders WHERE id = 5", grammarUnknown).text())
+	assert.Equal(t, "COMMIT", summarise("COMMIT", grammarUnknown).text())
+	assert.Equal(t, "OTHER", summarise("", grammarUnknown).text())
 }
 
 // A statement as an application makes them, with more words than a summary
 // looks at: what is behind them is sanitised all the same.
 func TestALongStatementIsSanitisedToItsEnd(t *testing.T) {
-	s := summarise("INSERT INTO orders (a) VALUES ('secret')" + strings.Repeat(", ('secret')", 10_000))
+	s := summarise("INSERT INTO orders (a) VALUES ('secret')"+strings.Repeat(", ('secret')", 10_000), grammarUnknown)
 	assert.Equal(t, "INSERT", s.operation)
 	assert.Equal(t, "orders", s.target)
 	assert.Equal(t, "INSERT INTO orders (a) VALUES (?)"+strings.Repeat(", (?)", 10_000), s.sanitised)
@@ -134,9 +174,19 @@ func TestALongStatementIsSanitisedToItsEnd(t *testing.T) {
 func TestTheCacheAnswersWhatAStatementsSummaryIs(t *testing.T) {
 	var c summaries
 	first := c.of("SELECT a FROM t WHERE b = 1")
-	assert.Equal(t, summarise("SELECT a FROM t WHERE b = 1"), first)
+	assert.Equal(t, summarise("SELECT a FROM t WHERE b = 1", grammarUnknown), first)
 	assert.Same(t, first, c.of("SELECT a FROM t WHERE b = 1"), "it is not read twice")
 	assert.Equal(t, "INSERT t", c.of("INSERT INTO t VALUES (1)").text())
+}
+
+func TestASummaryKeepsNoStatementInMemory(t *testing.T) {
+	file := strings.Repeat(" ", 1<<20) + "SELECT a FROM t"
+	s := summarise(file[1<<20:], grammarUnknown)
+	within := func(part string) bool {
+		at, start := uintptr(unsafe.Pointer(unsafe.StringData(part))), uintptr(unsafe.Pointer(unsafe.StringData(file)))
+		return at >= start && at < start+uintptr(len(file))
+	}
+	assert.False(t, within(s.operation) || within(s.target) || within(s.sanitised))
 }
 
 func TestTheCacheIsBoundedInEntries(t *testing.T) {
@@ -182,50 +232,58 @@ func TestTheCacheServesManyAtOnce(t *testing.T) {
 	assert.LessOrEqual(t, len(c.known), mostSummaries)
 }
 
+// Whose statements are read: an unknown server's may be anybody's.
+var (
+	everywhere   = []grammar{grammarUnknown, grammarMySQL, grammarPostgreSQL}
+	inMySQL      = []grammar{grammarUnknown, grammarMySQL}
+	inPostgreSQL = []grammar{grammarUnknown, grammarPostgreSQL}
+)
+
 // plantings write a secret as a literal or in a comment, among whatever else
-// the literal may contain. Each is one that its server reads as a single token.
+// the literal may contain. Each is one that its servers read as a single token.
 var plantings = []struct {
-	name  string
-	write func(noise, secret string) string
+	name     string
+	grammars []grammar
+	write    func(noise, secret string) string
 }{
-	{"doubled quotes", func(noise, secret string) string {
+	{"doubled quotes", everywhere, func(noise, secret string) string {
 		return "'" + strings.ReplaceAll(noise+secret+noise, "'", "''") + "'"
 	}},
-	{"escapes", func(noise, secret string) string {
+	{"escapes", inMySQL, func(noise, secret string) string {
 		return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(noise+secret+noise) + "'"
 	}},
-	{"double quotes, doubled", func(noise, secret string) string {
+	{"double quotes, doubled", inMySQL, func(noise, secret string) string {
 		return `"` + strings.ReplaceAll(noise+secret+noise, `"`, `""`) + `"`
 	}},
-	{"double quotes, escapes", func(noise, secret string) string {
+	{"double quotes, escapes", inMySQL, func(noise, secret string) string {
 		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(noise+secret+noise) + `"`
 	}},
-	{"a national string", func(noise, secret string) string {
+	{"a national string", everywhere, func(noise, secret string) string {
 		return "N'" + strings.ReplaceAll(noise+secret, "'", "''") + "'"
 	}},
-	{"an escape string", func(noise, secret string) string {
+	{"an escape string", everywhere, func(noise, secret string) string {
 		return "E'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(noise+secret) + "'"
 	}},
-	{"a string of a character set", func(noise, secret string) string {
+	{"a string of a character set", everywhere, func(noise, secret string) string {
 		return "_utf8mb4 '" + strings.ReplaceAll(secret+noise, "'", "''") + "'"
 	}},
-	{"dollar quotes", func(noise, secret string) string {
+	{"dollar quotes", inPostgreSQL, func(noise, secret string) string {
 		noise = strings.ReplaceAll(noise, "$", "")
 		return "$$" + noise + secret + noise + "$$"
 	}},
-	{"dollar quotes with a tag", func(noise, secret string) string {
+	{"dollar quotes with a tag", inPostgreSQL, func(noise, secret string) string {
 		noise = strings.ReplaceAll(noise, "tag_1", "tag_2")
 		return "$tag_1$ " + noise + secret + noise + " $tag_1$"
 	}},
-	{"a comment", func(noise, secret string) string {
+	{"a comment", everywhere, func(noise, secret string) string {
 		noise = strings.ReplaceAll(strings.ReplaceAll(noise, "*", ""), "/", "")
 		return "/* " + noise + secret + noise + " */ 1"
 	}},
-	{"a comment within a comment", func(noise, secret string) string {
+	{"a comment within a comment", inPostgreSQL, func(noise, secret string) string {
 		noise = strings.ReplaceAll(strings.ReplaceAll(noise, "*", ""), "/", "")
 		return "/* a /* " + noise + " */ " + secret + " */ 1"
 	}},
-	{"a comment to the end of the line", func(noise, secret string) string {
+	{"a comment to the end of the line", everywhere, func(noise, secret string) string {
 		noise = strings.ReplaceAll(strings.ReplaceAll(noise, "\n", ""), "\r", "")
 		return "1 -- " + noise + secret + noise + "\n"
 	}},
@@ -249,17 +307,25 @@ var plantedNumbers = []func(digits string) string{
 
 // plots are statements that a literal is planted in, twice: what follows the
 // first must be understood as well.
-var plots = []string{
-	"SELECT a, %s FROM t WHERE b = %s AND c = ?",
-	"INSERT INTO t (a, b) VALUES (%s,%s)",
-	"UPDATE `t` SET a = %s, b=a+%s WHERE c = $1 -- it's bob's\n LIMIT 5",
-	"DELETE FROM t WHERE a->>'k' IN (%s, %s)",
-	"/* it's bob's */ CALL p(%s, :name, @x, %s)",
-	"SELECT * FROM %s JOIN %s",
-	"%s %s",
-	"SELECT %s::text || %s",
-	"SELECT `it's`, %s, \"it's\", %s",
-	"SELECT a #>> %s, a #- %s",
+var plots = []struct {
+	grammars []grammar
+	query    string
+}{
+	{everywhere, "SELECT a, %s FROM t WHERE b = %s AND c = ?"},
+	{everywhere, "INSERT INTO t (a, b) VALUES (%s,%s)"},
+	{inMySQL, "UPDATE `t` SET a = %s, b=a+%s WHERE c = $1 -- it's bob's\n LIMIT 5"},
+	{inPostgreSQL, "DELETE FROM t WHERE a->>'k' IN (%s, %s)"},
+	{everywhere, "/* it's bob's */ CALL p(%s, :name, @x, %s)"},
+	{everywhere, "SELECT * FROM %s JOIN %s"},
+	{everywhere, "%s %s"},
+	{everywhere, "SELECT %s::text || %s"},
+	{inMySQL, "SELECT `it's`, %s, \"it's\", %s"},
+	{inPostgreSQL, "SELECT \"it's\", %s, \"it\"\"s\", %s"},
+	{inPostgreSQL, "SELECT a #>> %s, a #- %s"},
+	{inPostgreSQL, "SELECT a # %s, v$a$b, %s"},
+	{inMySQL, "#- it's bob's\nSELECT 5--%s, %s"},
+	{inMySQL, "SELECT /* /* it's */ %s, /*!40101 %s */ 1"},
+	{everywhere, "SELECT a[1:%s], b.%s"},
 }
 
 // FuzzSummarise plants secrets in statements, and looks for them in what
@@ -275,45 +341,56 @@ func FuzzSummarise(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, noise string, number uint64, planting, plot uint8) {
-		checkAnything(t, noise)
-		frame := plots[int(plot)%len(plots)]
-		const word = "zqxjkvbsecretbvkjxqz"
-		p := plantings[int(planting)%len(plantings)]
-		checkNothingSurvives(t, frame, p.write(noise, word), word)
+		p, frame := plantings[int(planting)%len(plantings)], plots[int(plot)%len(plots)]
 		digits := fmt.Sprint(number%1e9 + 1e9) // ten digits, which no plot contains
-		checkNothingSurvives(t, frame, plantedNumbers[int(planting)%len(plantedNumbers)](digits), digits)
+		asNumber := plantedNumbers[int(planting)%len(plantedNumbers)](digits)
+		for _, g := range everywhere {
+			checkAnything(t, noise, g)
+			if !slices.Contains(frame.grammars, g) {
+				continue
+			}
+			checkNothingSurvives(t, g, frame.query, asNumber, digits)
+			if slices.Contains(p.grammars, g) {
+				const word = "zqxjkvbsecretbvkjxqz"
+				checkNothingSurvives(t, g, frame.query, p.write(noise, word), word)
+			}
+		}
 	})
 }
 
 // checkNothingSurvives plants a literal, and sanitises twice.
-func checkNothingSurvives(t *testing.T, plot, literal, secret string) {
+func checkNothingSurvives(t *testing.T, g grammar, plot, literal, secret string) {
 	query := fmt.Sprintf(plot, literal, literal)
-	s := summarise(query)
+	s := summarise(query, g)
 	for _, said := range []string{s.sanitised, s.operation, s.target, s.text()} {
 		if strings.Contains(strings.ToLower(said), secret) {
-			t.Fatalf("%q survives in %q of the statement %q", secret, said, query)
+			t.Fatalf("%q survives in %q of the statement %q, grammar %d", secret, said, query, g)
 		}
 	}
-	if again := summarise(s.sanitised); again.sanitised != s.sanitised {
+	if again := summarise(s.sanitised, g); again.sanitised != s.sanitised && !parted(s) {
 		t.Fatalf("the statement %q becomes %q, and that becomes %q", query, s.sanitised, again.sanitised)
 	}
 }
 
+// parted tells whether a comment that is gone may have left a blank behind two
+// minus signs of MySQL's, which make a comment of them the second time.
+func parted(s *summary) bool { return strings.Contains(s.sanitised+" ", "-- ") }
+
 // checkAnything reads any bytes as a statement: what is said of them is
-// bounded by them, has an operation that is fit for a metric, and reads as
-// the same once more.
-func checkAnything(t *testing.T, query string) {
-	s := summarise(query)
+// bounded by them, is text, has an operation that is fit for a metric, and reads
+// as the same once more.
+func checkAnything(t *testing.T, query string, g grammar) {
+	s := summarise(query, g)
 	if s.operation != "OTHER" && !operations[s.operation] {
 		t.Fatalf("%q is no operation, in the statement %q", s.operation, query)
 	}
-	if len(s.sanitised) > 2*len(query) {
+	if len(s.sanitised) > 3*len(query) {
 		t.Fatalf("the statement %q grows to %q", query, s.sanitised)
 	}
-	if strings.Contains(query, "#") {
-		return // an operator's # that is left alone may read as a comment's the second time
+	if !utf8.ValidString(s.sanitised + s.target) {
+		t.Fatalf("the statement %q becomes %q, of %q, which is not UTF-8", query, s.sanitised, s.target)
 	}
-	if again := summarise(s.sanitised); *again != *s {
-		t.Fatalf("the statement %q becomes %q, and that becomes %q", query, *s, *again)
+	if again := summarise(s.sanitised, g); *again != *s && !parted(s) {
+		t.Fatalf("the statement %q becomes %q, and that becomes %q, grammar %d", query, *s, *again, g)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -37,13 +38,19 @@ func (s Stack) Frames() []runtime.Frame {
 
 // Site is the place in the application that the stack comes from, as
 // "dir/file.go:42 pkg.Func": the innermost frame that belongs neither to
-// sqllease nor to database/sql nor to the Go runtime. Empty if there is none.
+// sqllease nor to database/sql nor to the Go runtime, and to no module that the
+// application depends on, such as an ORM, unless there is none but these. Empty
+// if there is none at all.
 func (s Stack) Site() string {
 	frames := s.application()
 	if len(frames) == 0 || isPlumbing(frames[0]) {
 		return ""
 	}
-	return location(frames[0]) + " " + path.Base(frames[0].Function)
+	site := frames[0]
+	if i := slices.IndexFunc(frames, isOwn); i >= 0 {
+		site = frames[i]
+	}
+	return location(site) + " " + path.Base(site.Function)
 }
 
 // site is Site for people, who are told if there is none.
@@ -93,6 +100,13 @@ func isPlumbing(f runtime.Frame) bool {
 	return strings.HasPrefix(f.Function, "github.com/sqllease/sqllease.") ||
 		strings.HasPrefix(f.Function, "database/sql.") ||
 		strings.HasPrefix(f.Function, "runtime.")
+}
+
+// isOwn reports whether a frame belongs to the application's own code: not to
+// a module in the module cache, to a vendored one, or to the server of net/http.
+func isOwn(f runtime.Frame) bool {
+	return !isPlumbing(f) && !strings.Contains(f.File, "@v") && !strings.Contains(f.File, "/vendor/") &&
+		!strings.HasPrefix(f.Function, "net/http.") && !strings.HasPrefix(f.Function, "testing.")
 }
 
 // location is a frame's file and line, with one folder for orientation.

@@ -301,3 +301,16 @@ func TestOnlyTheOpenerIsTheOpener(t *testing.T) {
 		require.NoError(t, db.Close())
 	})
 }
+
+func TestTheSiteIsTheApplicationsOwnCode(t *testing.T) {
+	for file, own := range map[string]bool{
+		"/home/me/shop/orders.go": true,
+		"shop/orders.go":          true,
+		"/root/go/pkg/mod/gorm.io/gorm@v1.31.2/prepare_stmt.go":        false,
+		"gorm.io/gorm@v1.31.2/prepare_stmt.go":                         false,
+		"/home/me/shop/vendor/github.com/jmoiron/sqlx/sqlx_context.go": false,
+	} {
+		assert.Equal(t, own, isOwn(runtime.Frame{Function: "gorm.io/gorm.(*PreparedStmtDB).prepare", File: file}), file)
+	}
+	assert.False(t, isOwn(runtime.Frame{Function: "net/http.(*conn).serve", File: "net/http/server.go"}))
+}
