@@ -22,8 +22,11 @@ help: ## list the targets
 demo: ## see it at work, with nothing to install: make demo ARGS="-duration 15s"
 	cd demo && CGO_ENABLED=0 go run . $(ARGS)
 
+# The newest Go, whose database/sql/driver has interfaces that older ones lack.
+NEWEST := go1.27.0
+
 .PHONY: test
-test: test-unit test-integration ## every test; installs the database servers it needs
+test: test-unit test-newest test-integration ## every test; installs the database servers it needs
 
 .PHONY: test-unit
 test-unit: ## the tests that need nothing but Go and a C compiler for the race detector
@@ -31,10 +34,14 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 	go test -race ./...
 	cd demo && go test ./...
 
+.PHONY: test-newest
+test-newest: ## the library's tests with the newest Go
+	GOTOOLCHAIN=$(NEWEST) go vet . && GOTOOLCHAIN=$(NEWEST) go test .
+
 .PHONY: test-integration
 test-integration: ## the tests on real servers, drivers and ORMs
 	scripts/install-servers.sh
-	cd integration && go test ./...
+	cd integration && go test -p 1 ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
