@@ -279,7 +279,7 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 	if err != nil {
 		return nil, err
 	}
-	p := &prepared{inner: inner, query: query}
+	p := &prepared{inner: inner, query: query, inTx: h.lease.inTx}
 	s.statements.add(p, h)
 	return newStmt(h, s, p), nil
 }
@@ -431,10 +431,13 @@ func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
 func (t *tx) Rollback() error {
 	loses := t.losesConn()
 	err := t.finish(callRollback, driver.Tx.Rollback)
-	if loses {
-		return driver.ErrBadConn
+	if !loses {
+		return err
 	}
-	return err
+	if s := t.h.session; t.h.leased {
+		s.statements.doomTx() // database/sql closes them unless a connection is bad
+	}
+	return driver.ErrBadConn
 }
 
 // losesConn tells whether database/sql itself rolls back, and would drop the

@@ -11,6 +11,8 @@ import (
 	"sync"
 )
 
+//go:generate go run ./internal/fakematrix
+
 // fake is a server and its driver in one. It answers every statement, logs
 // every driver call, and notes each call that a driver must never see: two at
 // once on a connection, or one on something that was closed.
@@ -45,6 +47,13 @@ func (f *fake) within(kind string, do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.during[kind] = do
+}
+
+// forget takes back all that was planted.
+func (f *fake) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers, f.during = map[string][]error{}, map[string]func(){}
 }
 
 // next is the answer to a call of that kind.
@@ -547,8 +556,20 @@ type (
 		HasNextResultSet() bool
 		NextResultSet() error
 	}
+	columnDatabaseTypes interface {
+		ColumnTypeDatabaseTypeName(i int) string
+	}
 	columnLengths interface {
 		ColumnTypeLength(i int) (int64, bool)
+	}
+	columnNulls interface {
+		ColumnTypeNullable(i int) (nullable, known bool)
+	}
+	columnPrecisions interface {
+		ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool)
+	}
+	columnScanTypes interface {
+		ColumnTypeScanType(i int) reflect.Type
 	}
 )
 

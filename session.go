@@ -101,6 +101,7 @@ const maxKept = 128
 type prepared struct {
 	inner driver.Stmt
 	query string
+	inTx  bool           // it was prepared in a transaction
 	owner *handle        // guarded by statements.mu: the handle it is live under
 	node  node[prepared] // guarded by statements.mu
 }
@@ -151,6 +152,19 @@ func (t *statements) doom(p *prepared, h *handle) {
 	}
 	t.live.remove(&p.node)
 	t.doomLocked(p)
+}
+
+// doomTx leaves the live statements of a transaction to be closed.
+func (t *statements) doomTx() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.live.each(func(p *prepared) bool {
+		if p.inTx {
+			t.live.remove(&p.node)
+			t.doomLocked(p)
+		}
+		return true
+	})
 }
 
 // abandon keeps all live statements: the session leaves its handle. gate.mu is
