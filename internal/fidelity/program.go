@@ -1,4 +1,4 @@
-package sqllease_test
+package fidelity
 
 import (
 	"context"
@@ -7,19 +7,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
-// Random programs against the bare driver and the wrapped one. Every byte
-// string is a program: it says which kind of driver it runs on, and then, byte
-// by byte, what the application does, what the driver answers and when contexts
-// end. Panics and limits are not among it: where they make a difference it is
-// wanted, and they have tests of their own.
+// Every byte string is a program: it says which kind of driver it runs on, and
+// then, byte by byte, what the application does, what the driver answers and
+// when contexts end. Panics and limits are not among it: where they make a
+// difference it is wanted, and they have tests of their own.
 
 // slots is how many things of a kind a program has at hand.
 const slots = 2
@@ -284,160 +280,45 @@ func (m *machine) execute() {
 	m.exec(m.db, "LAST")
 }
 
-// differ runs a program on both pools and compares. Where two goroutines give
-// their connections back at once, which of them the next call gets is open: what
-// the wrapped one does must be among what the bare one does.
-func differ(t *testing.T, program []byte) {
-	if len(program) == 0 {
-		return
-	}
-	kind, program := program[:min(4, len(program))], program[min(4, len(program)):]
-	differOn(t, anyProfile(kind), program)
-}
-
-// anyProfile is a kind of driver by number: one of those that there are, or any
-// combination of interfaces that there may be.
-func anyProfile(number []byte) profile {
-	number = append(slices.Clone(number), 0, 0, 0, 0)
-	if i := int(number[0]); i < 64 {
-		return profiles[i%len(profiles)]
-	}
-	return matrixProfile(int(number[0])*256+int(number[1]), int(number[2]), int(number[3]))
-}
-
-func matrixProfile(conn, stmt, rows int) profile {
-	return profile{
-		name:          fmt.Sprintf("matrix %d %d %d", conn%len(matrixConns), stmt%len(matrixStmts), rows%len(matrixRows)),
-		conn:          matrixConns[conn%len(matrixConns)],
-		stmt:          matrixStmts[stmt%len(matrixStmts)],
-		rows:          matrixRows[rows%len(matrixRows)],
-		driverContext: rows%2 == 0,
-		closer:        stmt%2 == 0,
-		anyInput:      rows%3 == 0,
-	}
-}
-
-// differOn runs a program on one kind of driver.
-func differOn(t *testing.T, p profile, program []byte) {
-	s := step{"program", func(r *run) { (&machine{run: r, program: slices.Clone(program)}).execute() }}
-	var bares []outcome
-	for range 30 {
-		bares = append(bares, play(t, p, bare, s))
-		w := play(t, p, wrapped, s)
-		if slices.ContainsFunc(bares, func(b outcome) bool { return like(b, w) }) {
-			return
-		}
-	}
-	t.Errorf("profile %q, program %v", p.name, program)
-	compare(t, bares[0], play(t, p, wrapped, s))
-}
-
-func compare(t tester, b, w outcome) {
-	b.calls, w.calls = withoutCloses(t, b, w)
-	assertSame(t, b, w)
-}
-
-// like compares without failing the test.
-func like(b, w outcome) bool {
-	var p probe
-	func() {
-		defer func() { _ = recover() }() // of FailNow
-		compare(&p, b, w)
-	}()
-	return !p.failed
-}
-
-// probe is a test that may fail.
-type probe struct{ failed bool }
-
-func (p *probe) Errorf(string, ...any) { p.failed = true }
-func (p *probe) FailNow()              { p.failed = true; panic(p) }
-func (p *probe) Helper()               {}
-
-// withoutCloses takes the closing of statements out of two logs: it comes later
-// where the handle is idle, and it must come. The bare driver may even see it
-// on a connection that is closed, the wrapped one never.
-func withoutCloses(t tester, bare, wrapped outcome) (b, w []string) {
-	closes := func(calls []string) (rest, closed []string) {
-		for _, c := range calls {
-			if strings.Contains(c, " stmt ") && strings.HasSuffix(c, " Close") {
-				closed = append(closed, c)
-			} else {
-				rest = append(rest, c)
-			}
-		}
-		return rest, closed
-	}
-	b, bareClosed := closes(bare.calls)
-	w, wrappedClosed := closes(wrapped.calls)
-	bareClosed = slices.DeleteFunc(bareClosed, func(c string) bool { return slices.Contains(bare.faults, c+": the connection is closed") })
-	require.ElementsMatch(t, bareClosed, wrappedClosed, "statements closed")
-	return byConn(b), byConn(w)
-}
-
-// byConn sorts a log by connection: what goes on at once on two of them has no
-// order.
-func byConn(calls []string) []string {
-	slices.SortStableFunc(calls, func(a, b string) int {
-		connA, _, _ := strings.Cut(a, ": ")
-		connB, _, _ := strings.Cut(b, ": ")
-		return strings.Compare(connA, connB)
-	})
-	return calls
-}
-
-// Every combination of the optional interfaces of connections, statements and
-// rows, each with all the steps of an application that look at arguments,
-// statements, transactions and columns, and a random program.
-func TestEveryCombinationOfInterfacesBehavesAsBare(t *testing.T) {
-	script := slices.DeleteFunc(slices.Clone(steps), func(s step) bool {
-		return differences[s.name].is != nil || strings.Contains(s.name, "fails") || strings.Contains(s.name, "context")
-	})
-	count := 0
-	for i := range matrixConns {
-		p := matrixProfile(i, i*7, i*5)
-		for _, s := range []step{script[i%len(script)], script[(i+i/len(script))%len(script)]} {
-			b, w := play(t, p, bare, s), play(t, p, wrapped, s)
-			compare(t, b, w)
-			count++
-		}
-		differOn(t, p, randomProgram(uint64(i)))
-		count++
-		if t.Failed() {
-			t.Fatalf("%s", p.name)
-		}
-	}
-	for i := range matrixRows {
-		p := matrixProfile(len(matrixConns)-1, i, i)
-		for _, s := range script {
-			compare(t, play(t, p, bare, s), play(t, p, wrapped, s))
-			count++
-		}
-		if t.Failed() {
-			t.Fatalf("%s", p.name)
-		}
-	}
-	t.Logf("%d combinations of a connection's interfaces, %d of a statement's, %d of rows': %d programs, no difference",
-		len(matrixConns), len(matrixStmts), len(matrixRows), count)
-}
-
-func FuzzFidelity(f *testing.F) {
-	for seed := range uint64(300) {
-		f.Add(randomProgram(seed))
-	}
-	f.Fuzz(func(t *testing.T, program []byte) {
-		if len(program) > 400 {
-			return
-		}
-		differ(t, program)
-	})
-}
-
-func randomProgram(seed uint64) []byte {
+// RandomProgram is a program for Program.
+func RandomProgram(seed uint64) []byte {
 	r := rand.New(rand.NewPCG(seed, 3))
 	program := make([]byte, 10+r.IntN(150))
 	for i := range program {
 		program[i] = byte(r.Uint32())
 	}
 	return program
+}
+
+// Program runs a program bare and as opened, and compares.
+func Program(t *testing.T, open Open, program []byte) {
+	kind, program := program[:min(4, len(program))], program[min(4, len(program)):]
+	runProgram(t, open, anyProfile(kind), program)
+}
+
+// runProgram runs a program on one kind of driver. Where two goroutines give
+// their connections back at once, which of them the next call gets is open: what
+// the wrapped one does must be among what the bare one does.
+func runProgram(t *testing.T, open Open, p Profile, program []byte) {
+	s := Step{"program", func(r *run) { (&machine{run: r, program: slices.Clone(program)}).execute() }}
+	var bares []Outcome
+	for range 30 {
+		bares = append(bares, play(t, p, bare, s))
+		w := play(t, p, open, s)
+		if slices.ContainsFunc(bares, func(b Outcome) bool { return like(b, w) }) {
+			return
+		}
+	}
+	t.Errorf("profile %q, program %v", p.Name, program)
+	compare(t, bares[0], play(t, p, open, s))
+}
+
+// anyProfile is a kind of driver by number: one of those that there are, or any
+// combination of interfaces that there may be.
+func anyProfile(number []byte) Profile {
+	number = append(slices.Clone(number), 0, 0, 0, 0)
+	if i := int(number[0]); i < 64 {
+		return Profiles[i%len(Profiles)]
+	}
+	return matrixProfile(int(number[0])*256+int(number[1]), int(number[2]), int(number[3]))
 }

@@ -1,6 +1,6 @@
 //go:build go1.27
 
-package sqllease_test
+package fidelity
 
 import (
 	"database/sql"
@@ -36,10 +36,10 @@ func (r *fakeScanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) e
 
 func init() {
 	kinds = append(kinds, "scan")
-	profiles = append(profiles,
-		profile{name: "scans by itself", conn: modernConn, stmt: modernStmt, driverContext: true,
+	Profiles = append(Profiles,
+		Profile{Name: "scans by itself", conn: modernConn, stmt: modernStmt, driverContext: true,
 			rows: func(r *fakeRows) driver.Rows { return &fakeScanningRows{fakeRows: r} }},
-		profile{name: "scans by itself, nothing else", conn: plainConn, stmt: plainStmt,
+		Profile{Name: "scans by itself, nothing else", conn: plainConn, stmt: plainStmt,
 			rows: func(r *fakeRows) driver.Rows {
 				return struct{ driver.RowsColumnScanner }{&fakeScanningRows{fakeRows: r}}
 			}})

@@ -1,4 +1,4 @@
-package sqllease_test
+package fidelity
 
 import (
 	"context"
@@ -11,13 +11,13 @@ import (
 	"sync"
 )
 
-//go:generate go run ./internal/fakematrix
+//go:generate go run ./genmatrix
 
 // fake is a server and its driver in one. It answers every statement, logs
 // every driver call, and notes each call that a driver must never see: two at
 // once on a connection, or one on something that was closed.
 type fake struct {
-	profile profile
+	profile Profile
 
 	mu      sync.Mutex
 	calls   []string           // guarded by mu
@@ -29,7 +29,7 @@ type fake struct {
 	shut    int                // guarded by mu: calls of the connector's Close
 }
 
-func newFake(p profile) *fake {
+func newFake(p Profile) *fake {
 	return &fake{profile: p, answers: map[string][]error{}, during: map[string]func(){}}
 }
 
@@ -530,10 +530,10 @@ func arguments(args []driver.NamedValue) string {
 	return "[" + strings.Join(texts, " ") + "]"
 }
 
-// profile is a kind of driver: which of the optional interfaces it shows, and
+// Profile is a kind of driver: which of the optional interfaces it shows, and
 // how it behaves where drivers differ.
-type profile struct {
-	name string
+type Profile struct {
+	Name string
 	conn func(*fakeConn) driver.Conn
 	stmt func(*fakeStmt) driver.Stmt
 	rows func(*fakeRows) driver.Rows
@@ -607,11 +607,11 @@ func modernStmt(s *fakeStmt) driver.Stmt {
 }
 
 var (
-	everything = profile{name: "everything", conn: allConn, stmt: allStmt, rows: allRows, driverContext: true, closer: true}
-	modern     = profile{name: "modern", conn: modernConn, stmt: modernStmt, rows: allRows, driverContext: true}
-	nothing    = profile{name: "nothing", conn: plainConn, stmt: plainStmt, rows: plainRows}
+	everything = Profile{Name: "everything", conn: allConn, stmt: allStmt, rows: allRows, driverContext: true, closer: true}
+	modern     = Profile{Name: "modern", conn: modernConn, stmt: modernStmt, rows: allRows, driverContext: true}
+	nothing    = Profile{Name: "nothing", conn: plainConn, stmt: plainStmt, rows: plainRows}
 
-	noResetter = profile{name: "no resetter", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
+	noResetter = Profile{Name: "no resetter", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.ExecerContext
@@ -620,7 +620,7 @@ var (
 			driver.Validator
 		}{c, c, c, c, c}
 	}}
-	noValidator = profile{name: "no validator", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
+	noValidator = Profile{Name: "no validator", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.ExecerContext
@@ -631,17 +631,17 @@ var (
 	}}
 )
 
-// profiles are the kinds of driver that there are, or may be.
-var profiles = []profile{
+// Profiles are the kinds of driver that there are, or may be.
+var Profiles = []Profile{
 	everything, modern, nothing, noResetter, noValidator,
-	{name: "legacy", stmt: plainStmt, rows: plainRows, closer: true, conn: func(c *fakeConn) driver.Conn {
+	{Name: "legacy", stmt: plainStmt, rows: plainRows, closer: true, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.Execer
 			driver.Queryer
 		}{c, c, c}
 	}},
-	{name: "legacy query, modern exec", stmt: modernStmt, rows: plainRows, conn: func(c *fakeConn) driver.Conn {
+	{Name: "legacy query, modern exec", stmt: modernStmt, rows: plainRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.ExecerContext
@@ -649,7 +649,7 @@ var profiles = []profile{
 			driver.NamedValueChecker
 		}{c, c, c, c}
 	}},
-	{name: "exec only", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
+	{Name: "exec only", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.ExecerContext
@@ -657,13 +657,13 @@ var profiles = []profile{
 			driver.ConnPrepareContext
 		}{c, c, c, c}
 	}},
-	{name: "legacy exec only", stmt: plainStmt, rows: plainRows, conn: func(c *fakeConn) driver.Conn {
+	{Name: "legacy exec only", stmt: plainStmt, rows: plainRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.Execer
 		}{c, c}
 	}},
-	{name: "query only", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
+	{Name: "query only", stmt: modernStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.QueryerContext
@@ -671,14 +671,14 @@ var profiles = []profile{
 			driver.ConnBeginTx
 		}{c, c, c, c}
 	}},
-	{name: "legacy query only", stmt: plainStmt, rows: plainRows, conn: func(c *fakeConn) driver.Conn {
+	{Name: "legacy query only", stmt: plainStmt, rows: plainRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.Queryer
 			driver.Pinger
 		}{c, c, c}
 	}},
-	{name: "checker on the connection only", stmt: plainStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
+	{Name: "checker on the connection only", stmt: plainStmt, rows: allRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.NamedValueChecker
@@ -686,7 +686,7 @@ var profiles = []profile{
 			driver.Validator
 		}{c, c, c, c}
 	}},
-	{name: "checker on the statement only", rows: allRows, driverContext: true, conn: func(c *fakeConn) driver.Conn {
+	{Name: "checker on the statement only", rows: allRows, driverContext: true, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.ExecerContext
@@ -703,13 +703,13 @@ var profiles = []profile{
 			driver.NamedValueChecker
 		}{s, s, s, s}
 	}},
-	{name: "column converter", conn: plainConn, rows: plainRows, stmt: func(s *fakeStmt) driver.Stmt {
+	{Name: "column converter", conn: plainConn, rows: plainRows, stmt: func(s *fakeStmt) driver.Stmt {
 		return struct {
 			driver.Stmt
 			columnConverter
 		}{s, s}
 	}},
-	{name: "column converter behind a checker", rows: plainRows, conn: func(c *fakeConn) driver.Conn {
+	{Name: "column converter behind a checker", rows: plainRows, conn: func(c *fakeConn) driver.Conn {
 		return struct {
 			driver.Conn
 			driver.NamedValueChecker
@@ -721,16 +721,16 @@ var profiles = []profile{
 			columnConverter
 		}{s, s, s}
 	}},
-	{name: "column converter of any input", conn: plainConn, rows: plainRows, anyInput: true, stmt: func(s *fakeStmt) driver.Stmt {
+	{Name: "column converter of any input", conn: plainConn, rows: plainRows, anyInput: true, stmt: func(s *fakeStmt) driver.Stmt {
 		return struct {
 			driver.Stmt
 			driver.StmtQueryContext
 			columnConverter
 		}{s, s, s}
 	}},
-	{name: "declines arguments", conn: modernConn, stmt: modernStmt, rows: allRows, declinesArguments: true, closer: true},
-	{name: "declines everything", conn: allConn, stmt: plainStmt, rows: allRows, declines: true},
-	{name: "any input", conn: modernConn, stmt: modernStmt, anyInput: true, rows: func(r *fakeRows) driver.Rows {
+	{Name: "declines arguments", conn: modernConn, stmt: modernStmt, rows: allRows, declinesArguments: true, closer: true},
+	{Name: "declines everything", conn: allConn, stmt: plainStmt, rows: allRows, declines: true},
+	{Name: "any input", conn: modernConn, stmt: modernStmt, anyInput: true, rows: func(r *fakeRows) driver.Rows {
 		return struct {
 			driver.Rows
 			nextResultSets

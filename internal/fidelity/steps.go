@@ -1,13 +1,11 @@
-package sqllease_test
+package fidelity
 
 import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -16,66 +14,21 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-
-	"github.com/sqllease/sqllease"
 )
-
-// The proof of fidelity: the same calls on a bare driver and on the wrapped
-// one, over every kind of driver, come to the same. What an application sees
-// is compared, and what the driver sees.
-
-// outcome is what came of a step.
-type outcome struct {
-	results        []string
-	errs           []error
-	calls          []string // of the driver
-	faults         []string // calls that a driver must not see
-	opened, closed int      // connections
-}
 
 // run is one step on one pool.
 type run struct {
-	*outcome
+	*Outcome
 	t  *testing.T
 	db *sql.DB
 	f  *fake
 }
 
-// step is a piece of an application. It runs in a synctest bubble, so that
+// Step is a piece of an application. It runs in a synctest bubble, so that
 // what happens on other goroutines is waited for, and time costs nothing.
-type step struct {
-	name string
+type Step struct {
+	Name string
 	do   func(*run)
-}
-
-// play runs steps on a pool of their own.
-func play(t *testing.T, p profile, open func(driver.Connector) (*sql.DB, error), steps ...step) outcome {
-	var o outcome
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake(p)
-		db, err := open(f.connector())
-		require.NoError(t, err)
-		r := &run{outcome: &o, t: t, db: db, f: f}
-		for _, s := range steps {
-			s.do(r)
-			synctest.Wait()
-		}
-		r.stats()
-		r.check(db.Close())
-		synctest.Wait()
-		o.calls = f.seen()
-		o.opened, o.closed = f.connections()
-		assert.Equal(t, o.opened, o.closed, "every connection is closed, once")
-		o.faults = f.faults
-	})
-	return o
-}
-
-func bare(c driver.Connector) (*sql.DB, error) { return sql.OpenDB(c), nil }
-
-func wrapped(c driver.Connector) (*sql.DB, error) {
-	return sqllease.OpenDB(c, sqllease.Config{Logger: slog.New(slog.DiscardHandler)})
 }
 
 func (r *run) note(format string, args ...any) {
@@ -209,9 +162,9 @@ var argumentSets = [][]any{
 	{sql.Out{Dest: new(int)}},
 }
 
-func argumentSteps() (steps []step) {
+func argumentSteps() (steps []Step) {
 	for i, args := range argumentSets {
-		steps = append(steps, step{fmt.Sprintf("arguments %d", i), func(r *run) { r.all(r.db, args...) }})
+		steps = append(steps, Step{fmt.Sprintf("arguments %d", i), func(r *run) { r.all(r.db, args...) }})
 	}
 	return steps
 }
@@ -223,11 +176,11 @@ var kinds = []string{
 
 // failureSteps make every kind of call fail, once, and for ever, in the ways
 // that database/sql tells apart.
-func failureSteps() (steps []step) {
+func failureSteps() (steps []Step) {
 	for _, kind := range kinds {
 		for _, err := range []error{errBroken, driver.ErrBadConn, fmt.Errorf("no connection: %w", driver.ErrBadConn), io.EOF, sql.ErrNoRows} {
 			for _, times := range []int{1, 20} {
-				steps = append(steps, step{fmt.Sprintf("%s fails %d times: %v", kind, times, err), func(r *run) {
+				steps = append(steps, Step{fmt.Sprintf("%s fails %d times: %v", kind, times, err), func(r *run) {
 					fails := slices.Repeat([]error{err}, times)
 					if kind != "connect" {
 						r.check(r.db.PingContext(r.t.Context()))
@@ -244,9 +197,9 @@ func failureSteps() (steps []step) {
 }
 
 // endingSteps end the caller's context inside each kind of call.
-func endingSteps() (steps []step) {
+func endingSteps() (steps []Step) {
 	for _, kind := range kinds {
-		steps = append(steps, step{"context ends in " + kind, func(r *run) {
+		steps = append(steps, Step{"context ends in " + kind, func(r *run) {
 			ctx, cancel := context.WithCancel(r.t.Context())
 			defer cancel()
 			r.f.within(kind, func() { cancel() })
@@ -282,8 +235,8 @@ func (r *run) everyCall() {
 	}
 }
 
-// steps are an application, taken apart.
-var steps = slices.Concat(argumentSteps(), failureSteps(), endingSteps(), []step{
+// Steps are an application, taken apart.
+var Steps = slices.Concat(argumentSteps(), failureSteps(), endingSteps(), []Step{
 	{"calls on a transaction", func(r *run) {
 		tx := r.begin(r.t.Context(), nil)
 		r.all(tx, 1, "two")
@@ -632,124 +585,3 @@ var steps = slices.Concat(argumentSteps(), failureSteps(), endingSteps(), []step
 		r.exec(r.db, "INSERT")
 	}},
 })
-
-// differences are what the wrapping changes on purpose, by the name of the
-// step that shows it. Everything else is equal.
-var differences = map[string]struct {
-	why string
-	is  func(t *testing.T, bare, wrapped outcome)
-}{
-	"statement closed while its handle is idle": {
-		"closing is wire traffic, and the session may be somebody else's: the next lease closes it",
-		func(t *testing.T, bare, wrapped outcome) {
-			assert.ElementsMatch(t, bare.calls, wrapped.calls, "the calls are the same, in another order")
-			wrapped.calls = bare.calls
-			assertSame(t, bare, wrapped)
-		},
-	},
-	"limit as database/sql tells it": {
-		"the gate has the limit; database/sql has one that it does not reach",
-		func(t *testing.T, bare, wrapped outcome) {
-			i := slices.Index(bare.results, "3")
-			require.GreaterOrEqual(t, i, 0)
-			assert.Equal(t, "100000", wrapped.results[i])
-			wrapped.results[i] = "3"
-			assertSame(t, bare, wrapped)
-		},
-	},
-	"wait as database/sql tells it": {
-		"callers wait in Connect, which database/sql counts as in use; Connector.Stats has the waits",
-		func(t *testing.T, bare, wrapped outcome) {
-			assert.Equal(t, "in use 1, waits 1", bare.results[0])
-			assert.Equal(t, "in use 2, waits 0", wrapped.results[0])
-			wrapped.results[0] = bare.results[0]
-			assertSame(t, bare, wrapped)
-		},
-	},
-	"context ends at the limit": {
-		"the error names the holders, and unwraps to the context's",
-		func(t *testing.T, bare, wrapped outcome) {
-			assert.Equal(t, context.DeadlineExceeded, bare.errs[1])
-			var acquire *sqllease.AcquireError
-			require.ErrorAs(t, wrapped.errs[1], &acquire)
-			assert.Equal(t, context.DeadlineExceeded, acquire.Unwrap())
-			wrapped.errs[1] = bare.errs[1]
-			assertSame(t, bare, wrapped)
-		},
-	},
-	"type of the connection in Raw": {
-		"it is the handle's; Unwrap reaches the driver's",
-		func(t *testing.T, bare, wrapped outcome) {
-			assert.Equal(t, "*sqllease.handle", wrapped.results[0])
-			wrapped.results[0] = bare.results[0]
-			assertSame(t, bare, wrapped)
-		},
-	},
-	"name that no argument may have": {
-		"database/sql looks at names before direct calls, which every handle has: a driver without them is spared a statement in vain",
-		func(t *testing.T, bare, wrapped outcome) {
-			assert.Subset(t, bare.calls, wrapped.calls)
-			wrapped.calls = bare.calls
-			assertSame(t, bare, wrapped)
-		},
-	},
-	"panic in the driver": {
-		"the state of such a connection is unknown: it is closed",
-		func(t *testing.T, bare, wrapped outcome) {
-			assert.Equal(t, 1, bare.opened)
-			assert.Equal(t, 2, wrapped.opened)
-		},
-	},
-}
-
-func TestWrappedDriversBehaveAsBareOnes(t *testing.T) {
-	for _, p := range profiles {
-		t.Run(p.name, func(t *testing.T) {
-			for _, s := range steps {
-				t.Run(s.name, func(t *testing.T) {
-					b, w := play(t, p, bare, s), play(t, p, wrapped, s)
-					if d, ok := differences[s.name]; ok {
-						d.is(t, b, w)
-						return
-					}
-					assertSame(t, b, w)
-				})
-			}
-		})
-	}
-}
-
-// tester is what a comparison needs of a test.
-type tester interface {
-	require.TestingT
-	Helper()
-}
-
-// assertSame compares what an application saw and what the driver saw.
-func assertSame(t tester, bare, wrapped outcome) {
-	t.Helper()
-	assert.Equal(t, bare.results, wrapped.results)
-	assert.Equal(t, bare.calls, wrapped.calls)
-	assert.Empty(t, wrapped.faults)
-	assert.Equal(t, bare.opened, wrapped.opened, "connections opened")
-	assert.Equal(t, bare.closed, wrapped.closed, "connections closed")
-	require.Len(t, wrapped.errs, len(bare.errs))
-	for i := range bare.errs {
-		assertSameError(t, bare.errs[i], wrapped.errs[i])
-	}
-}
-
-// sentinels are the errors that code compares with ==.
-var sentinels = []error{
-	errBroken, errRefused, errShut, driver.ErrBadConn, driver.ErrSkip, driver.ErrRemoveArgument,
-	sql.ErrNoRows, sql.ErrTxDone, sql.ErrConnDone, io.EOF, context.Canceled, context.DeadlineExceeded,
-}
-
-func assertSameError(t tester, bare, wrapped error) {
-	t.Helper()
-	assert.Equal(t, fmt.Sprintf("%T %v", bare, bare), fmt.Sprintf("%T %v", wrapped, wrapped))
-	for _, s := range sentinels {
-		assert.Equal(t, bare == s, wrapped == s, "== %v", s)
-		assert.Equal(t, errors.Is(bare, s), errors.Is(wrapped, s), "is %v", s)
-	}
-}
