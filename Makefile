@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # The modules of this repository; the root one is the library.
-MODULES := . demo integration
+MODULES := . demo integration bench
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR := $(CURDIR)/.cache/golangci-lint-$(GOLANGCI_VERSION)
@@ -62,6 +62,10 @@ $(GOLANGCI):
 .PHONY: bench
 bench: ## the root package's benchmarks: make bench BENCH=Exec COUNT=10
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) .
+
+.PHONY: wrappers
+wrappers: ## what this library and others change of a driver, measured by the same suite
+	cd bench && go test -count 1 -v -run WhatWrappers . | sed -n '/differences from/,$$p'
 
 .PHONY: fuzz
 fuzz: ## each fuzz target of the root package for FUZZTIME (10s)

@@ -42,7 +42,7 @@ func play(t *testing.T, p Profile, open Open, steps ...Step) Outcome {
 		require.NoError(t, err)
 		r := &run{Outcome: &o, t: t, db: db, f: f}
 		for _, s := range steps {
-			s.do(r)
+			r.take(s)
 			synctest.Wait()
 		}
 		r.stats()
@@ -50,10 +50,51 @@ func play(t *testing.T, p Profile, open Open, steps ...Step) Outcome {
 		synctest.Wait()
 		o.calls = f.seen()
 		o.opened, o.closed = f.connections()
-		assert.Equal(t, o.opened, o.closed, "every connection is closed, once")
 		o.faults = f.faults
 	})
 	return o
+}
+
+// take takes a step. One that panics ends there.
+func (r *run) take(s Step) {
+	defer r.recovered()
+	s.do(r)
+}
+
+func (r *run) recovered() {
+	if v := recover(); v != nil {
+		r.note("panic: %v", v)
+	}
+}
+
+// Finding is a step in which a wrapper differs from the bare driver.
+type Finding struct {
+	Step  string
+	Seen  int // on how many kinds of driver the application sees a difference
+	Calls int // on how many others the driver sees one
+}
+
+// Survey runs every step on every kind of driver, with two ways of opening a
+// database, and returns the steps in which they differ. It is for finding out
+// what other wrappers change; their deeds do not fail the test.
+func Survey(t *testing.T, bare, open Open) (findings []Finding, programs int) {
+	for _, s := range Steps {
+		f := Finding{Step: s.Name}
+		for _, p := range Profiles {
+			b, w := play(t, p, bare, s), play(t, p, open, s)
+			programs++
+			switch {
+			case differ(func(t tester) { sameSeen(t, b, w) }):
+				f.Seen++
+			case differ(func(t tester) { same(t, b, w) }):
+				f.Calls++
+			}
+		}
+		if f.Seen+f.Calls > 0 {
+			findings = append(findings, f)
+		}
+	}
+	return findings, programs
 }
 
 // Each runs every step on every kind of driver, bare and as opened.
@@ -83,11 +124,18 @@ type tester interface {
 // same compares what an application saw and what the driver saw.
 func same(t tester, bare, wrapped Outcome) {
 	t.Helper()
-	assert.Equal(t, bare.results, wrapped.results)
 	assert.Equal(t, bare.calls, wrapped.calls)
 	assert.Empty(t, wrapped.faults)
+	sameSeen(t, bare, wrapped)
+}
+
+// sameSeen compares what an application saw, and how many connections it had.
+func sameSeen(t tester, bare, wrapped Outcome) {
+	t.Helper()
+	assert.Equal(t, bare.results, wrapped.results)
 	assert.Equal(t, bare.opened, wrapped.opened, "connections opened")
 	assert.Equal(t, bare.closed, wrapped.closed, "connections closed")
+	assert.Equal(t, wrapped.opened, wrapped.closed, "every connection is closed, once")
 	require.Len(t, wrapped.errs, len(bare.errs))
 	for i := range bare.errs {
 		assertSameError(t, bare.errs[i], wrapped.errs[i])
@@ -118,12 +166,19 @@ func compare(t tester, b, w Outcome) {
 
 // like compares without failing the test.
 func like(b, w Outcome) bool {
+	return !differ(func(t tester) { compare(t, b, w) })
+}
+
+func differ(compare func(tester)) bool {
 	var p probe
-	func() {
-		defer func() { _ = recover() }() // of FailNow
-		compare(&p, b, w)
-	}()
-	return !p.failed
+	p.ask(compare)
+	return p.failed
+}
+
+// ask runs assertions that may fail.
+func (p *probe) ask(f func(tester)) {
+	defer func() { _ = recover() }() // of FailNow
+	f(p)
 }
 
 // probe is a test that may fail.

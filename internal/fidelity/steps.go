@@ -504,6 +504,7 @@ var Steps = slices.Concat(argumentSteps(), failureSteps(), endingSteps(), []Step
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
+			defer r.recovered()
 			r.exec(r.db, "INSERT")
 			r.query(r.db, "SELECT ?", 1)
 		}()
@@ -521,6 +522,7 @@ var Steps = slices.Concat(argumentSteps(), failureSteps(), endingSteps(), []Step
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
+			defer r.recovered()
 			r.executed(st.ExecContext(r.t.Context(), 1))
 		}()
 		synctest.Wait()
@@ -548,6 +550,7 @@ var Steps = slices.Concat(argumentSteps(), failureSteps(), endingSteps(), []Step
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
+			defer r.recovered()
 			r.exec(r.db, "INSERT")
 		}()
 		synctest.Wait()
