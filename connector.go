@@ -158,7 +158,9 @@ func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 }
 
 // Open is sql.Open, wrapped: it opens a database by the name of its driver and
-// a data source name.
+// a data source name. database/sql tells which driver has a name only by opening
+// a database of it: a driver.DriverContext makes a connector for that, which is
+// closed at once, and another for the database. [OpenDB] avoids it.
 func Open(driverName, dsn string, cfg Config) (*sql.DB, error) {
 	plain, err := sql.Open(driverName, dsn)
 	if err != nil {

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	xsam "github.com/XSAM/otelsql"
 	"github.com/ngrok/sqlmw"
+	"github.com/stretchr/testify/assert"
 	uptrace "github.com/uptrace/opentelemetry-go-extra/otelsql"
 	nhat "go.nhat.io/otelsql"
 
@@ -123,6 +125,61 @@ func TestWhatWrappersChange(t *testing.T) {
 	row(tw, append([]string{"only the driver sees one"}, texts(calls)...))
 	_ = tw.Flush()
 	t.Logf("differences from the bare driver, in %d programs each\n%s", programs, out.String())
+}
+
+// TestAroundAndWithinAnotherWrapper shows that sqllease changes nothing more
+// around a driver that another wrapper has changed already; and that within
+// another wrapper the application sees no more differences than without.
+func TestAroundAndWithinAnotherWrapper(t *testing.T) {
+	quiet := sqllease.Config{Logger: slog.New(slog.DiscardHandler)}
+	t.Run("around", func(t *testing.T) {
+		fidelity.Against(t,
+			byConnector(func(c driver.Connector) *sql.DB { return sql.OpenDB(changed(c)) }),
+			func(c driver.Connector) (*sql.DB, error) { return sqllease.OpenDB(changed(c), quiet) })
+	})
+	t.Run("within", func(t *testing.T) {
+		alone := byConnector(func(c driver.Connector) *sql.DB { return xsam.OpenDB(c) })
+		both := func(c driver.Connector) (*sql.DB, error) {
+			w, err := sqllease.Wrap(c, quiet)
+			if err != nil {
+				return nil, err
+			}
+			db := xsam.OpenDB(w)
+			w.Attach(db)
+			return db, nil
+		}
+		without := seenBy(fidelity.Survey(t, byConnector(sql.OpenDB), alone))
+		for step, n := range seenBy(fidelity.Survey(t, byConnector(sql.OpenDB), both)) {
+			if !fidelity.Wanted(step) {
+				assert.LessOrEqual(t, n, without[step], step)
+			}
+		}
+	})
+}
+
+// changed is the connector of a driver that another wrapper has changed.
+func changed(c driver.Connector) driver.Connector {
+	if dc, ok := xsam.WrapDriver(c.Driver()).(driver.DriverContext); ok {
+		if made, err := dc.OpenConnector("dsn"); err == nil {
+			return made
+		}
+	}
+	return openOnly{xsam.WrapDriver(c.Driver())}
+}
+
+// openOnly is the connector of a driver that makes none.
+type openOnly struct{ d driver.Driver }
+
+func (o openOnly) Connect(context.Context) (driver.Conn, error) { return o.d.Open("dsn") }
+func (o openOnly) Driver() driver.Driver                        { return o.d }
+
+// seenBy is on how many kinds of driver an application sees a difference, by step.
+func seenBy(findings []fidelity.Finding, _ int) map[string]int {
+	seen := map[string]int{}
+	for _, f := range findings {
+		seen[f.Step] = f.Seen
+	}
+	return seen
 }
 
 func row(w io.Writer, cells []string) {

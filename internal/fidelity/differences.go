@@ -79,3 +79,6 @@ var differences = map[string]struct {
 		},
 	},
 }
+
+// Wanted tells whether a step shows one of the wanted differences.
+func Wanted(step string) bool { return differences[step].is != nil }

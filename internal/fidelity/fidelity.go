@@ -98,7 +98,10 @@ func Survey(t *testing.T, bare, open Open) (findings []Finding, programs int) {
 }
 
 // Each runs every step on every kind of driver, bare and as opened.
-func Each(t *testing.T, open Open) {
+func Each(t *testing.T, open Open) { Against(t, bare, open) }
+
+// Against is Each with another way to open in place of the bare one.
+func Against(t *testing.T, bare, open Open) {
 	for _, p := range Profiles {
 		t.Run(p.Name, func(t *testing.T) {
 			for _, s := range Steps {
