@@ -57,9 +57,16 @@ type Config struct {
 	// known is never asked anything. DialectNone switches discovery off.
 	Dialect Dialect
 
-	// LeakThreshold is how long a lease may be held before it is reported.
-	// Zero: 30 seconds. Negative: leases are never reported.
+	// LeakThreshold is how long a lease may be idle in hand, with no driver
+	// call in flight, before it is reported. WithHoldLimit says otherwise for
+	// single acquires. Zero: 30 seconds. Negative: no lease is ever reported,
+	// long calls included.
 	LeakThreshold time.Duration
+
+	// LongCallThreshold is how long one driver call may take before its lease
+	// is reported as busy: that is a slow call, and not a leak. Zero: ten times
+	// LeakThreshold. Negative: slow calls are not reported.
+	LongCallThreshold time.Duration
 
 	// OnLeak is called with each report, after it was logged, on a goroutine
 	// that nothing waits for. It may use the database; a panic in it is
@@ -92,6 +99,9 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	if cfg.LeakThreshold == 0 {
 		cfg.LeakThreshold = DefaultLeakThreshold
+	}
+	if cfg.LongCallThreshold == 0 {
+		cfg.LongCallThreshold = 10 * cfg.LeakThreshold
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

@@ -88,8 +88,8 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 		c.discovery = &d
 	}
 	c.gate.limit = cfg.MaxOpen
-	c.gate.threshold = cfg.LeakThreshold
-	c.gate.armWatch = func(in time.Duration) { arm(&c.watchTimer, in, c.watch) }
+	c.gate.threshold, c.gate.longCall = cfg.LeakThreshold, cfg.LongCallThreshold
+	c.gate.armWatch = func(at time.Time) { arm(&c.watchTimer, time.Until(at), c.watch) }
 	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, c.Stats)
@@ -361,7 +361,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	c.adopt(start)
 	h := &handle{c: c}
 	h.lease.handle = h
-	h.lease.begin(ctx, start, 1)
+	h.begin(ctx, start, 1)
 	if h.lease.capturedStack().on(openerGoroutine) {
 		// Nobody waits on this goroutine: database/sql gives the connection to
 		// a caller of its own queue, whose first call then acquires.

@@ -43,7 +43,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	}
 	c, start := h.c, time.Now()
 	if h.lease.node.in == nil {
-		h.lease.begin(ctx, start, 1)
+		h.begin(ctx, start, 1)
 	}
 	s := c.gate.checkout(h, start)
 	if s == nil {
@@ -64,7 +64,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	}
 	h.lease.hold(now, p)
 	if p.reset > slowReset {
-		c.gate.requeue(&h.lease)
+		c.gate.requeue(&h.lease, now)
 	}
 	c.metrics.acquired(ctx, p, now.Sub(start))
 	return err
@@ -165,8 +165,15 @@ func (h *handle) hold(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	start := time.Now()
-	h.lease.begin(ctx, start, 1)
+	h.begin(ctx, start, 1)
 	return h.acquire(ctx, start)
+}
+
+// begin makes the handle's record that of a new lease. skip is the number of
+// the caller's frames that do not matter.
+func (h *handle) begin(ctx context.Context, now time.Time, skip int) {
+	h.lease.limit = holdLimit(ctx, h.c.cfg.LeakThreshold)
+	h.lease.begin(ctx, now, skip+1)
 }
 
 // Ping calls the driver's Ping; without one, an acquired connection counts as
@@ -642,8 +649,8 @@ func (r *rows) Next(dest []driver.Value) error {
 	if !r.op.h.leased {
 		return driver.ErrBadConn // its session was lost, and may be somebody else's
 	}
-	r.op.h.lease.reading.Store(true)
-	defer r.op.h.lease.reading.Store(false)
+	r.op.h.lease.beginRow(r.read)
+	defer r.op.h.lease.endRow(r.read)
 	return r.advanced(r.inner.Next(dest))
 }
 

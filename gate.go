@@ -29,20 +29,22 @@ type gate struct {
 	spare      list[session] // guarded by mu: longest spare first
 	waiters    list[waiter]  // guarded by mu: longest waiting first
 	leases     list[lease]   // guarded by mu: in order of acquiring
-	watched    *node[lease]  // guarded by mu: the first lease that the watch has not reported
+	watched    *node[lease]  // guarded by mu: the first lease that the watch has not looked at
+	looks      looks         // guarded by mu: those to be looked at out of that order
 	empty      int           // guarded by mu: handles without a session that database/sql may have in its free list
 	lastID     uint64        // guarded by mu
 	lastBad    time.Time     // guarded by mu: when a lease last ended with a bad connection
 	lastWaiter uint64        // guarded by mu
 	counts     gateCounts    // guarded by mu
 
-	watching bool      // guarded by mu: the watch's timer is armed
+	watching time.Time // guarded by mu: what the watch's timer is armed for; zero: it is not
 	expiring time.Time // guarded by mu: what the expiry's timer is armed for; zero: it is not
 
 	// Hooks, called under mu; they arm a timer and do nothing else.
-	armWatch  func(in time.Duration)
+	armWatch  func(at time.Time)
 	armExpiry func(at time.Time)
-	threshold time.Duration // of the watch; negative: there is none
+	threshold time.Duration // of the watch, for leases idle in hand; negative: there is no watch
+	longCall  time.Duration // of the watch, for calls; negative: none
 }
 
 // gateCounts are what a gate has seen.
@@ -299,7 +301,7 @@ func (g *gate) lend(s *session, h *handle) {
 	s.handle, h.session = h, s
 	s.place = onLease
 	g.filledLocked(h)
-	g.beginLocked(&h.lease)
+	g.beginLocked(&h.lease, h.lease.heldSince())
 }
 
 func (g *gate) idleLocked(s *session) {
@@ -325,29 +327,35 @@ func (g *gate) checkout(h *handle, now time.Time) *session {
 		return nil
 	}
 	s.place = onLease
-	g.beginLocked(&h.lease)
+	g.beginLocked(&h.lease, now)
 	return s
 }
 
-// beginLocked enters a lease into the list. The watch is told if it is the
-// first that it has to look at; of those behind it, it learns in time.
-func (g *gate) beginLocked(l *lease) {
+// beginLocked enters a lease into the list.
+func (g *gate) beginLocked(l *lease, now time.Time) {
 	g.lastID++
 	g.counts.acquires++
 	l.id = g.lastID
-	g.enlistLocked(l)
+	g.enlistLocked(l, now)
 }
 
-func (g *gate) enlistLocked(l *lease) {
-	l.reported = false
+// enlistLocked makes the watch look at a lease in time. Leases of the pool's
+// own limit stand in order of their deadlines; others are looked at when theirs
+// comes.
+func (g *gate) enlistLocked(l *lease, now time.Time) {
+	l.told = told{}
 	g.leases.push(&l.node, l)
 	if g.watched == nil {
 		g.watched = &l.node
 	}
-	if !g.watching && g.threshold > 0 {
-		g.watching = true
-		g.armWatch(g.threshold)
+	if g.threshold <= 0 || l.limit <= 0 {
+		return
 	}
+	at := now.Add(l.limit)
+	if l.limit != g.threshold {
+		g.lookLocked(l, at)
+	}
+	g.watchAtLocked(at)
 }
 
 func (g *gate) endLocked(l *lease) {
@@ -355,6 +363,7 @@ func (g *gate) endLocked(l *lease) {
 		g.watched = l.node.next
 	}
 	g.leases.remove(&l.node)
+	g.unlookLocked(l)
 }
 
 // queued counts a wait that ended with a session or the right to dial.
@@ -367,11 +376,11 @@ func (g *gate) queued(d time.Duration) {
 
 // requeue moves a lease to the end of the list: its acquire has only ended
 // now, after a reset that took time.
-func (g *gate) requeue(l *lease) {
+func (g *gate) requeue(l *lease, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.endLocked(l)
-	g.enlistLocked(l)
+	g.enlistLocked(l, now)
 }
 
 // release ends the lease of h. It reports whether the session stays under the
@@ -387,7 +396,7 @@ func (g *gate) release(h *handle, valid bool, now time.Time) (stays, reported bo
 		// own queue gave up at the moment it was served.
 		return s != nil && s.place == isIdle && valid, false
 	}
-	reported = h.lease.reported
+	reported = h.lease.told.anything()
 	g.endLocked(&h.lease)
 	s.used = now
 	if why, keep := g.fateLocked(s, valid, now); !keep {
@@ -433,7 +442,7 @@ func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, reported bo
 	}
 	switch s.place {
 	case onLease: // dropped without having been given back: the connection is bad
-		reported = h.lease.reported
+		reported = h.lease.told.anything()
 		g.endLocked(&h.lease)
 		s.reason = closedBad
 		g.lastBad = now

@@ -69,8 +69,7 @@ type gateModel struct {
 	handles   []*modelHandle  // every one that database/sql still has
 	counts    gateCounts
 	armedFor  time.Time // what the gate armed the expiry's timer for
-	watchOn   bool      // the gate armed the watch's timer
-	watchedAt time.Duration
+	watchedAt time.Time // what the gate armed the watch's timer for
 	lastBad   time.Time
 }
 
@@ -83,7 +82,8 @@ func newGateModel(t *testing.T, seed uint64, limit int) *gateModel {
 	}
 	m.g = &gate{
 		limit: limit, threshold: modelThreshold,
-		armWatch:  func(in time.Duration) { m.watchOn, m.watchedAt = true, in },
+		longCall:  -1,
+		armWatch:  func(at time.Time) { m.watchedAt = at },
 		armExpiry: func(at time.Time) { m.armedFor = at },
 	}
 	return m
@@ -193,6 +193,7 @@ func (m *gateModel) newHandle() *modelHandle {
 	h := &modelHandle{real: &handle{}, begun: m.now}
 	h.real.lease.handle = h.real
 	h.real.lease.start, h.real.lease.acquired = m.now, m.now
+	h.real.lease.limit = modelThreshold
 	m.handles = append(m.handles, h)
 	return h
 }
@@ -310,7 +311,7 @@ func (m *gateModel) stepRequeue() bool {
 	m.note("requeue")
 	h := modelPick(m.rand, m.leases)
 	h.real.lease.acquired, h.begun, h.reported = m.now, m.now, false
-	m.g.requeue(&h.real.lease)
+	m.g.requeue(&h.real.lease, m.now)
 	m.leases = append(modelWithout(m.leases, h), h)
 	return true
 }
@@ -705,7 +706,7 @@ func (m *gateModel) stepExpire() bool {
 
 func (m *gateModel) stepWatch() bool {
 	m.note("watch")
-	m.watchOn = false
+	m.watchedAt = time.Time{}
 	found := m.g.overdue(m.now)
 	for _, h := range m.leases {
 		if h.reported || m.now.Sub(h.begun) < modelThreshold {
@@ -801,8 +802,8 @@ func (m *gateModel) checkLeases() {
 		return
 	}
 	m.require(m.g.watched == &watched.real.lease.node, "the watch looks at the wrong lease")
-	m.require(m.g.watching && m.watchOn, "a lease is not watched")
-	m.require(m.watchedAt <= modelThreshold, "the watch looks too late")
+	m.require(m.g.watching.Equal(m.watchedAt) && !m.watchedAt.IsZero(), "a lease is not watched")
+	m.require(!m.watchedAt.After(watched.begun.Add(modelThreshold)), "the watch looks too late")
 }
 
 // checkPlaces checks that every session is in exactly one place, and that it

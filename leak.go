@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"container/heap"
 	"context"
 	"fmt"
 	"log/slog"
@@ -129,32 +130,127 @@ func (l Leak) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// overdue takes the leases that are held past the threshold and were not
-// reported yet, and arms the timer for the next one. Leases stand in order of
-// acquiring, so that it looks at none but those it returns and one more.
+// looks are leases by when the watch looks at them: those with a limit of
+// their own, and those that were not overdue when their turn came, since they
+// had been used.
+type looks []*lease
+
+func (q looks) Len() int           { return len(q) }
+func (q looks) Less(i, j int) bool { return q[i].look.Before(q[j].look) }
+
+// Swap is of heap.Interface, as are the next two.
+func (q looks) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].inLook, q[j].inLook = i+1, j+1
+}
+
+// Push appends.
+func (q *looks) Push(x any) {
+	l := x.(*lease)
+	*q = append(*q, l)
+	l.inLook = len(*q)
+}
+
+// Pop takes the last.
+func (q *looks) Pop() any {
+	last := len(*q) - 1
+	l := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	l.inLook = 0
+	return l
+}
+
+// lookLocked makes the watch look at a lease at that time.
+func (g *gate) lookLocked(l *lease, at time.Time) {
+	l.look = at
+	heap.Push(&g.looks, l)
+}
+
+func (g *gate) unlookLocked(l *lease) {
+	if l.inLook > 0 {
+		heap.Remove(&g.looks, l.inLook-1)
+	}
+}
+
+// watchAtLocked makes sure that the watch's timer fires at that time, or
+// earlier.
+func (g *gate) watchAtLocked(at time.Time) {
+	if g.watching.IsZero() || at.Before(g.watching) {
+		g.watching = at
+		g.armWatch(at)
+	}
+}
+
+// overdue returns what there is to report, and arms the timer for the next
+// look. Leases stand in order of acquiring, and looks in order of time, so that
+// it looks at none but those whose time has come, and one more of each.
 func (g *gate) overdue(now time.Time) (found []Leak) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.watching = false
+	g.watching = time.Time{}
 	for ; g.watched != nil; g.watched = g.watched.next {
 		l := g.watched.of
-		read := l.read(now)
-		if due := g.threshold - read.Hold; due > 0 {
-			g.watching = true
-			g.armWatch(due)
-			return found
+		if l.limit != g.threshold {
+			continue // it is among the looks, or has no limit
 		}
-		l.reported = true
-		leak := Leak{Lease: read, Class: ClassIdleInHand, Threshold: g.threshold}
-		if read.Busy {
-			leak.Class = ClassBusy
+		if at := l.heldSince().Add(l.limit); at.After(now) {
+			g.watchAtLocked(at)
+			break
 		}
-		if s := g.sessionOfLocked(l); s != nil {
-			leak.serverEnds = s.life.limits.idleTx
-		}
-		found = append(found, leak)
+		found = g.judgeLocked(l, now, found)
+	}
+	for len(g.looks) > 0 && !g.looks[0].look.After(now) {
+		found = g.judgeLocked(heap.Pop(&g.looks).(*lease), now, found)
+	}
+	if len(g.looks) > 0 {
+		g.watchAtLocked(g.looks[0].look)
 	}
 	return found
+}
+
+// judgeLocked looks at a lease: it appends what there is to report, and has it
+// looked at again if there may be more.
+func (g *gate) judgeLocked(l *lease, now time.Time, found []Leak) []Leak {
+	busy, since := l.state()
+	if l.readSinceLocked() {
+		since = now
+	}
+	class, report, again := judge(busy, now.Sub(since), l.limit, g.longCall, l.told)
+	if again > 0 {
+		g.lookLocked(l, now.Add(again))
+	}
+	if !report {
+		return found
+	}
+	leak := Leak{Lease: l.read(now), Class: class, Threshold: l.limit}
+	if class == ClassBusy {
+		l.told.busy, leak.Threshold = true, g.longCall
+	} else {
+		l.told.idle = true
+	}
+	if s := g.sessionOfLocked(l); s != nil {
+		leak.serverEnds = s.life.limits.idleTx
+	}
+	return append(found, leak)
+}
+
+// judge tells whether a lease that has been in a call, or idle in hand, for
+// that long is to be reported, and after what time to look again; zero: never.
+func judge(busy bool, lasts, limit, longCall time.Duration, told told) (class Class, report bool, again time.Duration) {
+	switch {
+	case !busy && told.idle:
+		return ClassIdleInHand, false, 0
+	case !busy && lasts >= limit:
+		return ClassIdleInHand, true, 0
+	case !busy:
+		return ClassIdleInHand, false, limit - lasts
+	case told.busy || longCall < 0:
+		return ClassBusy, false, limit
+	case lasts >= longCall:
+		return ClassBusy, true, limit
+	}
+	return ClassBusy, false, min(limit, longCall-lasts)
 }
 
 // sessionOfLocked is the session a lease is on.

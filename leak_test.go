@@ -226,6 +226,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 		slow string // the kind of call that takes 15 s
 		idle string // the server's limit of an idle transaction; "": none
 		hold func(*testing.T, *sql.DB) io.Closer
+		used time.Duration // after what time it is used last
 		want state
 	}{
 		{name: "a Conn", hold: leakConn,
@@ -236,7 +237,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 			_, err := conn.ExecContext(t.Context(), "UPDATE t SET a = 'secret'")
 			require.NoError(t, err)
 			return conn
-		}, want: state{ClassIdleInHand, false, 0, "exec", leak, "idle in hand for 6s", closeConn}},
+		}, used: 4 * time.Second, want: state{ClassIdleInHand, false, 0, "exec", leak, "idle in hand for 10s", closeConn}},
 		{name: "a Tx", hold: leakTx,
 			want: state{ClassIdleInHand, true, 0, "begin", leak, "idle in transaction for 10s", endTx}},
 		{name: "a Tx that the server ends", idle: "5min", hold: leakTx,
@@ -258,7 +259,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 			require.NoError(t, rows.Close())
 			require.NoError(t, rows.Err())
 			return conn
-		}, want: state{ClassIdleInHand, false, 0, "query", leak, "idle in hand for 7s", closeConn}},
+		}, used: 3 * time.Second, want: state{ClassIdleInHand, false, 0, "query", leak, "idle in hand for 10s", closeConn}},
 		{name: "a Tx that ended on its Conn", hold: func(t *testing.T, db *sql.DB) io.Closer {
 			conn := leakConn(t, db).(*sql.Conn)
 			tx, err := conn.BeginTx(t.Context(), nil)
@@ -295,14 +296,14 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, cfg := &leakFake{takes: map[string]time.Duration{c.slow: 15 * time.Second}}, Config{LeakThreshold: 10 * time.Second}
+				f, cfg := &leakFake{takes: map[string]time.Duration{c.slow: 15 * time.Second}}, Config{LeakThreshold: 10 * time.Second, LongCallThreshold: 10 * time.Second}
 				if c.idle != "" {
 					cfg.Dialect, f.rows = DialectPostgreSQL, [][]driver.Value{{"0", c.idle}}
 				}
 				p := newLeakPool(t, f, cfg)
 				start := time.Now()
 				held := c.hold(t, p.DB)
-				leakPause(time.Until(start.Add(10 * time.Second)))
+				leakPause(time.Until(start.Add(10*time.Second + c.used)))
 				l := p.one(t)
 				assert.Equal(t, c.want, state{l.Class, l.InTx, l.OpenRows, l.Call, l.headline(), l.doing(), l.cure()})
 				assert.Equal(t, c.want.class == ClassBusy, l.Busy)
@@ -324,10 +325,12 @@ func TestALeaseIsIdleInHandSinceItsLastCallEnded(t *testing.T) {
 		_, err := conn.ExecContext(t.Context(), "DO 1")
 		require.NoError(t, err)
 		ended := time.Now()
-		leakPause(24 * time.Second)
+		leakPause(29 * time.Second)
+		assert.Empty(t, p.take(), "it has been used meanwhile")
+		leakPause(time.Second)
 		l := p.one(t)
 		assert.Equal(t, ended, l.Since)
-		assert.Equal(t, "idle in hand for 24s", l.doing())
+		assert.Equal(t, "idle in hand for 30s", l.doing())
 		require.NoError(t, conn.Close())
 	})
 }
@@ -526,7 +529,7 @@ func TestNoOtherLeasePutsAReportOff(t *testing.T) {
 // leakCountArms counts how often the watch's timer is armed from now on.
 func leakCountArms(c *Connector) func() int {
 	arms, armWatch := 0, c.gate.armWatch
-	c.gate.armWatch = func(in time.Duration) { arms++; armWatch(in) } // under gate.mu
+	c.gate.armWatch = func(at time.Time) { arms++; armWatch(at) } // under gate.mu
 	return func() int {
 		c.gate.mu.Lock()
 		defer c.gate.mu.Unlock()
@@ -548,7 +551,7 @@ func TestAnIdlePoolArmsNoTimer(t *testing.T) {
 		assert.Equal(t, 1, arms(), "one timer does for all")
 		goroutines := runtime.NumGoroutine()
 		leakPause(time.Second)
-		assert.False(t, p.c.gate.watching)
+		assert.Zero(t, p.c.gate.watching)
 		leakPause(1000 * time.Hour)
 		assert.Equal(t, 1, arms())
 		assert.False(t, p.c.watchTimer.Stop(), "the timer has fired and was not armed again")
@@ -841,7 +844,7 @@ func TestReportsAreCountedByClass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := sdkmetric.NewManualReader()
 		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"ping": 40 * time.Second}}, Config{
-			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)),
+			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), LongCallThreshold: DefaultLeakThreshold,
 		})
 		first, second := p.lease(t), p.lease(t)
 		assert.NoError(t, p.PingContext(t.Context()))

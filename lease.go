@@ -98,15 +98,19 @@ func (c call) String() string { return callNames[c] }
 // find it through the gate's list: fields set before it enters the list are
 // read-only while it is in; the rest is guarded by mu.
 type lease struct {
-	node     node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
-	reported bool        // guarded by gate.mu: the watch has reported it
-	handle   *handle     // the handle it is part of; set once
+	node   node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
+	told   told        // guarded by gate.mu: what the watch has reported of it
+	look   time.Time   // guarded by gate.mu: when the watch looks at it again, where it is in looks
+	inLook int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
+	seen   uint64      // guarded by gate.mu: the step of reading at the last look
+	handle *handle     // the handle it is part of; set once
 
 	id     uint64    // set when it enters the list
 	start  time.Time // when the acquire began
 	stack  [stackDepth]uintptr
 	frames int // how much of stack is used
 	span   trace.SpanContext
+	limit  time.Duration // how long it may be idle in hand; not above zero: for ever
 
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under gate.mu, never the other way round.
@@ -120,8 +124,16 @@ type lease struct {
 	inTx     bool      // guarded by mu
 	openRows int       // guarded by mu
 
-	reading atomic.Bool // a row is being read; apart from mu, since it changes with every row
+	// Apart from mu, since they change with the rows:
+	reads   atomic.Uint64 // steps of reading rows: odd while a row is being read
+	readAt  atomic.Int64  // when a row was begun or read, in Unix nanoseconds; not of every row
+	stamped atomic.Uint64 // the step of that row
 }
+
+// told is what was reported of a lease.
+type told struct{ idle, busy bool }
+
+func (t told) anything() bool { return t.idle || t.busy }
 
 // parts are where an acquire spent its time.
 type parts struct {
@@ -134,6 +146,7 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.start = now
 	l.frames = capture(skip+1, &l.stack)
 	l.span = trace.SpanContextFromContext(ctx)
+	l.readAt.Store(0)
 	l.mu.Lock()
 	l.parts = parts{}
 	l.acquired = time.Time{}
@@ -210,6 +223,51 @@ func (l *lease) forget() {
 // capturedStack is the stack that acquired it.
 func (l *lease) capturedStack() Stack { return l.stack[:l.frames] }
 
+// beginRow notes that a row is being read; n were read before.
+func (l *lease) beginRow(n int64) {
+	l.stampRow(n, l.reads.Add(1))
+}
+
+// endRow notes that it was read.
+func (l *lease) endRow(n int64) {
+	l.stampRow(n, l.reads.Add(1))
+}
+
+// stampRow notes the time of a step, for the first rows and then for some:
+// reading the clock for each would be felt.
+func (l *lease) stampRow(n int64, step uint64) {
+	const often = 16
+	if n < often || n%often == 0 {
+		l.readAt.Store(time.Now().UnixNano())
+		l.stamped.Store(step)
+	}
+}
+
+// readSinceLocked tells whether rows were read since the last look, of which the time
+// is not known.
+func (l *lease) readSinceLocked() bool {
+	step := l.reads.Load()
+	before := l.seen
+	l.seen = step
+	return step != l.stamped.Load() && step != before
+}
+
+// state is whether a call is in flight on a lease, and since when it is, or is
+// not.
+func (l *lease) state() (busy bool, since time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stateLocked()
+}
+
+func (l *lease) stateLocked() (busy bool, since time.Time) {
+	busy, since = l.inCall != callNone, l.since
+	if at := time.Unix(0, l.readAt.Load()); l.openRows > 0 && at.After(since) {
+		since = at
+	}
+	return busy || l.reads.Load()%2 == 1, since
+}
+
 // heldFor is how long the lease has been held; zero while the acquire goes on.
 func (l *lease) heldFor(now time.Time) time.Duration {
 	l.mu.Lock()
@@ -218,6 +276,16 @@ func (l *lease) heldFor(now time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(l.acquired)
+}
+
+// heldSince is when the hold began, or, while the acquire goes on, the acquire.
+func (l *lease) heldSince() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.acquired.IsZero() {
+		return l.start
+	}
+	return l.acquired
 }
 
 // read copies the lease. gate.mu is held, so that the record cannot become
@@ -237,15 +305,14 @@ func (l *lease) read(now time.Time) Lease {
 		out.Acquired = l.start
 	}
 	out.Hold = now.Sub(out.Acquired)
-	out.Busy = l.inCall != callNone
+	out.Busy, out.Since = l.stateLocked()
 	out.Call = l.last.String()
-	if l.inCall == callReset {
+	switch {
+	case l.inCall == callReset:
 		out.Call = callReset.String()
+	case out.Busy && l.inCall == callNone:
+		out.Call = callRows.String()
 	}
-	if l.reading.Load() {
-		out.Busy, out.Call = true, callRows.String()
-	}
-	out.Since = l.since
 	out.InTx = l.inTx
 	out.OpenRows = l.openRows
 	out.Statement = l.query

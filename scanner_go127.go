@@ -26,8 +26,8 @@ func (r scanningRows) NextRow() error {
 	if !r.op.h.leased {
 		return driver.ErrBadConn // as in Next
 	}
-	r.op.h.lease.reading.Store(true)
-	defer r.op.h.lease.reading.Store(false)
+	r.op.h.lease.beginRow(r.read)
+	defer r.op.h.lease.endRow(r.read)
 	return r.advanced(r.scanner.NextRow())
 }
 
@@ -36,7 +36,7 @@ func (r scanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) error 
 	if !r.op.h.leased {
 		return driver.ErrBadConn // as in Next
 	}
-	r.op.h.lease.reading.Store(true)
-	defer r.op.h.lease.reading.Store(false)
+	r.op.h.lease.beginRow(r.read)
+	defer r.op.h.lease.endRow(r.read)
 	return r.scanner.ScanColumn(ctx, i, dest)
 }

@@ -1,0 +1,152 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestJudge(t *testing.T) {
+	const limit, longCall = 10 * time.Second, time.Minute
+	for _, c := range []struct {
+		name   string
+		busy   bool
+		lasts  time.Duration
+		told   told
+		class  Class
+		report bool
+		again  time.Duration
+	}{
+		{"idle for less", false, 3 * time.Second, told{}, ClassIdleInHand, false, 7 * time.Second},
+		{"idle for the limit", false, limit, told{}, ClassIdleInHand, true, 0},
+		{"idle, told", false, time.Hour, told{idle: true}, ClassIdleInHand, false, 0},
+		{"idle after a call that was told", false, limit, told{busy: true}, ClassIdleInHand, true, 0},
+		{"in a call that is young", true, time.Second, told{}, ClassBusy, false, limit},
+		{"in a call that is nearly long", true, 55 * time.Second, told{}, ClassBusy, false, 5 * time.Second},
+		{"in a call that is long", true, longCall, told{}, ClassBusy, true, limit},
+		{"in a call that was told", true, time.Hour, told{busy: true}, ClassBusy, false, limit},
+	} {
+		class, report, again := judge(c.busy, c.lasts, limit, longCall, c.told)
+		assert.Equal(t, []any{c.class, c.report, c.again}, []any{class, report, again}, c.name)
+	}
+	_, report, again := judge(true, time.Hour, limit, -1, told{})
+	assert.False(t, report, "long calls are not reported")
+	assert.Equal(t, limit, again, "but what comes after them")
+}
+
+func TestAHolderThatWorksIsNoLeak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": 9 * time.Second}}, Config{LeakThreshold: 10 * time.Second})
+		tx, err := p.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		for range 50 {
+			_, err := tx.ExecContext(t.Context(), "UPDATE t SET a = 1")
+			require.NoError(t, err)
+			<-time.After(9 * time.Second)
+		}
+		assert.Empty(t, p.take(), "in use for a quarter of an hour, idle for no ten seconds")
+		leakPause(time.Second)
+		l := p.one(t)
+		assert.Equal(t, ClassIdleInHand, l.Class)
+		assert.Equal(t, 10*time.Second, l.Acquired.Add(l.Hold).Sub(l.Since))
+		require.NoError(t, tx.Rollback())
+	})
+}
+
+func TestAHolderThatReadsRowsSlowlyIsNoLeak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var many [][]driver.Value
+		for i := range 200 {
+			many = append(many, []driver.Value{int64(i)})
+		}
+		p := newLeakPool(t, &leakFake{rows: many}, Config{LeakThreshold: 10 * time.Second})
+		rows, err := p.QueryContext(t.Context(), "SELECT a FROM t")
+		require.NoError(t, err)
+		for range 200 {
+			require.True(t, rows.Next())
+			<-time.After(3 * time.Second)
+		}
+		assert.Empty(t, p.take())
+		leakPause(20 * time.Second)
+		l := p.one(t)
+		assert.Equal(t, 1, l.OpenRows)
+		require.NoError(t, rows.Close())
+		require.NoError(t, rows.Err())
+	})
+}
+
+func TestALongCallIsReportedOnceAndWhatComesAfterItToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": 10 * time.Minute}}, Config{LeakThreshold: 10 * time.Second})
+		conn := p.lease(t)
+		done := make(chan error, 1)
+		go func() {
+			_, err := conn.ExecContext(t.Context(), "UPDATE t SET a = 1")
+			done <- err
+		}()
+		leakPause(99 * time.Second)
+		assert.Empty(t, p.take())
+		leakPause(time.Second)
+		l := p.one(t)
+		assert.Equal(t, ClassBusy, l.Class)
+		assert.Equal(t, 100*time.Second, l.Threshold, "ten times the other")
+		require.NoError(t, <-done)
+		assert.Empty(t, p.take())
+		leakPause(20 * time.Second)
+		assert.Equal(t, ClassIdleInHand, p.one(t).Class)
+		require.NoError(t, conn.Close())
+		assert.True(t, p.one(t).Returned)
+	})
+}
+
+func TestAHoldLimitIsThatOfItsAcquire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 5, LeakThreshold: 10 * time.Second})
+		hold := func(ctx context.Context) *sql.Conn {
+			conn, err := p.Conn(ctx)
+			require.NoError(t, err)
+			return conn
+		}
+		usual := hold(t.Context())
+		long := hold(WithHoldLimit(t.Context(), time.Hour))
+		quick := hold(WithHoldLimit(t.Context(), time.Second))
+		free := hold(WithHoldLimit(t.Context(), 0))
+
+		leakPause(time.Second)
+		l := p.one(t)
+		assert.Equal(t, uint64(3), l.ID)
+		assert.Equal(t, time.Second, l.Threshold)
+		leakPause(9 * time.Second)
+		assert.Equal(t, uint64(1), p.one(t).ID)
+		leakPause(time.Hour)
+		assert.Equal(t, uint64(2), p.one(t).ID)
+		leakPause(1000 * time.Hour)
+		assert.Empty(t, p.take())
+		for _, conn := range []*sql.Conn{usual, long, quick} {
+			require.NoError(t, conn.Close())
+			assert.True(t, p.one(t).Returned)
+		}
+		require.NoError(t, free.Close())
+		assert.Empty(t, p.take())
+		assert.Empty(t, p.c.gate.looks)
+	})
+}
+
+func TestTheLimitOfAnotherLeaseOnTheSameConnectionDoesNotStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, LeakThreshold: 10 * time.Second})
+		conn, err := p.Conn(WithHoldLimit(t.Context(), time.Hour))
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		next := p.lease(t)
+		leakPause(10 * time.Second)
+		assert.Equal(t, 10*time.Second, p.one(t).Threshold)
+		require.NoError(t, next.Close())
+	})
+}
