@@ -68,9 +68,9 @@ type Config struct {
 	// LeakThreshold. Negative: slow calls are not reported.
 	LongCallThreshold time.Duration
 
-	// OnLeak is called with each report, after it was logged, on a goroutine
-	// that nothing waits for. It may use the database; a panic in it is
-	// logged. Nil: not called.
+	// OnLeak is called with each report, on a goroutine that nothing waits
+	// for; of several reports of one place within a minute, the first alone is
+	// logged. It may use the database; a panic in it is logged. Nil: not called.
 	OnLeak func(Leak)
 
 	// Logger receives leak reports and warnings. Nil: slog.Default().

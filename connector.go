@@ -31,6 +31,7 @@ type Connector struct {
 
 	discovery *discovery // nil: never ask
 	summaries summaries
+	sites     sites
 
 	execDeclines, queryDeclines declines
 

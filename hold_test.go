@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,4 +150,49 @@ func TestTheLimitOfAnotherLeaseOnTheSameConnectionDoesNotStay(t *testing.T) {
 		assert.Equal(t, 10*time.Second, p.one(t).Threshold)
 		require.NoError(t, next.Close())
 	})
+}
+
+func TestReportsOfOnePlaceAreFolded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &leakLog{}
+		p := newLeakPool(t, &leakFake{}, Config{LeakThreshold: time.Second, Logger: slog.New(log)})
+		leak := func() *sql.Conn {
+			conn, err := p.Conn(t.Context())
+			require.NoError(t, err)
+			return conn
+		}
+		var held []*sql.Conn
+		for range 100 {
+			held = append(held, leak())
+			<-time.After(time.Second)
+		}
+		other := p.lease(t) // another place
+		leakPause(time.Second)
+		reports := p.take()
+		require.Len(t, reports, 101, "OnLeak is told of each")
+		assert.Equal(t, 100, reports[99].Times)
+		assert.Equal(t, uint64(101), p.c.Stats().Leaks)
+		records := log.take()
+		require.Len(t, records, 3, "one a minute of the one place, one of the other")
+		assert.Equal(t, int64(1), records[0].attrs["leak.times"])
+		assert.Equal(t, int64(61), records[1].attrs["leak.times"])
+		assert.Equal(t, int64(59), records[1].attrs["leak.folded"])
+		assert.Equal(t, int64(1), records[2].attrs["leak.times"])
+		assert.Contains(t, reports[60].String(), "61 from this place, 60 of them since the last report")
+
+		for _, conn := range append(held, other) {
+			require.NoError(t, conn.Close())
+		}
+		synctest.Wait()
+		assert.Len(t, log.take(), 2, "and so are the returns")
+	})
+}
+
+func TestThePlacesThatAreRememberedAreBounded(t *testing.T) {
+	var s sites
+	for i := range uintptr(10_000) {
+		l := &Leak{Lease: Lease{Stack: Stack{i + 1}}}
+		require.True(t, s.note(l, time.Now()))
+		require.LessOrEqual(t, len(s.known), mostSites)
+	}
 }

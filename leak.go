@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
@@ -37,6 +38,8 @@ type Leak struct {
 	Class     Class         // what kind of trouble it is
 	Threshold time.Duration // what it was held past
 	Returned  bool          // this is the report of the late return; Hold is final
+	Times     int           // how many reports of this kind there were of leases taken at this very place, this one included
+	Folded    int           // how many of them, since the last one that was logged, were not
 
 	serverEnds time.Duration // when the server ends an idle transaction by itself; 0: never
 }
@@ -46,6 +49,9 @@ func (l Leak) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sqllease: %s\n", l.headline())
 	fmt.Fprintf(&b, "  taken by   %s\n", l.Stack.site())
+	if l.Times > 1 {
+		fmt.Fprintf(&b, "  times      %d from this place, %d of them since the last report\n", l.Times, l.Folded+1)
+	}
 	fmt.Fprintf(&b, "  held       %v, since %s, after waiting %v for it\n",
 		round(l.Hold), l.Acquired.Format(time.RFC3339Nano), round(l.Queue+l.Dial+l.Reset))
 	fmt.Fprintf(&b, "  doing      %s\n", l.doing())
@@ -108,6 +114,8 @@ func (l Leak) LogValue() slog.Value {
 		slog.Uint64("lease", l.ID),
 		slog.String("class", l.Class.String()),
 		slog.String("site", l.Stack.site()),
+		slog.Int("times", l.Times),
+		slog.Int("folded", l.Folded),
 		slog.Duration("hold", l.Hold),
 		slog.Time("acquired", l.Acquired),
 		slog.Duration("waited", l.Queue+l.Dial+l.Reset),
@@ -273,7 +281,7 @@ func (c *Connector) report(leaks []Leak) {
 		l := &leaks[i]
 		l.Pool = c.cfg.Name
 		l.Statement = c.sanitised(l.Statement)
-		c.record(*l)
+		c.record(l)
 	}
 	for _, l := range leaks {
 		c.callOnLeak(l)
@@ -281,19 +289,70 @@ func (c *Connector) report(leaks []Leak) {
 }
 
 // record tells of one leak what is kept of it.
-func (c *Connector) record(l Leak) {
+func (c *Connector) record(l *Leak) {
 	defer c.recovered("reporting a leak")
 	if !l.Returned {
 		c.leaks.Add(1)
 		c.metrics.leaked(l.Class)
 	}
-	c.tracing.leaked(l)
+	if !c.sites.note(l, time.Now()) {
+		return
+	}
+	c.tracing.leaked(*l)
 	level := slog.LevelWarn
 	if l.Returned {
 		level = slog.LevelInfo
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	c.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.Any("leak", l))
+	c.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.Any("leak", *l))
+}
+
+// sites count the reports by the place that took the lease, so that a place
+// which leaks under load fills neither the log nor the trace.
+type sites struct {
+	mu    sync.Mutex
+	known map[site]*siteReports // guarded by mu
+}
+
+// site is a place, and what is reported of it.
+type site struct {
+	stack    [stackDepth]uintptr
+	class    Class
+	returned bool
+}
+
+type siteReports struct {
+	times, folded int
+	told          time.Time
+}
+
+const (
+	mostSites = 256         // places remembered
+	foldFor   = time.Minute // between two records of one place
+)
+
+// note counts a report, and tells whether it is to be logged.
+func (s *sites) note(l *Leak, now time.Time) (tell bool) {
+	key := site{class: l.Class, returned: l.Returned}
+	copy(key.stack[:], l.Stack)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.known[key]
+	if r == nil {
+		if s.known == nil || len(s.known) >= mostSites {
+			s.known = make(map[site]*siteReports) // starting over is cheap, and bounded
+		}
+		r = &siteReports{}
+		s.known[key] = r
+	}
+	r.times++
+	l.Times, l.Folded = r.times, r.folded
+	if r.times > 1 && now.Sub(r.told) < foldFor {
+		r.folded++
+		return false
+	}
+	r.told, r.folded = now, 0
+	return true
 }
 
 // callOnLeak survives a panic of the application's function.

@@ -712,6 +712,8 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.lease":     uint64(1),
 			"leak.class":     "idle in hand",
 			"leak.site":      site,
+			"leak.times":     int64(1),
+			"leak.folded":    int64(0),
 			"leak.hold":      30 * time.Second,
 			"leak.acquired":  acquired,
 			"leak.waited":    1500 * time.Millisecond,
