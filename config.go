@@ -14,9 +14,13 @@ import (
 // DefaultLeakThreshold is the [Config.LeakThreshold] of a Config that sets none.
 const DefaultLeakThreshold = 30 * time.Second
 
+// DefaultSlowAcquireThreshold is the [Config.SlowAcquireThreshold] of a Config
+// that sets none.
+const DefaultSlowAcquireThreshold = 5 * time.Second
+
 // Config says how a [Connector] behaves. The zero value is useful: it has no
 // limit of its own, finds out the server's idle limit by itself, reports
-// leases held longer than 30 seconds, and emits telemetry through the global
+// leases that are idle in hand for 30 seconds, and emits telemetry through the global
 // OpenTelemetry providers. A Config is checked once, by [Wrap], and copied:
 // changing it afterwards has no effect.
 type Config struct {
@@ -40,6 +44,11 @@ type Config struct {
 	// that names the holders. Zero: only the caller's context bounds it, as it
 	// does the reset of a connection that database/sql had free.
 	AcquireTimeout time.Duration
+
+	// SlowAcquireThreshold is how long the longest waiter may be in the queue
+	// before a warning says so, with who holds the connections: at most once a
+	// minute, while it lasts. Zero: 5 seconds. Negative: no warnings.
+	SlowAcquireThreshold time.Duration
 
 	// MaxLifetime is the age after which a session is never handed out again.
 	// A lease that is out when it passes is not cut. Zero: only the idle limit
@@ -99,6 +108,9 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	if cfg.LeakThreshold == 0 {
 		cfg.LeakThreshold = DefaultLeakThreshold
+	}
+	if cfg.SlowAcquireThreshold == 0 {
+		cfg.SlowAcquireThreshold = DefaultSlowAcquireThreshold
 	}
 	if cfg.LongCallThreshold == 0 {
 		cfg.LongCallThreshold = 10 * cfg.LeakThreshold

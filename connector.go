@@ -35,7 +35,7 @@ type Connector struct {
 
 	execDeclines, queryDeclines declines
 
-	watchTimer, expiryTimer *time.Timer // both fire on goroutines of their own; armed under gate.mu
+	watchTimer, expiryTimer, slowTimer *time.Timer // they fire on goroutines of their own; armed under gate.mu
 
 	dbMu    sync.Mutex   // held for the field only; adoptMu comes before it
 	db      []*sql.DB    // guarded by dbMu: those attached
@@ -91,6 +91,8 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.gate.limit = cfg.MaxOpen
 	c.gate.threshold, c.gate.longCall = cfg.LeakThreshold, cfg.LongCallThreshold
 	c.gate.armWatch = func(at time.Time) { arm(&c.watchTimer, time.Until(at), c.watch) }
+	c.gate.slowAfter = cfg.SlowAcquireThreshold
+	c.gate.armSlow = func(at time.Time) { arm(&c.slowTimer, time.Until(at), c.warnSlow) }
 	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, c.Stats)
@@ -485,10 +487,14 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 		e.Waiting++ // it has left the queue to say so
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, time.Since(a.start)
-	for i := range e.Holders {
-		e.Holders[i].Statement = a.c.sanitised(e.Holders[i].Statement)
-	}
+	a.c.sanitiseHolders(e)
 	return e
+}
+
+func (c *Connector) sanitiseHolders(e *AcquireError) {
+	for i := range e.Holders {
+		e.Holders[i].Statement = c.sanitised(e.Holders[i].Statement)
+	}
 }
 
 // reset readies a session that another holder left, which database/sql
@@ -700,13 +706,15 @@ func (c *Connector) retireAll(all []*session) {
 // closeExpired closes the idle sessions past their expiry.
 func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(time.Now())) }
 
-// stopExpiry stops the timer of a closed connector, which would keep it in
+// stopTimers stops the timers of a closed connector, which would keep it in
 // memory until then. The watch goes on while leases are out.
-func (c *Connector) stopExpiry() {
+func (c *Connector) stopTimers() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
-	if c.expiryTimer != nil {
-		c.expiryTimer.Stop()
+	for _, t := range []*time.Timer{c.expiryTimer, c.slowTimer} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 
@@ -772,7 +780,7 @@ func (c *Connector) Close() error {
 	c.closeOnce.Do(func() {
 		c.end()
 		c.retireAll(c.gate.shut())
-		c.stopExpiry()
+		c.stopTimers()
 		c.metrics.close()
 		if closer, ok := c.inner.(io.Closer); ok {
 			c.closeErr = closer.Close()

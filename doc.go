@@ -14,8 +14,8 @@
 //
 //   - spans and metrics in which the wait for a connection (the acquire: queue,
 //     dial, reset) and the query are apart;
-//   - a report, with stack, of every lease held longer than 30 seconds, which
-//     says whether it is a slow call or a connection that nobody gives back;
+//   - a report, with stack, of every lease that is idle in hand for 30 seconds:
+//     a connection that nobody gives back; and of calls that take minutes;
 //   - sessions that end before the server's wait_timeout (or PostgreSQL's
 //     idle_session_timeout), which is discovered on each session;
 //   - a fair queue: first come, first served.

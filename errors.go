@@ -59,6 +59,13 @@ func (e *AcquireError) Error() string {
 	if e.Position > 0 {
 		fmt.Fprintf(&b, ", place %d of %d in the queue", e.Position, e.Waiting)
 	}
+	b.WriteString(e.heldBy())
+	return b.String()
+}
+
+// heldBy names the holders by the places that took their leases.
+func (e *AcquireError) heldBy() string {
+	var b strings.Builder
 	for i, site := range bySite(e.Holders) {
 		b.WriteString([]string{"; held by ", ", "}[min(i, 1)])
 		b.WriteString(site.String())

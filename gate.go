@@ -40,9 +40,13 @@ type gate struct {
 	watching time.Time // guarded by mu: what the watch's timer is armed for; zero: it is not
 	expiring time.Time // guarded by mu: what the expiry's timer is armed for; zero: it is not
 
+	slowAt    time.Time     // guarded by mu: what the timer of slow acquires is armed for; zero: it is not
+	slowAfter time.Duration // how long a waiter may wait without a warning; negative: for ever
+
 	// Hooks, called under mu; they arm a timer and do nothing else.
 	armWatch  func(at time.Time)
 	armExpiry func(at time.Time)
+	armSlow   func(at time.Time)
 	threshold time.Duration // of the watch, for leases idle in hand; negative: there is no watch
 	longCall  time.Duration // of the watch, for calls; negative: none
 }
@@ -92,6 +96,9 @@ func (g *gate) ask(now time.Time) (*session, *waiter, error) {
 	g.lastWaiter++
 	w := &waiter{number: g.lastWaiter, since: now, ready: make(chan struct{})}
 	g.waiters.push(&w.node, w)
+	if g.slowAt.IsZero() && g.slowAfter > 0 {
+		g.slowAtLocked(now.Add(g.slowAfter))
+	}
 	return nil, w, nil
 }
 

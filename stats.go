@@ -117,6 +117,10 @@ const mostHolders = 8
 func (g *gate) describe(now time.Time) *AcquireError {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.describeLocked(now)
+}
+
+func (g *gate) describeLocked(now time.Time) *AcquireError {
 	return &AcquireError{
 		Limit: g.limit, InUse: g.leases.len, Idle: g.idle.len + g.spare.len,
 		Dialling: g.dialing, Waiting: g.waiters.len,

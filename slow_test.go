@@ -1,0 +1,77 @@
+package sqllease
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &leakLog{}
+		p := newLeakPool(t, &leakFake{}, Config{Name: "orders", MaxOpen: 1, LeakThreshold: -1, Logger: slog.New(log)})
+		holder := p.lease(t)
+		var wait sync.WaitGroup
+		for range 3 {
+			wait.Go(func() { assert.NoError(t, p.PingContext(t.Context())) })
+			<-time.After(time.Second)
+		}
+		leakPause(1999 * time.Millisecond)
+		assert.Empty(t, log.take())
+		leakPause(time.Millisecond)
+		records := log.take()
+		require.Len(t, records, 1)
+		assert.Equal(t, slog.LevelWarn, records[0].level)
+		assert.Regexp(t, `^sqllease: pool "orders": callers wait for a connection, the longest for 5s: 1 of 1 in use, 0 idle, 3 waiting; `+
+			`held by main/leak_test.go:\d+ sqllease\.\(\*leakPool\)\.lease \(1, the oldest for 5s, idle in hand for 5s\)\. `+
+			`Give connections back sooner, or raise the limit if the database has room$`, records[0].message)
+		assert.Equal(t, map[string]any{
+			"pool": "orders", "longest_wait": 5 * time.Second, "waiting": int64(3), "in_use": int64(1), "limit": int64(1),
+		}, records[0].attrs)
+		leakPause(59 * time.Second)
+		assert.Empty(t, log.take(), "once a minute")
+		leakPause(time.Second)
+		assert.Len(t, log.take(), 1)
+
+		require.NoError(t, holder.Close())
+		wait.Wait()
+		leakPause(time.Hour)
+		assert.Empty(t, log.take())
+		assert.Zero(t, p.c.gate.slowAt, "with the queue empty there is no timer")
+	})
+}
+
+func TestShortWaitsAreNotWarnedOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &leakLog{}
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, Logger: slog.New(log)})
+		for range 100 {
+			holder := p.lease(t)
+			done := make(chan error, 1)
+			go func() { done <- p.PingContext(t.Context()) }()
+			<-time.After(time.Second)
+			require.NoError(t, holder.Close())
+			require.NoError(t, <-done)
+		}
+		assert.Empty(t, log.take(), "there was always somebody in the queue, but nobody for long")
+	})
+}
+
+func TestANegativeThresholdWarnsOfNoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &leakLog{}
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, SlowAcquireThreshold: -1, LeakThreshold: -1, Logger: slog.New(log)})
+		holder := p.lease(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		require.ErrorIs(t, p.PingContext(ctx), context.DeadlineExceeded)
+		assert.Empty(t, log.take())
+		require.NoError(t, holder.Close())
+	})
+}
