@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -77,6 +78,15 @@ type Config struct {
 	// LeakThreshold. Negative: slow calls are not reported.
 	LongCallThreshold time.Duration
 
+	// ReclaimAfter is how long a lease may be idle in hand before its session is
+	// taken away and closed, which makes room for others and ends what the
+	// server holds for it, such as the locks of a transaction. The holder's next
+	// call fails with a *ReclaimedError. A lease is reported before it is
+	// reclaimed, so that one which is never reported is never reclaimed; nor is
+	// one with a call in flight, or one whose driver connection the application
+	// has taken with Unwrap. Zero: leases are never reclaimed.
+	ReclaimAfter time.Duration
+
 	// OnLeak is called with each report, on a goroutine that nothing waits
 	// for; of several reports of one place within a minute, the first alone is
 	// logged. It may use the database; a panic in it is logged. Nil: not called.
@@ -144,6 +154,7 @@ func (cfg *Config) check() error {
 		{"AcquireTimeout", cfg.AcquireTimeout},
 		{"MaxLifetime", cfg.MaxLifetime},
 		{"NetworkIdleLimit", cfg.NetworkIdleLimit},
+		{"ReclaimAfter", cfg.ReclaimAfter},
 	} {
 		if f.value < 0 {
 			return &ConfigError{f.name, f.value.String(), "it is a duration; use zero for none"}
@@ -159,6 +170,14 @@ func (cfg *Config) check() error {
 	if cfg.MaxLifetime > 0 && cfg.LeakThreshold > cfg.MaxLifetime {
 		return &ConfigError{"LeakThreshold", cfg.LeakThreshold.String(),
 			fmt.Sprintf("it is above MaxLifetime, which is %v; lower it, or use a negative value to switch reports off", cfg.MaxLifetime)}
+	}
+	if cfg.ReclaimAfter > 0 && cfg.LeakThreshold < 0 {
+		return &ConfigError{"ReclaimAfter", cfg.ReclaimAfter.String(),
+			"LeakThreshold is negative, so that no lease is watched; set a threshold, or leave ReclaimAfter zero"}
+	}
+	if threshold := cmp.Or(cfg.LeakThreshold, DefaultLeakThreshold); cfg.ReclaimAfter > 0 && cfg.ReclaimAfter < threshold {
+		return &ConfigError{"ReclaimAfter", cfg.ReclaimAfter.String(),
+			fmt.Sprintf("it is below LeakThreshold, which is %v; a lease is reported before it is reclaimed: raise it, or lower LeakThreshold", threshold)}
 	}
 	if cfg.Dialect != "" && !slices.Contains(dialects, cfg.Dialect) {
 		return &ConfigError{"Dialect", fmt.Sprintf("%q", string(cfg.Dialect)),

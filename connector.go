@@ -91,6 +91,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.gate.limit = cfg.MaxOpen
 	c.gate.threshold, c.gate.longCall = cfg.LeakThreshold, cfg.LongCallThreshold
 	c.gate.armWatch = func(at time.Time) { arm(&c.watchTimer, time.Until(at), c.watch) }
+	c.gate.reclaimAfter = cfg.ReclaimAfter
 	c.gate.slowAfter = cfg.SlowAcquireThreshold
 	c.gate.armSlow = func(at time.Time) { arm(&c.slowTimer, time.Until(at), c.warnSlow) }
 	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
@@ -269,10 +270,12 @@ func Unwrap[T any](driverConn any) (T, bool) {
 		if !ok {
 			break
 		}
-		if h.hold(context.Background()) != nil {
+		if h.begun(context.Background()) != nil {
 			var none T
 			return none, false
 		}
+		h.unuse()
+		h.lease.unwrapped.Store(true)
 		driverConn = h.session.conn
 	}
 	t, ok := driverConn.(T)

@@ -102,6 +102,10 @@ func (h *handle) IsValid() bool {
 		stays, _ := h.c.gate.release(h, true, time.Now())
 		return stays
 	}
+	if h.use() != nil { // reclaimed
+		h.leased = false
+		return false
+	}
 	returned := false
 	defer h.guard(&returned)
 	v := h.session.can.validator
@@ -169,6 +173,28 @@ func (h *handle) hold(ctx context.Context) error {
 	return h.acquire(ctx, start)
 }
 
+// begun makes sure that a call happens on lease, and begins a use.
+func (h *handle) begun(ctx context.Context) error {
+	if err := h.hold(ctx); err != nil {
+		return err
+	}
+	return h.use()
+}
+
+// use begins a call of the holder's. Until unuse the lease cannot be reclaimed;
+// one that has been, or whose session is lost, may touch the driver no more.
+func (h *handle) use() error {
+	if !h.leased {
+		return driver.ErrBadConn
+	}
+	if !h.lease.hand.CompareAndSwap(inHand, inUse) {
+		return h.c.reclaimed(h)
+	}
+	return nil
+}
+
+func (h *handle) unuse() { h.lease.hand.Store(inHand) }
+
 // begin makes the handle's record that of a new lease. skip is the number of
 // the caller's frames that do not matter.
 func (h *handle) begin(ctx context.Context, now time.Time, skip int) {
@@ -179,9 +205,10 @@ func (h *handle) begin(ctx context.Context, now time.Time, skip int) {
 // Ping calls the driver's Ping; without one, an acquired connection counts as
 // alive, as it does for database/sql.
 func (h *handle) Ping(ctx context.Context) (err error) {
-	if err := h.hold(ctx); err != nil {
+	if err := h.begun(ctx); err != nil {
 		return err
 	}
+	defer h.unuse()
 	if h.session.can.pinger == nil {
 		return nil
 	}
@@ -194,9 +221,10 @@ func (h *handle) Ping(ctx context.Context) (err error) {
 
 // ExecContext runs a statement directly, where the driver can.
 func (h *handle) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (res driver.Result, err error) {
-	if err := h.hold(ctx); err != nil {
+	if err := h.begun(ctx); err != nil {
 		return nil, err
 	}
+	defer h.unuse()
 	s := h.session
 	if !s.can.execs() {
 		return nil, driver.ErrSkip
@@ -228,9 +256,10 @@ func (c *capabilities) exec(ctx context.Context, query string, args []driver.Nam
 
 // QueryContext runs a query directly, where the driver can.
 func (h *handle) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (rows driver.Rows, err error) {
-	if err := h.hold(ctx); err != nil {
+	if err := h.begun(ctx); err != nil {
 		return nil, err
 	}
+	defer h.unuse()
 	s := h.session
 	if !s.can.queries() {
 		return nil, driver.ErrSkip
@@ -271,9 +300,10 @@ func (h *handle) Prepare(query string) (driver.Stmt, error) {
 // PrepareContext adopts a statement of the same text that was left with the
 // session, or prepares it.
 func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.Stmt, err error) {
-	if err := h.hold(ctx); err != nil {
+	if err := h.begun(ctx); err != nil {
 		return nil, err
 	}
+	defer h.unuse()
 	s := h.session
 	if p := s.statements.adopt(query, h); p != nil {
 		h.c.adoptions.Add(1)
@@ -311,9 +341,10 @@ func (h *handle) Begin() (driver.Tx, error) {
 
 // BeginTx begins a transaction.
 func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.Tx, err error) {
-	if err := h.hold(ctx); err != nil {
+	if err := h.begun(ctx); err != nil {
 		return nil, err
 	}
+	defer h.unuse()
 	o, callCtx := h.start(ctx, callBegin, "")
 	defer o.end(&err)
 	inner, err := h.session.can.begin(callCtx, h.session.conn, opts)
@@ -350,9 +381,10 @@ func (c *capabilities) begin(ctx context.Context, conn driver.Conn, opts driver.
 // here. Of a driver with only one of Exec and Query, the arguments are checked
 // in the call, see checkDeferred.
 func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
-	if !h.leased {
+	if h.use() != nil {
 		return nil // pending: checked in the call; or lost: the call itself says so
 	}
+	defer h.unuse()
 	can := &h.session.can
 	if !can.execs() || !can.queries() {
 		return nil
@@ -441,8 +473,9 @@ func (t *tx) Rollback() error {
 	if !loses {
 		return err
 	}
-	if s := t.h.session; t.h.leased {
-		s.statements.doomTx() // database/sql closes them unless a connection is bad
+	if t.h.use() == nil {
+		t.h.session.statements.doomTx() // database/sql closes them unless a connection is bad
+		t.h.unuse()
 	}
 	return driver.ErrBadConn
 }
@@ -450,9 +483,10 @@ func (t *tx) Rollback() error {
 // losesConn tells whether database/sql itself rolls back, and would drop the
 // connection if it saw the driver.
 func (t *tx) losesConn() bool {
-	if t.ctx.Err() == nil || !t.h.leased {
+	if t.ctx.Err() == nil || t.h.use() != nil {
 		return false
 	}
+	defer t.h.unuse()
 	if can := &t.h.session.can; can.resetter != nil && can.validator != nil {
 		return false
 	}
@@ -461,9 +495,10 @@ func (t *tx) losesConn() bool {
 }
 
 func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
-	if !t.h.leased {
-		return driver.ErrBadConn
+	if err := t.h.use(); err != nil {
+		return err
 	}
+	defer t.h.unuse()
 	// The context of the transaction may have ended, which is no reason for
 	// its span to have no parent.
 	o, _ := t.h.start(context.WithoutCancel(t.ctx), c, "")
@@ -493,9 +528,10 @@ type convertingStmt struct{ *stmt }
 
 // ColumnConverter asks the driver.
 func (st convertingStmt) ColumnConverter(i int) driver.ValueConverter {
-	if !st.h.leased {
+	if st.h.use() != nil {
 		return driver.DefaultParameterConverter // as in NumInput
 	}
+	defer st.h.unuse()
 	returned := false
 	defer st.h.guard(&returned)
 	c := st.p.inner.(driver.ColumnConverter).ColumnConverter(i) //nolint:staticcheck // drivers that have it must keep working
@@ -513,9 +549,10 @@ func newStmt(h *handle, s *session, p *prepared) driver.Stmt {
 
 // NumInput asks the driver.
 func (st *stmt) NumInput() int {
-	if !st.h.leased {
+	if st.h.use() != nil {
 		return -1 // its session was lost; the call itself says so
 	}
+	defer st.h.unuse()
 	returned := false
 	defer st.h.guard(&returned)
 	n := st.p.inner.NumInput()
@@ -529,7 +566,8 @@ func (st *stmt) NumInput() int {
 // hollow one is not the handle's any more: it was left to the session, for
 // adoption, when the session left.
 func (st *stmt) Close() error {
-	if st.h.leased {
+	if st.h.use() == nil {
+		defer st.h.unuse()
 		if !st.s.statements.take(st.p, st.h) {
 			return nil
 		}
@@ -563,9 +601,10 @@ func namedValues(args []driver.Value) []driver.NamedValue {
 
 // ExecContext executes the statement.
 func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (res driver.Result, err error) {
-	if !st.h.leased {
-		return nil, driver.ErrBadConn
+	if err := st.h.use(); err != nil {
+		return nil, err
 	}
+	defer st.h.unuse()
 	o, ctx := st.h.start(ctx, callExec, st.p.query)
 	defer o.end(&err)
 	res, err = execStatement(ctx, st.p.inner, args)
@@ -586,9 +625,10 @@ func execStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedVa
 
 // QueryContext executes the statement as a query.
 func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (rows driver.Rows, err error) {
-	if !st.h.leased {
-		return nil, driver.ErrBadConn
+	if err := st.h.use(); err != nil {
+		return nil, err
 	}
+	defer st.h.unuse()
 	o, ctx := st.h.start(ctx, callQuery, st.p.query)
 	defer o.end(&err)
 	rows, err = queryStatement(ctx, st.p.inner, args)
@@ -613,9 +653,10 @@ func queryStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedV
 // CheckNamedValue asks the driver's statement, or else its connection, which
 // is the order in which database/sql looks for a checker.
 func (st *stmt) CheckNamedValue(v *driver.NamedValue) error {
-	if !st.h.leased {
+	if st.h.use() != nil {
 		return driver.ErrSkip // as in NumInput
 	}
+	defer st.h.unuse()
 	checker, ok := st.p.inner.(driver.NamedValueChecker)
 	if !ok {
 		checker = st.s.can.checker
@@ -641,14 +682,21 @@ var (
 )
 
 // Columns asks the driver.
-func (r *rows) Columns() []string { return r.inner.Columns() }
+func (r *rows) Columns() []string {
+	if r.op.h.use() != nil {
+		return nil
+	}
+	defer r.op.h.unuse()
+	return r.inner.Columns()
+}
 
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
 // is told from a holder that does nothing.
 func (r *rows) Next(dest []driver.Value) error {
-	if !r.op.h.leased {
-		return driver.ErrBadConn // its session was lost, and may be somebody else's
+	if err := r.op.h.use(); err != nil {
+		return err // its session was lost, and may be somebody else's
 	}
+	defer r.op.h.unuse()
 	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
 	return r.advanced(r.inner.Next(dest))
@@ -669,9 +717,10 @@ func (r *rows) advanced(err error) error {
 // Close closes the result set and ends the operation.
 func (r *rows) Close() error {
 	defer r.op.endRows(r)
-	if !r.op.h.leased {
+	if r.op.h.use() != nil {
 		return nil // its session was lost, and the result set with it
 	}
+	defer r.op.h.unuse()
 	returned := false
 	defer func() {
 		if !returned { // database/sql never gives the connection back then
@@ -689,15 +738,20 @@ func (r *rows) Close() error {
 
 // HasNextResultSet asks the driver; without an answer there is none.
 func (r *rows) HasNextResultSet() bool {
+	if r.op.h.use() != nil {
+		return false
+	}
+	defer r.op.h.unuse()
 	n, ok := r.inner.(driver.RowsNextResultSet)
 	return ok && n.HasNextResultSet()
 }
 
 // NextResultSet asks the driver; without an answer there is none.
 func (r *rows) NextResultSet() error {
-	if !r.op.h.leased {
-		return driver.ErrBadConn // as in Next
+	if err := r.op.h.use(); err != nil {
+		return err // as in Next
 	}
+	defer r.op.h.unuse()
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {
 		return n.NextResultSet()
 	}
@@ -706,6 +760,10 @@ func (r *rows) NextResultSet() error {
 
 // ColumnTypeDatabaseTypeName asks the driver; without an answer it is empty.
 func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
+	if r.op.h.use() != nil {
+		return ""
+	}
+	defer r.op.h.unuse()
 	if t, ok := r.inner.(driver.RowsColumnTypeDatabaseTypeName); ok {
 		return t.ColumnTypeDatabaseTypeName(i)
 	}
@@ -714,6 +772,10 @@ func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
 
 // ColumnTypeLength asks the driver; without an answer it is not known.
 func (r *rows) ColumnTypeLength(i int) (int64, bool) {
+	if r.op.h.use() != nil {
+		return 0, false
+	}
+	defer r.op.h.unuse()
 	if t, ok := r.inner.(driver.RowsColumnTypeLength); ok {
 		return t.ColumnTypeLength(i)
 	}
@@ -722,6 +784,10 @@ func (r *rows) ColumnTypeLength(i int) (int64, bool) {
 
 // ColumnTypeNullable asks the driver; without an answer it is not known.
 func (r *rows) ColumnTypeNullable(i int) (nullable, known bool) {
+	if r.op.h.use() != nil {
+		return false, false
+	}
+	defer r.op.h.unuse()
 	if t, ok := r.inner.(driver.RowsColumnTypeNullable); ok {
 		return t.ColumnTypeNullable(i)
 	}
@@ -730,6 +796,10 @@ func (r *rows) ColumnTypeNullable(i int) (nullable, known bool) {
 
 // ColumnTypePrecisionScale asks the driver; without an answer it is not known.
 func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool) {
+	if r.op.h.use() != nil {
+		return 0, 0, false
+	}
+	defer r.op.h.unuse()
 	if t, ok := r.inner.(driver.RowsColumnTypePrecisionScale); ok {
 		return t.ColumnTypePrecisionScale(i)
 	}
@@ -738,6 +808,10 @@ func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool)
 
 // ColumnTypeScanType asks the driver; without an answer it is any.
 func (r *rows) ColumnTypeScanType(i int) reflect.Type {
+	if r.op.h.use() != nil {
+		return reflect.TypeFor[any]()
+	}
+	defer r.op.h.unuse()
 	if t, ok := r.inner.(driver.RowsColumnTypeScanType); ok {
 		return t.ColumnTypeScanType(i)
 	}

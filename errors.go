@@ -86,6 +86,19 @@ func (e *AcquireError) load() string {
 	return s
 }
 
+// ReclaimedError is the error of a call on a connection whose session was taken
+// away, because its holder had not used it for [Config.ReclaimAfter].
+type ReclaimedError struct {
+	Pool  string        // name of the pool
+	After time.Duration // for how long the lease had to be idle in hand
+	Lease Lease         // the lease, as it stood when it was reclaimed
+}
+
+func (e *ReclaimedError) Error() string {
+	return fmt.Sprintf("sqllease: pool %q: the connection was taken away after it was idle in hand for %v (Config.ReclaimAfter): lease %d, taken by %s; "+
+		"give it back sooner, or raise the limit", e.Pool, e.After, e.Lease.ID, e.Lease.Stack.site())
+}
+
 // holderSite is what the leases taken at one place in the code have in common.
 type holderSite struct {
 	site   string

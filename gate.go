@@ -49,6 +49,8 @@ type gate struct {
 	armSlow   func(at time.Time)
 	threshold time.Duration // of the watch, for leases idle in hand; negative: there is no watch
 	longCall  time.Duration // of the watch, for calls; negative: none
+
+	reclaimAfter time.Duration // how long a lease may be idle in hand and keep its session; zero: for ever
 }
 
 // gateCounts are what a gate has seen.

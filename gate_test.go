@@ -707,7 +707,8 @@ func (m *gateModel) stepExpire() bool {
 func (m *gateModel) stepWatch() bool {
 	m.note("watch")
 	m.watchedAt = time.Time{}
-	found := m.g.overdue(m.now)
+	found, reclaimed := m.g.overdue(m.now)
+	m.require(len(reclaimed) == 0, "nothing is ever reclaimed here")
 	for _, h := range m.leases {
 		if h.reported || m.now.Sub(h.begun) < modelThreshold {
 			continue

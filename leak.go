@@ -38,6 +38,7 @@ type Leak struct {
 	Class     Class         // what kind of trouble it is
 	Threshold time.Duration // what it was held past
 	Returned  bool          // this is the report of the late return; Hold is final
+	Reclaimed bool          // its session was taken away, by Config.ReclaimAfter; Hold is final
 	Times     int           // how many reports of this kind there were of leases taken at this very place, this one included
 	Folded    int           // how many of them, since the last one that was logged, were not
 
@@ -78,6 +79,8 @@ func (l Leak) headline() string {
 	switch {
 	case l.Returned:
 		return fmt.Sprintf("pool %q: lease %d was returned after all, after %v", l.Pool, l.ID, round(l.Hold))
+	case l.Reclaimed:
+		return fmt.Sprintf("pool %q: lease %d is reclaimed after %v: its session is closed", l.Pool, l.ID, round(l.Hold))
 	case l.Class == ClassBusy:
 		return fmt.Sprintf("pool %q: lease %d is busy for longer than %v: a slow call, not a leak", l.Pool, l.ID, l.Threshold)
 	}
@@ -193,7 +196,9 @@ func (g *gate) watchAtLocked(at time.Time) {
 // overdue returns what there is to report, and arms the timer for the next
 // look. Leases stand in order of acquiring, and looks in order of time, so that
 // it looks at none but those whose time has come, and one more of each.
-func (g *gate) overdue(now time.Time) (found []Leak) {
+//
+// The sessions it has reclaimed are for the caller to close.
+func (g *gate) overdue(now time.Time) (found []Leak, reclaimed []*session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.watching = time.Time{}
@@ -206,30 +211,39 @@ func (g *gate) overdue(now time.Time) (found []Leak) {
 			g.watchAtLocked(at)
 			break
 		}
-		found = g.judgeLocked(l, now, found)
+		g.judgeLocked(l, now, &found)
 	}
 	for len(g.looks) > 0 && !g.looks[0].look.After(now) {
-		found = g.judgeLocked(heap.Pop(&g.looks).(*lease), now, found)
+		if s := g.judgeLocked(heap.Pop(&g.looks).(*lease), now, &found); s != nil {
+			reclaimed = append(reclaimed, s)
+		}
 	}
 	if len(g.looks) > 0 {
 		g.watchAtLocked(g.looks[0].look)
 	}
-	return found
+	return found, reclaimed
 }
 
 // judgeLocked looks at a lease: it appends what there is to report, and has it
-// looked at again if there may be more.
-func (g *gate) judgeLocked(l *lease, now time.Time, found []Leak) []Leak {
+// looked at again if there may be more. It returns the session if it has
+// reclaimed it.
+func (g *gate) judgeLocked(l *lease, now time.Time, found *[]Leak) *session {
 	busy, since := l.state()
 	if l.readSinceLocked() {
 		since = now
 	}
+	if g.reclaimAfter > 0 && l.told.idle && !busy && now.Sub(since) >= g.reclaimAfter {
+		return g.reclaimLocked(l, now, found)
+	}
 	class, report, again := judge(busy, now.Sub(since), l.limit, g.longCall, l.told)
+	if class == ClassIdleInHand && g.reclaimAfter > 0 && (report || l.told.idle) {
+		again = max(g.reclaimAfter-now.Sub(since), time.Millisecond)
+	}
 	if again > 0 {
 		g.lookLocked(l, now.Add(again))
 	}
 	if !report {
-		return found
+		return nil
 	}
 	leak := Leak{Lease: l.read(now), Class: class, Threshold: l.limit}
 	if class == ClassBusy {
@@ -240,7 +254,33 @@ func (g *gate) judgeLocked(l *lease, now time.Time, found []Leak) []Leak {
 	if s := g.sessionOfLocked(l); s != nil {
 		leak.serverEnds = s.life.limits.idleTx
 	}
-	return append(found, leak)
+	*found = append(*found, leak)
+	return nil
+}
+
+// reclaimLocked takes the session from a lease that is idle in hand. Its holder
+// may begin a call at this very moment: who changes lease.hand first has the
+// session. The holder finds out at its next call.
+func (g *gate) reclaimLocked(l *lease, now time.Time, found *[]Leak) *session {
+	s := g.sessionOfLocked(l)
+	if s == nil || l.unwrapped.Load() || !l.hand.CompareAndSwap(inHand, taken) {
+		g.lookLocked(l, now.Add(g.reclaimAfter))
+		return nil
+	}
+	*found = append(*found, Leak{Lease: l.read(now), Class: ClassIdleInHand, Threshold: g.reclaimAfter, Reclaimed: true})
+	g.endLocked(l)
+	s.leaveHandle(atCloser)
+	s.reason = closedReclaimed
+	return s
+}
+
+// reclaimed is the error of a call that comes too late.
+func (c *Connector) reclaimed(h *handle) error {
+	c.gate.mu.Lock()
+	l := h.lease.read(time.Now())
+	c.gate.mu.Unlock()
+	l.Statement = c.sanitised(l.Statement)
+	return &ReclaimedError{Pool: c.cfg.Name, After: c.cfg.ReclaimAfter, Lease: l}
 }
 
 // judge tells whether a lease that has been in a call, or idle in hand, for
@@ -272,7 +312,18 @@ func (g *gate) sessionOfLocked(l *lease) *session {
 // watch reports the overdue leases. It runs on the timer's goroutine, armed
 // for the deadline of the oldest lease that it has not reported: without
 // leases there is no timer, and what it costs does not grow with their number.
-func (c *Connector) watch() { c.report(c.gate.overdue(time.Now())) }
+func (c *Connector) watch() {
+	leaks, reclaimed := c.gate.overdue(time.Now())
+	for _, s := range reclaimed {
+		c.retireAside(s)
+	}
+	for _, l := range leaks {
+		if l.Reclaimed {
+			c.metrics.held(l.Hold)
+		}
+	}
+	c.report(leaks)
+}
 
 // report tells the log, the trace and the metrics, and then the application:
 // its function may not return, and must keep none from being seen.
@@ -291,7 +342,7 @@ func (c *Connector) report(leaks []Leak) {
 // record tells of one leak what is kept of it.
 func (c *Connector) record(l *Leak) {
 	defer c.recovered("reporting a leak")
-	if !l.Returned {
+	if !l.Returned && !l.Reclaimed {
 		c.leaks.Add(1)
 		c.metrics.leaked(l.Class)
 	}
@@ -319,6 +370,7 @@ type site struct {
 	stack    [stackDepth]uintptr
 	class    Class
 	returned bool
+	taken    bool
 }
 
 type siteReports struct {
@@ -333,7 +385,7 @@ const (
 
 // note counts a report, and tells whether it is to be logged.
 func (s *sites) note(l *Leak, now time.Time) (tell bool) {
-	key := site{class: l.Class, returned: l.Returned}
+	key := site{class: l.Class, returned: l.Returned, taken: l.Reclaimed}
 	copy(key.stack[:], l.Stack)
 	s.mu.Lock()
 	defer s.mu.Unlock()

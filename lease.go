@@ -112,6 +112,9 @@ type lease struct {
 	span   trace.SpanContext
 	limit  time.Duration // how long it may be idle in hand; not above zero: for ever
 
+	hand      atomic.Uint32 // inHand, inUse or taken: who wins the change from inHand has the session
+	unwrapped atomic.Bool   // the application has the driver's own connection: what it does with it cannot be seen
+
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under gate.mu, never the other way round.
 	mu       sync.Mutex
@@ -130,6 +133,13 @@ type lease struct {
 	stamped atomic.Uint64 // the step of that row
 }
 
+// What a lease's session is used for at the moment.
+const (
+	inHand uint32 = iota // for nothing
+	inUse                // for a call of the holder's
+	taken                // it was reclaimed
+)
+
 // told is what was reported of a lease.
 type told struct{ idle, busy bool }
 
@@ -147,6 +157,8 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.frames = capture(skip+1, &l.stack)
 	l.span = trace.SpanContextFromContext(ctx)
 	l.readAt.Store(0)
+	l.hand.Store(inHand)
+	l.unwrapped.Store(false)
 	l.mu.Lock()
 	l.parts = parts{}
 	l.acquired = time.Time{}

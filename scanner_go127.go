@@ -23,9 +23,10 @@ func newRows(r *rows) driver.Rows {
 
 // NextRow goes to the next row, as Next does for other drivers.
 func (r scanningRows) NextRow() error {
-	if !r.op.h.leased {
-		return driver.ErrBadConn // as in Next
+	if err := r.op.h.use(); err != nil {
+		return err // as in Next
 	}
+	defer r.op.h.unuse()
 	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
 	return r.advanced(r.scanner.NextRow())
@@ -33,9 +34,10 @@ func (r scanningRows) NextRow() error {
 
 // ScanColumn asks the driver, which may read a large column from the wire.
 func (r scanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) error {
-	if !r.op.h.leased {
-		return driver.ErrBadConn // as in Next
+	if err := r.op.h.use(); err != nil {
+		return err // as in Next
 	}
+	defer r.op.h.unuse()
 	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
 	return r.scanner.ScanColumn(ctx, i, dest)

@@ -38,15 +38,16 @@ const (
 type closeReason uint8
 
 const (
-	closedExpired  closeReason = iota // it reached its expiry
-	closedBad                         // the driver said so, or it failed its reset
-	closedDropped                     // database/sql dropped it: its own idle limits or lifetime
-	closedLimit                       // the gate's limit was lowered
-	closedShutdown                    // the connector or the *sql.DB was closed
+	closedExpired   closeReason = iota // it reached its expiry
+	closedBad                          // the driver said so, or it failed its reset
+	closedDropped                      // database/sql dropped it: its own idle limits or lifetime
+	closedLimit                        // the gate's limit was lowered
+	closedReclaimed                    // its lease was idle in hand for too long
+	closedShutdown                     // the connector or the *sql.DB was closed
 	closeReasons
 )
 
-var closeReasonNames = [closeReasons]string{"expired", "bad", "dropped", "limit", "shutdown"}
+var closeReasonNames = [closeReasons]string{"expired", "bad", "dropped", "limit", "reclaimed", "shutdown"}
 
 func (r closeReason) String() string { return closeReasonNames[r] }
 

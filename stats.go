@@ -37,11 +37,12 @@ type Stats struct {
 
 // ClosedStats counts closed sessions by reason.
 type ClosedStats struct {
-	Expired  uint64 // reached their expiry
-	Bad      uint64 // the driver said so, or the reset failed
-	Dropped  uint64 // dropped by database/sql: by its own idle limits or lifetime, or idle when the *sql.DB was closed
-	Limit    uint64 // over a limit that was lowered
-	Shutdown uint64 // spare when the connector was closed, or given back afterwards
+	Expired   uint64 // reached their expiry
+	Bad       uint64 // the driver said so, or the reset failed
+	Dropped   uint64 // dropped by database/sql: by its own idle limits or lifetime, or idle when the *sql.DB was closed
+	Limit     uint64 // over a limit that was lowered
+	Reclaimed uint64 // taken from a lease by Config.ReclaimAfter
+	Shutdown  uint64 // spare when the connector was closed, or given back afterwards
 }
 
 // Stats returns how the connector stands. It costs one short critical section
@@ -70,7 +71,7 @@ func (g *gate) stats(now time.Time) Stats {
 		Handovers: n.handovers, Steals: n.steals,
 		Closed: ClosedStats{
 			Expired: n.closed[closedExpired], Bad: n.closed[closedBad], Dropped: n.closed[closedDropped],
-			Limit: n.closed[closedLimit], Shutdown: n.closed[closedShutdown],
+			Limit: n.closed[closedLimit], Reclaimed: n.closed[closedReclaimed], Shutdown: n.closed[closedShutdown],
 		},
 	}
 	if n := g.leases.first; n != nil {
