@@ -141,6 +141,7 @@ func (h *handle) Close() error {
 // ever.
 func (h *handle) lose() {
 	h.leased = false
+	h.lease.hand.Store(taken)
 	now := time.Now()
 	held := h.lease.heldFor(now)
 	if s, reported := h.c.gate.drop(h, 0, now); s != nil {
@@ -193,7 +194,8 @@ func (h *handle) use() error {
 	return nil
 }
 
-func (h *handle) unuse() { h.lease.hand.Store(inHand) }
+// unuse ends it, unless the session was lost in it.
+func (h *handle) unuse() { h.lease.hand.CompareAndSwap(inUse, inHand) }
 
 // begin makes the handle's record that of a new lease. skip is the number of
 // the caller's frames that do not matter.
@@ -670,6 +672,8 @@ type rows struct {
 	op    operation
 	read  int64 // rows read so far
 	err   error // what ended the reading, if not the last row
+
+	columns []string // as last asked for
 }
 
 var (
@@ -681,12 +685,19 @@ var (
 	_ driver.RowsColumnTypeScanType         = (*rows)(nil)
 )
 
-// Columns asks the driver.
+// Columns asks the driver. database/sql asks for them without its lock on the
+// connection, too, to name a column that could not be scanned: then another
+// call may be in flight. It takes for granted that there are as many as before.
 func (r *rows) Columns() []string {
-	if r.op.h.use() != nil {
-		return nil
+	hand := &r.op.h.lease.hand
+	if hand.CompareAndSwap(inHand, inUse) {
+		defer r.op.h.unuse()
+		r.columns = r.inner.Columns()
+		return r.columns
 	}
-	defer r.op.h.unuse()
+	if hand.Load() == taken {
+		return r.columns
+	}
 	return r.inner.Columns()
 }
 

@@ -200,3 +200,26 @@ func TestReclaimingNeedsAWatch(t *testing.T) {
 		assert.Equal(t, "ReclaimAfter", bad.Field)
 	}
 }
+
+// database/sql names the column that it could not scan without a lock on the
+// connection, while another goroutine may have a call in flight on it.
+func TestAColumnIsNamedWhileAnotherCallIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &leakFake{takes: map[string]time.Duration{"exec": time.Second}}
+		p := newLeakPool(t, f, Config{})
+		tx, err := p.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		rows, err := tx.QueryContext(t.Context(), "SELECT a FROM t")
+		require.NoError(t, err)
+		require.True(t, rows.Next())
+		done := make(chan error, 1)
+		go func() { _, err := tx.ExecContext(t.Context(), "DO 1"); done <- err }()
+		synctest.Wait()
+		var unfit struct{}
+		assert.ErrorContains(t, rows.Scan(&unfit), `Scan error on column index 0, name "`)
+		require.NoError(t, <-done)
+		require.NoError(t, rows.Close())
+		require.NoError(t, rows.Err())
+		require.NoError(t, tx.Rollback())
+	})
+}
