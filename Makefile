@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # The modules of this repository; the root one is the library.
-MODULES := . demo integration bench
+MODULES := . demo integration integration/sqlite bench
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR := $(CURDIR)/.cache/golangci-lint-$(GOLANGCI_VERSION)
@@ -40,9 +40,10 @@ test-newest: ## the library's tests with the newest Go
 	GOTOOLCHAIN=$(NEWEST) go vet . && GOTOOLCHAIN=$(NEWEST) go test .
 
 .PHONY: test-integration
-test-integration: ## the tests on real servers, drivers and ORMs
+test-integration: ## the tests on real servers, drivers and ORMs; needs a C compiler for SQLite
 	scripts/install-servers.sh
 	cd integration && go test -p 1 ./...
+	cd integration/sqlite && go test ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module

@@ -32,11 +32,11 @@ func TestNoSessionIsUsedNearTheServersIdleLimit(t *testing.T) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "way\tliveness check\tuses\terrors, bare\terrors, sqllease\t")
-	proxied := delayProxy(t, maria.addr, 5*time.Millisecond)
+	proxied := delayProxy(t, maria.Addr, 5*time.Millisecond)
 	for _, way := range []struct {
 		name, addr string
 		mustFail   bool
-	}{{"direct", maria.addr, false}, {"5 ms each way", proxied, true}} {
+	}{{"direct", maria.Addr, false}, {"5 ms each way", proxied, true}} {
 		for _, check := range []bool{true, false} {
 			dsn := fmt.Sprintf("root@tcp(%s)/mysql?wait_timeout=1&checkConnLiveness=%t", way.addr, check)
 			bare := useNearLimit(t, func() (*sql.DB, error) { return sql.Open("mysql", dsn) })
@@ -54,7 +54,7 @@ func TestNoSessionIsUsedNearTheServersIdleLimit(t *testing.T) {
 
 // TestPostgresIdleSessionTimeout is the same on PostgreSQL.
 func TestPostgresIdleSessionTimeout(t *testing.T) {
-	dsn := postgres.dsn + "&options=-c%20idle_session_timeout%3D1000"
+	dsn := postgres.DSN("") + "&options=-c%20idle_session_timeout%3D1000"
 	open := func() (*sql.DB, error) { return sqllease.Open("pgx", dsn, sqllease.Config{}) }
 	db, err := open()
 	require.NoError(t, err)

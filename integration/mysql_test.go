@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/integration/internal/servers"
 )
 
 // limit is the gate's in these tests: low, so that callers wait.
@@ -21,8 +22,8 @@ const limit = 4
 
 // openWrapped opens a wrapped database, and checks at the end of the test that
 // nothing is left of it: no lease, no session here or on the server.
-func openWrapped(t *testing.T, s *server, params string) (*sql.DB, *sqllease.Connector) {
-	db, err := sqllease.Open(s.driver, s.dsn+params, sqllease.Config{MaxOpen: limit})
+func openWrapped(t *testing.T, s *servers.Server, params string) (*sql.DB, *sqllease.Connector) {
+	db, err := sqllease.Open(s.Driver, s.DSN("")+params, sqllease.Config{MaxOpen: limit})
 	require.NoError(t, err)
 	c, ok := sqllease.ConnectorOf(db)
 	require.True(t, ok)
@@ -110,7 +111,7 @@ func TestAnApplicationWorksOnPostgreSQL(t *testing.T) {
 
 // TestPreparedStatementsSurviveHandovers counts what reaches the server.
 func TestPreparedStatementsSurviveHandovers(t *testing.T) {
-	bare, err := sql.Open(maria.driver, maria.dsn)
+	bare, err := sql.Open(maria.Driver, maria.DSN(""))
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, bare.Close()) }()
 	bare.SetMaxOpenConns(limit)
@@ -126,7 +127,7 @@ func TestPreparedStatementsSurviveHandovers(t *testing.T) {
 // prepares uses two statements from many goroutines and returns by how much
 // the server's count of prepares grew.
 func prepares(t *testing.T, db *sql.DB) int {
-	admin, err := sql.Open(maria.driver, maria.dsn)
+	admin, err := sql.Open(maria.Driver, maria.DSN(""))
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, admin.Close()) }()
 	count := func() (n int) {
@@ -160,7 +161,7 @@ func prepares(t *testing.T, db *sql.DB) int {
 
 func TestDiscoveryReadsTheSessionsOwnLimit(t *testing.T) {
 	for name, tt := range map[string]struct {
-		server *server
+		server *servers.Server
 		params string
 		limit  time.Duration
 	}{
@@ -179,7 +180,7 @@ func TestDiscoveryReadsTheSessionsOwnLimit(t *testing.T) {
 
 func TestACancelledQueryLosesNothing(t *testing.T) {
 	for name, tt := range map[string]struct {
-		server *server
+		server *servers.Server
 		query  string
 	}{
 		"MariaDB":    {maria, "SELECT SLEEP(5)"},
@@ -212,7 +213,7 @@ func TestACancelledQueryLosesNothing(t *testing.T) {
 
 func TestKilledSessionsAreReplaced(t *testing.T) {
 	for name, tt := range map[string]struct {
-		server   *server
+		server   *servers.Server
 		id, kill string
 	}{
 		"MariaDB":    {maria, "SELECT CONNECTION_ID()", "KILL %d"},
@@ -220,7 +221,7 @@ func TestKilledSessionsAreReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db, c := openWrapped(t, tt.server, "")
-			admin, err := sql.Open(tt.server.driver, tt.server.dsn)
+			admin, err := sql.Open(tt.server.Driver, tt.server.DSN(""))
 			require.NoError(t, err)
 			defer func() { assert.NoError(t, admin.Close()) }()
 			for range 5 {
@@ -242,11 +243,11 @@ func TestKilledSessionsAreReplaced(t *testing.T) {
 }
 
 func TestAServerRestartIsSurvived(t *testing.T) {
-	for name, s := range map[string]*server{"MariaDB": maria, "PostgreSQL": postgres} {
+	for name, s := range map[string]*servers.Server{"MariaDB": maria, "PostgreSQL": postgres} {
 		t.Run(name, func(t *testing.T) {
 			db, c := openWrapped(t, s, "")
 			require.NoError(t, db.PingContext(t.Context()))
-			s.stop()
+			s.Stop()
 			var all sync.WaitGroup
 			for range 20 {
 				all.Go(func() {
@@ -256,7 +257,7 @@ func TestAServerRestartIsSurvived(t *testing.T) {
 			}
 			all.Wait()
 			assert.Zero(t, c.Stats().InUse)
-			require.NoError(t, s.up())
+			require.NoError(t, s.Up())
 			_, err := db.ExecContext(t.Context(), "SELECT 1")
 			assert.NoError(t, err)
 			assert.NotZero(t, c.Stats().DialErrors)
@@ -265,7 +266,7 @@ func TestAServerRestartIsSurvived(t *testing.T) {
 }
 
 func TestATransactionWhoseContextEndsIsRolledBack(t *testing.T) {
-	for name, s := range map[string]*server{"MariaDB": maria, "PostgreSQL": postgres} {
+	for name, s := range map[string]*servers.Server{"MariaDB": maria, "PostgreSQL": postgres} {
 		t.Run(name, func(t *testing.T) {
 			db, c := openWrapped(t, s, "")
 			table(t, db, "r", "id INT PRIMARY KEY")

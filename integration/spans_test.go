@@ -19,7 +19,7 @@ import (
 func TestSpansExplainTheTimeInTheDatabase(t *testing.T) {
 	exported := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exported))
-	db, err := sqllease.Open(maria.driver, maria.dsn, sqllease.Config{TracerProvider: provider})
+	db, err := sqllease.Open(maria.Driver, maria.DSN(""), sqllease.Config{TracerProvider: provider})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, db.Close()) }()
 	db.SetMaxOpenConns(5)

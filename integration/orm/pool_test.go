@@ -73,6 +73,9 @@ func newPool(t *testing.T, s *servers.Server, cfg sqllease.Config) *pool {
 	p := &pool{T: t, server: s, roots: cfg.RootSpans, spans: tracetest.NewSpanRecorder(), requests: map[trace.SpanID]bool{}}
 	p.database = fmt.Sprintf("orm_%d", databases.Add(1))
 	p.dsn = s.DSN(p.database)
+	if s == maria {
+		p.dsn += "?parseTime=true"
+	}
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p.spans), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	p.tracer = provider.Tracer("test")
 	p.createDatabase()

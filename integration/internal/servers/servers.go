@@ -97,7 +97,7 @@ func MariaDB(dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Driver: "mysql", Addr: addr, dsn: "root@tcp(" + addr + ")/%s?parseTime=true", home: "mysql", as: as,
+	s := &Server{Driver: "mysql", Addr: addr, dsn: "root@tcp(" + addr + ")/%s", home: "mysql", as: as,
 		start: []string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + filepath.Join(dir, "s"),
 			"--port=" + port, "--bind-address=127.0.0.1", "--max-connections=2000",
 			"--skip-name-resolve", "--pid-file=" + filepath.Join(dir, "pid")}}
