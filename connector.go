@@ -42,9 +42,9 @@ type Connector struct {
 	adoptMu sync.Mutex   // held for one adoption, methods of *sql.DB included: never taken in a handle's call
 	adopted atomic.Int64 // when the last adoption began, in Unix nanoseconds
 
-	adoptions, leaks, dials, dialErrors, discoveryFailures atomic.Uint64
-	idleLimit, lifetime                                    atomic.Int64 // of the newest session
-	idleTxLimit                                            atomic.Int64 // likewise
+	adoptions, leaks, longCalls, dials, dialErrors, discoveryFailures atomic.Uint64
+	idleLimit, lifetime                                               atomic.Int64 // of the newest session
+	idleTxLimit                                                       atomic.Int64 // likewise
 
 	warnedOpener, warnedDiscovery atomic.Bool
 	refilling                     atomic.Bool

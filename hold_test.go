@@ -103,6 +103,8 @@ func TestALongCallIsReportedOnceAndWhatComesAfterItToo(t *testing.T) {
 		assert.Equal(t, ClassIdleInHand, p.one(t).Class)
 		require.NoError(t, conn.Close())
 		assert.True(t, p.one(t).Returned)
+		assert.Equal(t, uint64(2), p.c.Stats().Leaks)
+		assert.Equal(t, uint64(1), p.c.Stats().LongCalls)
 	})
 }
 

@@ -84,7 +84,7 @@ func (l Leak) headline() string {
 	case l.Class == ClassBusy:
 		return fmt.Sprintf("pool %q: lease %d is busy for longer than %v: a slow call, not a leak", l.Pool, l.ID, l.Threshold)
 	}
-	return fmt.Sprintf("pool %q: lease %d is held for longer than %v, %s: a leak", l.Pool, l.ID, l.Threshold, l.Class)
+	return fmt.Sprintf("pool %q: lease %d is %s for longer than %v: a leak", l.Pool, l.ID, l.Class, l.Threshold)
 }
 
 // cure says what to look for.
@@ -344,6 +344,9 @@ func (c *Connector) record(l *Leak) {
 	defer c.recovered("reporting a leak")
 	if !l.Returned && !l.Reclaimed {
 		c.leaks.Add(1)
+		if l.Class == ClassBusy {
+			c.longCalls.Add(1)
+		}
 		c.metrics.leaked(l.Class)
 	}
 	if !c.sites.note(l, time.Now()) {

@@ -211,7 +211,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 		endTx     = "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx"
 		closeConn = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"
 		lookAt    = "look at the statement's plan and locks, or give its context a deadline"
-		leak      = `pool "orders": lease 1 is held for longer than 10s, idle in hand: a leak`
+		leak      = `pool "orders": lease 1 is idle in hand for longer than 10s: a leak`
 		slow      = `pool "orders": lease 1 is busy for longer than 10s: a slow call, not a leak`
 	)
 	type state struct {
@@ -726,7 +726,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.span_id":   "b2000000000000f2",
 			"leak.stack":     l.Stack.String(),
 		}
-		assert.Equal(t, []leakRecord{{slog.LevelWarn, `sqllease: pool "orders": lease 1 is held for longer than 30s, idle in hand: a leak`, want, span}}, log.take())
+		assert.Equal(t, []leakRecord{{slog.LevelWarn, `sqllease: pool "orders": lease 1 is idle in hand for longer than 30s: a leak`, want, span}}, log.take())
 
 		leakPause(time.Second)
 		require.NoError(t, tx.Rollback())
@@ -754,7 +754,7 @@ func TestAReportIsReadInLines(t *testing.T) {
 		text := p.one(t).String()
 		head, stack, found := strings.Cut(text, "  stack\n")
 		require.True(t, found, text)
-		assert.Equal(t, `sqllease: pool "orders": lease 1 is held for longer than 30s, idle in hand: a leak
+		assert.Equal(t, `sqllease: pool "orders": lease 1 is idle in hand for longer than 30s: a leak
   taken by   `+site+`
   held       30s, since 2000-01-01T00:00:00Z, after waiting 0s for it
   doing      idle in hand for 30s

@@ -27,6 +27,7 @@ type Stats struct {
 	StatementsAdopted uint64        // prepares that found their statement on the session
 	DiscoveryFailures uint64        // sessions whose limits could not be found out
 	Leaks             uint64        // leases reported
+	LongCalls         uint64        // those of them that were busy: a slow call, and not a leak
 	Closed            ClosedStats   // sessions closed, by reason
 
 	IdleLimit  time.Duration // idle limit of the newest session; 0: none known
@@ -53,7 +54,7 @@ func (c *Connector) Stats() Stats {
 	s.Dials, s.DialErrors = c.dials.Load(), c.dialErrors.Load()
 	s.StatementsAdopted = c.adoptions.Load()
 	s.DiscoveryFailures = c.discoveryFailures.Load()
-	s.Leaks = c.leaks.Load()
+	s.Leaks, s.LongCalls = c.leaks.Load(), c.longCalls.Load()
 	s.IdleLimit = time.Duration(c.idleLimit.Load())
 	s.Lifetime = time.Duration(c.lifetime.Load())
 	return s
