@@ -1,0 +1,114 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql/driver"
+	"io"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// After a restart of the server every connection that was open is dead, and
+// many drivers find out by using it only. database/sql tries two of those it has,
+// and then comes for a new one: it must not get another old one.
+func TestAfterARestartOfTheServerNoOldSessionIsHandedOutAsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var restarted atomic.Int32 // connections below this number are dead
+		f := &gateFake{t: t, most: 10, script: func(_ context.Context, c *gateFakeConn, call string) error {
+			if call == "exec" && int32(c.number) < restarted.Load() {
+				return driver.ErrBadConn
+			}
+			return nil
+		}}
+		db, c := f.open(Config{MaxOpen: 10, MinIdle: 3, LeakThreshold: -1})
+		conn, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		synctest.Wait()
+		require.Equal(t, 3, c.Stats().Idle+c.Stats().Spare)
+		<-time.After(time.Second)
+		restarted.Store(int32(c.Stats().Dials))
+		for range 5 {
+			_, err := db.ExecContext(t.Context(), "DO 1")
+			require.NoError(t, err)
+		}
+		f.end(db, c)
+	})
+}
+
+func TestClosingEndsADialAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &gateFake{t: t, script: func(ctx context.Context, _ *gateFakeConn, call string) error {
+			if call == "dial" && ctx.Value(aheadKey{}) == nil {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}}
+		db, c := f.open(Config{MinIdle: 2})
+		conn, err := db.Conn(context.WithValue(t.Context(), aheadKey{}, true))
+		require.NoError(t, err)
+		synctest.Wait()
+		assert.Equal(t, 1, c.Stats().Dialling)
+		require.NoError(t, conn.Close())
+		require.NoError(t, db.Close())
+		synctest.Wait()
+		assert.Zero(t, c.Stats().Open)
+	})
+}
+
+// aheadKey marks the context of a caller: a dial ahead has none.
+type aheadKey struct{}
+
+// resetOnlyConn is as a connection of pgx: it has a ResetSession, no IsValid.
+type resetOnlyConn struct{ *lifetimeFakeConn }
+
+func (c resetOnlyConn) ResetSession(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
+func TestADiscoveryThatCostsTheSessionOfADriverWithoutAValidator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{
+			announced: []any{func(_ context.Context, c *lifetimeFakeConn) error {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.broken = true
+				return io.ErrUnexpectedEOF
+			}},
+			dress: func(c *lifetimeFakeConn) driver.Conn { return resetOnlyConn{c} },
+		}
+		db, _ := lifetimeOpen(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 1})
+		_, err := db.ExecContext(t.Context(), "DO 1")
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+	})
+}
+
+func TestNumbersWithoutAUnitAreNotAddedUp(t *testing.T) {
+	for _, text := range []string{"1 2 3", "5min 3", "2026 11 21"} {
+		_, err := parseTimeout(text)
+		assert.Error(t, err, text)
+	}
+}
+
+func TestAVendoredDriverIsTheDriver(t *testing.T) {
+	for path, own := range map[string]string{
+		"github.com/lib/pq":                      "github.com/lib/pq",
+		"example.org/shop/vendor/github.com/a/b": "github.com/a/b",
+		"example.org/vendors/github.com/a/b":     "example.org/vendors/github.com/a/b",
+		"":                                       "",
+	} {
+		assert.Equal(t, own, unvendored(path))
+	}
+}
