@@ -16,7 +16,7 @@ import (
 // in this order gets no other.
 func TestNoCallOfOursReachesAMock(t *testing.T) {
 	dsn := fmt.Sprint("orders ", rand.Uint64()) // a mock's name is taken for as long as the process runs
-	_, mock, err := sqlmock.NewWithDSN(dsn, sqlmock.MonitorPingsOption(true))
+	bare, mock, err := sqlmock.NewWithDSN(dsn, sqlmock.MonitorPingsOption(true))
 	require.NoError(t, err)
 	db, err := sqllease.Open("sqlmock", dsn, sqllease.Config{MaxOpen: 2})
 	require.NoError(t, err)
@@ -27,6 +27,7 @@ func TestNoCallOfOursReachesAMock(t *testing.T) {
 	mock.ExpectQuery("SELECT n FROM stock").WillReturnRows(sqlmock.NewRows([]string{"n"}).AddRow(3))
 	mock.ExpectCommit()
 	mock.ExpectClose()
+	mock.ExpectClose() // of the mock's own database
 
 	require.NoError(t, db.PingContext(t.Context()))
 	tx, err := db.BeginTx(t.Context(), nil)
@@ -38,5 +39,6 @@ func TestNoCallOfOursReachesAMock(t *testing.T) {
 	assert.Equal(t, 3, n)
 	require.NoError(t, tx.Commit())
 	require.NoError(t, db.Close())
+	require.NoError(t, bare.Close())
 	assert.NoError(t, mock.ExpectationsWereMet())
 }
