@@ -21,9 +21,9 @@ const DefaultSlowAcquireThreshold = 5 * time.Second
 
 // Config says how a [Connector] behaves. The zero value is useful: it has no
 // limit of its own, finds out the server's idle limit by itself, reports
-// leases that are idle in hand for 30 seconds, and emits telemetry through the global
-// OpenTelemetry providers. A Config is checked once, by [Wrap], and copied:
-// changing it afterwards has no effect.
+// leases that are idle in hand for 30 seconds, and emits telemetry through the
+// global OpenTelemetry providers. A Config is checked once, by [Wrap], and
+// copied: changing it afterwards has no effect.
 type Config struct {
 	// Name names the pool in telemetry, logs and errors (the attribute
 	// db.client.connection.pool.name). Empty: derived from the driver, and

@@ -274,9 +274,9 @@ func Unwrap[T any](driverConn any) (T, bool) {
 			var none T
 			return none, false
 		}
-		h.unuse()
-		h.lease.unwrapped.Store(true)
+		h.c.gate.unwrap(&h.lease)
 		driverConn = h.session.conn
+		h.unuse()
 	}
 	t, ok := driverConn.(T)
 	return t, ok

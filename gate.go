@@ -352,7 +352,7 @@ func (g *gate) beginLocked(l *lease, now time.Time) {
 // own limit stand in order of their deadlines; others are looked at when theirs
 // comes.
 func (g *gate) enlistLocked(l *lease, now time.Time) {
-	l.told = told{}
+	l.told, l.raw = told{}, false
 	g.leases.push(&l.node, l)
 	if g.watched == nil {
 		g.watched = &l.node
@@ -381,6 +381,14 @@ func (g *gate) queued(d time.Duration) {
 	defer g.mu.Unlock()
 	g.counts.waits++
 	g.counts.queueTime += d
+}
+
+// unwrap notes that the holder takes the driver's own connection. It does so in
+// a use, so that a reclaim either sees it or comes to nothing.
+func (g *gate) unwrap(l *lease) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l.raw = true
 }
 
 // requeue moves a lease to the end of the list: its acquire has only ended

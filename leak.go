@@ -263,7 +263,7 @@ func (g *gate) judgeLocked(l *lease, now time.Time, found *[]Leak) *session {
 // session. The holder finds out at its next call.
 func (g *gate) reclaimLocked(l *lease, now time.Time, found *[]Leak) *session {
 	s := g.sessionOfLocked(l)
-	if s == nil || l.unwrapped.Load() || !l.hand.CompareAndSwap(inHand, taken) {
+	if s == nil || l.raw || !l.hand.CompareAndSwap(inHand, taken) {
 		g.lookLocked(l, now.Add(g.reclaimAfter))
 		return nil
 	}

@@ -103,6 +103,7 @@ type lease struct {
 	look   time.Time   // guarded by gate.mu: when the watch looks at it again, where it is in looks
 	inLook int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
 	seen   uint64      // guarded by gate.mu: the step of reading at the last look
+	raw    bool        // guarded by gate.mu: the application has the driver's own connection, and what it does with it cannot be seen
 	handle *handle     // the handle it is part of; set once
 
 	id     uint64    // set when it enters the list
@@ -112,8 +113,7 @@ type lease struct {
 	span   trace.SpanContext
 	limit  time.Duration // how long it may be idle in hand; not above zero: for ever
 
-	hand      atomic.Uint32 // inHand, inUse or taken: who wins the change from inHand has the session
-	unwrapped atomic.Bool   // the application has the driver's own connection: what it does with it cannot be seen
+	hand atomic.Uint32 // inHand, inUse or taken: who wins the change from inHand has the session
 
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under gate.mu, never the other way round.
@@ -158,7 +158,6 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.span = trace.SpanContextFromContext(ctx)
 	l.readAt.Store(0)
 	l.hand.Store(inHand)
-	l.unwrapped.Store(false)
 	l.mu.Lock()
 	l.parts = parts{}
 	l.acquired = time.Time{}
@@ -255,8 +254,8 @@ func (l *lease) stampRow(n int64, step uint64) {
 	}
 }
 
-// readSinceLocked tells whether rows were read since the last look, of which the time
-// is not known.
+// readSinceLocked tells whether rows were read since the last look, of which
+// the time is not known.
 func (l *lease) readSinceLocked() bool {
 	step := l.reads.Load()
 	before := l.seen
