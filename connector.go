@@ -40,11 +40,14 @@ type Connector struct {
 	dbMu    sync.Mutex   // held for the field only; adoptMu comes before it
 	db      []*sql.DB    // guarded by dbMu: those attached
 	adoptMu sync.Mutex   // held for one adoption, methods of *sql.DB included: never taken in a handle's call
+	own     int          // guarded by adoptMu: the limit that the attached databases have themselves
 	adopted atomic.Int64 // when the last adoption began, in Unix nanoseconds
 
-	adoptions, leaks, longCalls, dials, dialErrors, discoveryFailures atomic.Uint64
-	idleLimit, lifetime                                               atomic.Int64 // of the newest session
-	idleTxLimit                                                       atomic.Int64 // likewise
+	adoptions, dials, dialErrors, discoveryFailures atomic.Uint64
+	leaks, proven, longCalls, lateReturns           atomic.Uint64
+	lost                                            atomic.Int64 // sessions taken from leases whose holders did not come back yet
+	idleLimit, lifetime                             atomic.Int64 // of the newest session
+	idleTxLimit                                     atomic.Int64 // likewise
 
 	warnedOpener, warnedDiscovery atomic.Bool
 	refilling                     atomic.Bool
@@ -82,7 +85,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 }
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
-	c := &Connector{inner: inner, cfg: cfg, tracing: newTracing(cfg)}
+	c := &Connector{inner: inner, cfg: cfg, tracing: newTracing(cfg), own: queueless}
 	c.summaries.grammar = grammarOf(cfg.Dialect)
 	c.life, c.end = context.WithCancel(context.Background())
 	if d, ok := discoveries[cfg.Dialect]; ok {
@@ -292,12 +295,16 @@ func (c *Connector) Driver() driver.Driver { return c.inner.Driver() }
 // to its limit, and stands still for ever beyond a million.
 const queueless = 100_000
 
+// mostLost keeps that limit below a million.
+const mostLost = 800_000
+
 // Attach gives the connector the *sql.DB that it serves. From then on a limit
 // set by SetMaxOpenConns is taken over by the gate, at the next acquire that
 // finds no free connection or the end of a lease, so that the call keeps its
 // meaning and callers wait where their wait can be seen. The *sql.DB's own
-// limit, which sql.DBStats tells, becomes 100000. [Open] and [OpenDB] have
-// attached theirs.
+// limit, which sql.DBStats tells, becomes 100000, and one more for each session
+// that was taken from a lease and that the *sql.DB therefore counts for ever.
+// [Open] and [OpenDB] have attached theirs.
 //
 // Several databases may share a connector, and its limit, if all of them are
 // attached: it is closed with the last of them.
@@ -305,10 +312,12 @@ func (c *Connector) Attach(db *sql.DB) {
 	if db == nil || slices.Contains(c.attached(), db) {
 		return
 	}
+	c.adoptMu.Lock()
+	defer c.adoptMu.Unlock()
 	if n := db.Stats().MaxOpenConnections; n > 0 {
 		c.setLimit(n)
 	}
-	db.SetMaxOpenConns(queueless)
+	db.SetMaxOpenConns(c.own)
 	c.dbMu.Lock()
 	defer c.dbMu.Unlock()
 	c.db = append(slices.Clone(c.db), db)
@@ -328,9 +337,14 @@ func (c *Connector) adopt(now time.Time) {
 	c.adoptMu.Lock()
 	defer c.adoptMu.Unlock()
 	c.adopted.Store(now.UnixNano())
+	own := c.own
+	c.own = queueless + int(min(c.lost.Load(), mostLost))
 	for _, db := range c.attached() {
-		if n := db.Stats().MaxOpenConnections; n != queueless {
-			db.SetMaxOpenConns(queueless)
+		n := db.Stats().MaxOpenConnections
+		if n != c.own {
+			db.SetMaxOpenConns(c.own)
+		}
+		if n != own {
 			c.setLimit(n)
 		}
 	}

@@ -103,6 +103,7 @@ func (h *handle) IsValid() bool {
 		return stays
 	}
 	if h.use() != nil { // reclaimed
+		h.c.lost.Add(-1)
 		h.leased = false
 		return false
 	}
@@ -127,11 +128,14 @@ func (h *handle) Close() error {
 	now := time.Now()
 	held := h.lease.heldFor(now)
 	s, reported := h.c.gate.drop(h, h.c.cfg.MinIdle, now)
-	if wasLeased && s != nil {
-		h.c.leaseEnded(h, held, reported, now)
-	}
-	if s == nil {
+	switch {
+	case s == nil && wasLeased: // reclaimed
+		h.c.lost.Add(-1)
 		return nil
+	case s == nil:
+		return nil
+	case wasLeased:
+		h.c.leaseEnded(h, held, reported, now)
 	}
 	return h.c.retire(s)
 }
@@ -668,10 +672,12 @@ func (st *stmt) CheckNamedValue(v *driver.NamedValue) error {
 
 // rows are a result set. Its query's span ends when it is closed.
 type rows struct {
-	inner driver.Rows
-	op    operation
-	read  int64 // rows read so far
-	err   error // what ended the reading, if not the last row
+	inner  driver.Rows
+	op     operation
+	closed bool
+	number uint64 // among those of its handle
+	read   int64  // rows read so far
+	err    error  // what ended the reading, if not the last row
 
 	columns []string // as last asked for
 }
@@ -727,7 +733,7 @@ func (r *rows) advanced(err error) error {
 
 // Close closes the result set and ends the operation.
 func (r *rows) Close() error {
-	defer r.op.endRows(r)
+	defer r.end()
 	if r.op.h.use() != nil {
 		return nil // its session was lost, and the result set with it
 	}

@@ -30,7 +30,9 @@ type gate struct {
 	waiters    list[waiter]  // guarded by mu: longest waiting first
 	leases     list[lease]   // guarded by mu: in order of acquiring
 	watched    *node[lease]  // guarded by mu: the first lease that the watch has not looked at
-	looks      looks         // guarded by mu: those to be looked at out of that order
+	looks      looks         // guarded by mu: those to be looked at again, or sooner
+	proving    int           // guarded by mu: result sets on lease that the garbage collector is asked for
+	asked      time.Time     // guarded by mu: when it was asked last
 	empty      int           // guarded by mu: handles without a session that database/sql may have in its free list
 	lastID     uint64        // guarded by mu
 	lastBad    time.Time     // guarded by mu: when a lease last ended with a bad connection
@@ -42,6 +44,8 @@ type gate struct {
 
 	slowAt    time.Time     // guarded by mu: what the timer of slow acquires is armed for; zero: it is not
 	slowAfter time.Duration // how long a waiter may wait without a warning; negative: for ever
+
+	unreachable unreachable // result sets that the garbage collector has found
 
 	// Hooks, called under mu; they arm a timer and do nothing else.
 	armWatch  func(at time.Time)
@@ -348,20 +352,19 @@ func (g *gate) beginLocked(l *lease, now time.Time) {
 	g.enlistLocked(l, now)
 }
 
-// enlistLocked makes the watch look at a lease in time. Leases of the pool's
-// own limit stand in order of their deadlines; others are looked at when theirs
-// comes.
+// enlistLocked makes the watch look at a lease in time.
 func (g *gate) enlistLocked(l *lease, now time.Time) {
 	l.told, l.raw = told{}, false
 	g.leases.push(&l.node, l)
+	if g.threshold <= 0 {
+		return
+	}
 	if g.watched == nil {
 		g.watched = &l.node
 	}
-	if g.threshold <= 0 || l.limit <= 0 {
-		return
-	}
-	at := now.Add(l.limit)
-	if l.limit != g.threshold {
+	at := now.Add(g.firstLook())
+	if l.limit > 0 && l.limit < g.firstLook() {
+		at = now.Add(l.limit)
 		g.lookLocked(l, at)
 	}
 	g.watchAtLocked(at)
@@ -373,6 +376,8 @@ func (g *gate) endLocked(l *lease) {
 	}
 	g.leases.remove(&l.node)
 	g.unlookLocked(l)
+	g.proving -= l.proofs
+	l.proofs = 0
 }
 
 // queued counts a wait that ended with a session or the right to dial.

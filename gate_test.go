@@ -192,7 +192,8 @@ func modelPick[T any](r *rand.Rand, list []T) T { return list[r.IntN(len(list))]
 func (m *gateModel) newHandle() *modelHandle {
 	h := &modelHandle{real: &handle{}, begun: m.now}
 	h.real.lease.handle = h.real
-	h.real.lease.start, h.real.lease.acquired = m.now, m.now
+	h.real.lease.start = m.now
+	h.real.lease.hold(m.now, parts{})
 	h.real.lease.limit = modelThreshold
 	m.handles = append(m.handles, h)
 	return h
@@ -310,7 +311,8 @@ func (m *gateModel) stepRequeue() bool {
 	}
 	m.note("requeue")
 	h := modelPick(m.rand, m.leases)
-	h.real.lease.acquired, h.begun, h.reported = m.now, m.now, false
+	h.real.lease.hold(m.now, parts{})
+	h.begun, h.reported = m.now, false
 	m.g.requeue(&h.real.lease, m.now)
 	m.leases = append(modelWithout(m.leases, h), h)
 	return true
@@ -462,7 +464,8 @@ func (m *gateModel) stepCheckout() bool {
 		return false
 	}
 	if h.real.lease.node.in == nil {
-		h.real.lease.start, h.real.lease.acquired = m.now, m.now
+		h.real.lease.start = m.now
+		h.real.lease.hold(m.now, parts{})
 	}
 	got := m.g.checkout(h.real, m.now)
 	s := h.s
@@ -707,15 +710,20 @@ func (m *gateModel) stepExpire() bool {
 func (m *gateModel) stepWatch() bool {
 	m.note("watch")
 	m.watchedAt = time.Time{}
-	found, reclaimed := m.g.overdue(m.now)
-	m.require(len(reclaimed) == 0, "nothing is ever reclaimed here")
+	findings := m.g.overdue(m.now)
+	m.require(len(findings.reclaimed) == 0, "nothing is ever reclaimed here")
+	found := map[uint64]bool{}
+	for _, l := range findings.leaks {
+		m.require(!found[l.ID], "a lease was reported twice")
+		found[l.ID] = true
+	}
 	for _, h := range m.leases {
 		if h.reported || m.now.Sub(h.begun) < modelThreshold {
 			continue
 		}
 		h.reported = true
-		m.require(len(found) > 0 && found[0].ID == h.real.lease.id, "an overdue lease was not reported")
-		found = found[1:]
+		m.require(found[h.real.lease.id], "an overdue lease was not reported")
+		delete(found, h.real.lease.id)
 	}
 	m.require(len(found) == 0, "%d leases were reported that must not be", len(found))
 	return true
@@ -788,23 +796,30 @@ func wasClosed(c <-chan struct{}) bool {
 
 func (m *gateModel) checkLeases() {
 	i := 0
-	var watched *modelHandle
+	looked := m.g.watched != nil || len(m.leases) > 0 // leases before the one that the watch comes to next
 	m.g.leases.each(func(l *lease) bool {
 		m.require(i < len(m.leases) && l == &m.leases[i].real.lease, "lease %d is another", i)
-		if watched == nil && !m.leases[i].reported {
-			watched = m.leases[i]
-		}
+		looked = looked && m.g.watched != &l.node
+		m.checkWatched(m.leases[i], looked)
 		i++
 		return true
 	})
 	m.require(i == len(m.leases), "%d leases, must be %d", i, len(m.leases))
-	if watched == nil {
-		m.require(m.g.watched == nil, "the watch looks at a lease that was reported")
+	m.require(m.g.watched == nil || !looked, "the watch comes to a lease that has ended")
+}
+
+// checkWatched checks that the watch will look at a lease in time.
+func (m *gateModel) checkWatched(h *modelHandle, looked bool) {
+	due := h.begun.Add(firstLook)
+	if looked {
+		due = h.begun.Add(modelThreshold)
+		m.require((h.real.lease.inLook > 0) == !h.reported, "a lease is to be looked at again until it is reported, and no longer")
+	}
+	if h.reported {
 		return
 	}
-	m.require(m.g.watched == &watched.real.lease.node, "the watch looks at the wrong lease")
 	m.require(m.g.watching.Equal(m.watchedAt) && !m.watchedAt.IsZero(), "a lease is not watched")
-	m.require(!m.watchedAt.After(watched.begun.Add(modelThreshold)), "the watch looks too late")
+	m.require(!m.watchedAt.After(due), "the watch looks too late")
 }
 
 // checkPlaces checks that every session is in exactly one place, and that it

@@ -21,14 +21,15 @@ const (
 	ClassBusy Class = iota
 	// ClassIdleInHand is a lease with nothing in flight. A Tx, Conn or Rows was not closed.
 	ClassIdleInHand
+	// ClassProven is a lease with Rows that were not closed and that nothing
+	// refers to any more, so that nobody can close them. It has no threshold.
+	ClassProven
+	classes
 )
 
-func (c Class) String() string {
-	if c == ClassBusy {
-		return "busy"
-	}
-	return "idle in hand"
-}
+var classNames = [classes]string{"busy", "idle in hand", "proven"}
+
+func (c Class) String() string { return classNames[c] }
 
 // Leak is a report of a lease that was held past the threshold: once when it
 // passes, and once more when it is returned after all.
@@ -36,13 +37,14 @@ type Leak struct {
 	Lease
 	Pool      string        // name of the pool
 	Class     Class         // what kind of trouble it is
-	Threshold time.Duration // what it was held past
+	Threshold time.Duration // what it was held past; 0: it is proven
 	Returned  bool          // this is the report of the late return; Hold is final
-	Reclaimed bool          // its session was taken away, by Config.ReclaimAfter; Hold is final
+	Reclaimed bool          // its session was taken away, by proof or by Config.ReclaimAfter; Hold is final
 	Times     int           // how many reports of this kind there were of leases taken at this very place, this one included
 	Folded    int           // how many of them, since the last one that was logged, were not
 
 	serverEnds time.Duration // when the server ends an idle transaction by itself; 0: never
+	told       bool          // the lease was reported as leaked before
 }
 
 // String is the report as people read it, in several lines.
@@ -79,6 +81,10 @@ func (l Leak) headline() string {
 	switch {
 	case l.Returned:
 		return fmt.Sprintf("pool %q: lease %d was returned after all, after %v", l.Pool, l.ID, round(l.Hold))
+	case l.Class == ClassProven && l.Reclaimed:
+		return fmt.Sprintf("pool %q: lease %d is leaked for certain: nothing refers to its unclosed rows any more; its session is closed, and its place is free again", l.Pool, l.ID)
+	case l.Class == ClassProven:
+		return fmt.Sprintf("pool %q: lease %d is leaked for certain: nothing refers to its unclosed rows any more, and their *sql.Conn cannot be closed before them", l.Pool, l.ID)
 	case l.Reclaimed:
 		return fmt.Sprintf("pool %q: lease %d is reclaimed after %v: its session is closed", l.Pool, l.ID, round(l.Hold))
 	case l.Class == ClassBusy:
@@ -97,6 +103,8 @@ func (l Leak) cure() string {
 		return "the connection's reset does not come back, and the acquire waits for it; give its context a deadline"
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
+	case l.OpenRows > 0 && l.Stack.ofRow():
+		s = "call Scan on every *sql.Row, whatever its error: that is what closes it"
 	case l.OpenRows > 0:
 		s = "close the *sql.Rows on every path: defer rows.Close() right after the error check of the query"
 	case l.InTx:
@@ -141,13 +149,24 @@ func (l Leak) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// looks are leases by when the watch looks at them: those with a limit of
-// their own, and those that were not overdue when their turn came, since they
-// had been used.
+// firstLook is how long a lease is out when the watch looks at it for the first
+// time: most are back by then, and never looked at.
+const firstLook = time.Second
+
+func (g *gate) firstLook() time.Duration { return min(firstLook, g.threshold) }
+
+// looks are leases by when the watch looks at them again.
 type looks []*lease
 
-func (q looks) Len() int           { return len(q) }
-func (q looks) Less(i, j int) bool { return q[i].look.Before(q[j].look) }
+func (q looks) Len() int { return len(q) }
+
+// Less orders them by time, and then by age.
+func (q looks) Less(i, j int) bool {
+	if c := q[i].look.Compare(q[j].look); c != 0 {
+		return c < 0
+	}
+	return q[i].id < q[j].id
+}
 
 // Swap is of heap.Interface, as are the next two.
 func (q looks) Swap(i, j int) {
@@ -174,6 +193,7 @@ func (q *looks) Pop() any {
 
 // lookLocked makes the watch look at a lease at that time.
 func (g *gate) lookLocked(l *lease, at time.Time) {
+	g.unlookLocked(l)
 	l.look = at
 	heap.Push(&g.looks, l)
 }
@@ -193,59 +213,72 @@ func (g *gate) watchAtLocked(at time.Time) {
 	}
 }
 
+// findings are what one look of the watch has found.
+type findings struct {
+	now       time.Time
+	leaks     []Leak
+	reclaimed []*session // for the watch to close
+	unclosed  []*rows    // for the watch to have proved
+	abandoned []*proof   // for the watch to end their operations
+}
+
 // overdue returns what there is to report, and arms the timer for the next
-// look. Leases stand in order of acquiring, and looks in order of time, so that
-// it looks at none but those whose time has come, and one more of each.
-//
-// The sessions it has reclaimed are for the caller to close.
-func (g *gate) overdue(now time.Time) (found []Leak, reclaimed []*session) {
+// look. It looks at the leases in order of acquiring, once each, and again at
+// those of which there may be more to say: what it costs depends on how many
+// have just become old, and not on how many there are.
+func (g *gate) overdue(now time.Time) *findings {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	f := &findings{now: now}
 	g.watching = time.Time{}
+	g.provenLocked(f)
 	for ; g.watched != nil; g.watched = g.watched.next {
 		l := g.watched.of
-		if l.limit != g.threshold {
-			continue // it is among the looks, or has no limit
-		}
-		if at := l.heldSince().Add(l.limit); at.After(now) {
+		if at := l.heldSince().Add(g.firstLook()); at.After(now) {
 			g.watchAtLocked(at)
 			break
 		}
-		g.judgeLocked(l, now, &found)
+		if l.inLook == 0 { // else it has a short limit, and its own time
+			g.judgeLocked(l, f)
+		}
 	}
 	for len(g.looks) > 0 && !g.looks[0].look.After(now) {
-		if s := g.judgeLocked(heap.Pop(&g.looks).(*lease), now, &found); s != nil {
-			reclaimed = append(reclaimed, s)
-		}
+		g.judgeLocked(heap.Pop(&g.looks).(*lease), f)
 	}
 	if len(g.looks) > 0 {
 		g.watchAtLocked(g.looks[0].look)
 	}
-	return found, reclaimed
+	g.proofAtLocked(now)
+	return f
 }
 
-// judgeLocked looks at a lease: it appends what there is to report, and has it
-// looked at again if there may be more. It returns the session if it has
-// reclaimed it.
-func (g *gate) judgeLocked(l *lease, now time.Time, found *[]Leak) *session {
+// judgeLocked looks at a lease: it notes what there is to report, and has it
+// looked at again if there may be more.
+func (g *gate) judgeLocked(l *lease, f *findings) {
+	g.proveLocked(l, f)
+	if l.limit <= 0 {
+		return
+	}
 	busy, since := l.state()
 	if l.readSinceLocked() {
-		since = now
+		since = f.now
 	}
-	if g.reclaimAfter > 0 && l.told.idle && !busy && now.Sub(since) >= g.reclaimAfter {
-		return g.reclaimLocked(l, now, found)
+	lasts := f.now.Sub(since)
+	if g.reclaimAfter > 0 && l.told.idle && !busy && lasts >= g.reclaimAfter {
+		g.reclaimLocked(l, f)
+		return
 	}
-	class, report, again := judge(busy, now.Sub(since), l.limit, g.longCall, l.told)
+	class, report, again := judge(busy, lasts, l.limit, g.longCall, l.told)
 	if class == ClassIdleInHand && g.reclaimAfter > 0 && (report || l.told.idle) {
-		again = max(g.reclaimAfter-now.Sub(since), time.Millisecond)
+		again = max(g.reclaimAfter-lasts, time.Millisecond)
 	}
 	if again > 0 {
-		g.lookLocked(l, now.Add(again))
+		g.lookLocked(l, f.now.Add(again))
 	}
 	if !report {
-		return nil
+		return
 	}
-	leak := Leak{Lease: l.read(now), Class: class, Threshold: l.limit}
+	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit}
 	if class == ClassBusy {
 		l.told.busy, leak.Threshold = true, g.longCall
 	} else {
@@ -254,24 +287,34 @@ func (g *gate) judgeLocked(l *lease, now time.Time, found *[]Leak) *session {
 	if s := g.sessionOfLocked(l); s != nil {
 		leak.serverEnds = s.life.limits.idleTx
 	}
-	*found = append(*found, leak)
-	return nil
+	f.leaks = append(f.leaks, leak)
 }
 
-// reclaimLocked takes the session from a lease that is idle in hand. Its holder
-// may begin a call at this very moment: who changes lease.hand first has the
-// session. The holder finds out at its next call.
-func (g *gate) reclaimLocked(l *lease, now time.Time, found *[]Leak) *session {
+// reclaimLocked takes the session from a lease that is idle in hand for too
+// long.
+func (g *gate) reclaimLocked(l *lease, f *findings) {
+	leak := Leak{Lease: l.read(f.now), Class: ClassIdleInHand, Threshold: g.reclaimAfter, Reclaimed: true, told: true}
+	if !g.takeLocked(l, f) {
+		g.lookLocked(l, f.now.Add(g.reclaimAfter))
+		return
+	}
+	f.leaks = append(f.leaks, leak)
+}
+
+// takeLocked takes the session from a lease that is idle in hand, and tells
+// whether it could. The holder may begin a call at this very moment: who
+// changes lease.hand first has the session, and the holder finds out at its
+// next call.
+func (g *gate) takeLocked(l *lease, f *findings) bool {
 	s := g.sessionOfLocked(l)
 	if s == nil || l.raw || !l.hand.CompareAndSwap(inHand, taken) {
-		g.lookLocked(l, now.Add(g.reclaimAfter))
-		return nil
+		return false
 	}
-	*found = append(*found, Leak{Lease: l.read(now), Class: ClassIdleInHand, Threshold: g.reclaimAfter, Reclaimed: true})
 	g.endLocked(l)
 	s.leaveHandle(atCloser)
 	s.reason = closedReclaimed
-	return s
+	f.reclaimed = append(f.reclaimed, s)
+	return true
 }
 
 // reclaimed is the error of a call that comes too late.
@@ -309,20 +352,24 @@ func (g *gate) sessionOfLocked(l *lease) *session {
 	return l.handle.session
 }
 
-// watch reports the overdue leases. It runs on the timer's goroutine, armed
-// for the deadline of the oldest lease that it has not reported: without
-// leases there is no timer, and what it costs does not grow with their number.
+// watch reports the overdue leases. It runs on the timer's goroutine, which is
+// armed for the next lease to look at: without leases there is no timer.
 func (c *Connector) watch() {
-	leaks, reclaimed := c.gate.overdue(time.Now())
-	for _, s := range reclaimed {
+	f := c.gate.overdue(time.Now())
+	c.gate.await(f)
+	c.lost.Add(int64(len(f.reclaimed)))
+	for _, s := range f.reclaimed {
 		c.retireAside(s)
 	}
-	for _, l := range leaks {
+	for _, l := range f.leaks {
 		if l.Reclaimed {
 			c.metrics.held(l.Hold)
 		}
 	}
-	c.report(leaks)
+	for _, p := range f.abandoned {
+		p.op.finish(f.now, errUnclosed, -1)
+	}
+	c.report(f.leaks)
 }
 
 // report tells the log, the trace and the metrics, and then the application:
@@ -342,13 +389,7 @@ func (c *Connector) report(leaks []Leak) {
 // record tells of one leak what is kept of it.
 func (c *Connector) record(l *Leak) {
 	defer c.recovered("reporting a leak")
-	if !l.Returned && !l.Reclaimed {
-		c.leaks.Add(1)
-		if l.Class == ClassBusy {
-			c.longCalls.Add(1)
-		}
-		c.metrics.leaked(l.Class)
-	}
+	c.count(l)
 	if !c.sites.note(l, time.Now()) {
 		return
 	}
@@ -359,6 +400,27 @@ func (c *Connector) record(l *Leak) {
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
 	c.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.Any("leak", *l))
+}
+
+// count counts each lease once in each class.
+func (c *Connector) count(l *Leak) {
+	switch {
+	case l.Returned:
+		c.lateReturns.Add(1)
+		return
+	case l.Class == ClassBusy:
+		c.longCalls.Add(1)
+	case l.Class == ClassProven:
+		c.proven.Add(1)
+		fallthrough
+	default:
+		if !l.told {
+			c.leaks.Add(1)
+		}
+	}
+	if l.Class != ClassIdleInHand || !l.told {
+		c.metrics.leaked(l.Class)
+	}
 }
 
 // sites count the reports by the place that took the lease, so that a place

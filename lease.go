@@ -104,6 +104,7 @@ type lease struct {
 	inLook int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
 	seen   uint64      // guarded by gate.mu: the step of reading at the last look
 	raw    bool        // guarded by gate.mu: the application has the driver's own connection, and what it does with it cannot be seen
+	proofs int         // guarded by gate.mu: how many of its result sets the garbage collector is asked for
 	handle *handle     // the handle it is part of; set once
 
 	id     uint64    // set when it enters the list
@@ -126,6 +127,9 @@ type lease struct {
 	query    string    // guarded by mu
 	inTx     bool      // guarded by mu
 	openRows int       // guarded by mu
+	opened   uint64    // guarded by mu: result sets opened under this handle so far, each of which has this as its number
+	latest   uint64    // guarded by mu: the number of the one opened last; 0: it was closed
+	rows     *rows     // guarded by mu: the one opened last, until the garbage collector is asked for it
 
 	// Apart from mu, since they change with the rows:
 	reads   atomic.Uint64 // steps of reading rows: odd while a row is being read
@@ -166,6 +170,7 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.query = ""
 	l.inTx = false
 	l.openRows = 0
+	l.latest, l.rows = 0, nil
 	l.mu.Unlock()
 }
 
@@ -205,17 +210,23 @@ func (l *lease) setTx(in bool) {
 	l.mu.Unlock()
 }
 
-// addRows notes that the call in flight opened a result set.
-func (l *lease) addRows(n int) {
+// openResult notes that the call in flight opened a result set.
+func (l *lease) openResult(r *rows) {
 	l.mu.Lock()
-	l.openRows += n
+	l.openRows++
+	l.opened++
+	r.number = l.opened
+	l.latest, l.rows = r.number, r
 	l.mu.Unlock()
 }
 
-// closeRows notes that a result set was closed.
-func (l *lease) closeRows(now time.Time) {
+// closeResult notes that a result set was closed.
+func (l *lease) closeResult(r *rows, now time.Time) {
 	l.mu.Lock()
 	l.openRows--
+	if l.latest == r.number {
+		l.latest, l.rows = 0, nil
+	}
 	l.since = now
 	l.mu.Unlock()
 }

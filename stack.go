@@ -125,13 +125,11 @@ const (
 // stacks are always shallow, so that other callers pay a comparison only.
 func (s Stack) on(goroutine string) bool {
 	const deepest = 8
-	if len(s) > deepest {
-		return false
-	}
-	for _, f := range s.Frames() {
-		if strings.HasPrefix(f.Function, goroutine) {
-			return true
-		}
-	}
-	return false
+	return len(s) <= deepest && s.in(goroutine)
+}
+
+// in reports whether the stack is within a call of that function, or of one
+// whose name continues it.
+func (s Stack) in(function string) bool {
+	return slices.ContainsFunc(s.Frames(), func(f runtime.Frame) bool { return strings.HasPrefix(f.Function, function) })
 }

@@ -26,8 +26,10 @@ type Stats struct {
 	Steals            uint64        // idle sessions taken from under a handle
 	StatementsAdopted uint64        // prepares that found their statement on the session
 	DiscoveryFailures uint64        // sessions whose limits could not be found out
-	Leaks             uint64        // leases reported
-	LongCalls         uint64        // those of them that were busy: a slow call, and not a leak
+	Leaks             uint64        // leases reported as leaked: idle in hand for too long, or proven
+	Proven            uint64        // those of them that the garbage collector has proved
+	LongCalls         uint64        // leases reported as busy: a slow call, and not a leak
+	LateReturns       uint64        // leases reported, and given back after all
 	Closed            ClosedStats   // sessions closed, by reason
 
 	IdleLimit  time.Duration // idle limit of the newest session; 0: none known
@@ -42,7 +44,7 @@ type ClosedStats struct {
 	Bad       uint64 // the driver said so, or the reset failed
 	Dropped   uint64 // dropped by database/sql: by its own idle limits or lifetime, or idle when the *sql.DB was closed
 	Limit     uint64 // over a limit that was lowered
-	Reclaimed uint64 // taken from a lease by Config.ReclaimAfter
+	Reclaimed uint64 // taken from a lease by proof, or by Config.ReclaimAfter
 	Shutdown  uint64 // spare when the connector was closed, or given back afterwards
 }
 
@@ -54,7 +56,8 @@ func (c *Connector) Stats() Stats {
 	s.Dials, s.DialErrors = c.dials.Load(), c.dialErrors.Load()
 	s.StatementsAdopted = c.adoptions.Load()
 	s.DiscoveryFailures = c.discoveryFailures.Load()
-	s.Leaks, s.LongCalls = c.leaks.Load(), c.longCalls.Load()
+	s.Leaks, s.Proven = c.leaks.Load(), c.proven.Load()
+	s.LongCalls, s.LateReturns = c.longCalls.Load(), c.lateReturns.Load()
 	s.IdleLimit = time.Duration(c.idleLimit.Load())
 	s.Lifetime = time.Duration(c.lifetime.Load())
 	return s

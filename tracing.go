@@ -236,8 +236,11 @@ func (o *operation) end(result *error) {
 	if err == driver.ErrSkip {
 		return
 	}
-	if o.reading {
-		return // a copy of o, in the rows, goes on
+	if o.reading { // a copy of o, in the rows, goes on
+		if now.Sub(o.begun) >= firstLook {
+			o.h.c.gate.prove(&o.h.lease, now) // the watch has looked already
+		}
+		return
 	}
 	o.finish(now, err, -1)
 }
@@ -248,19 +251,20 @@ func (o *operation) rows(inner driver.Rows) driver.Rows {
 		o.startSpan(o.ctx)
 	}
 	o.reading = true
-	o.h.lease.addRows(1)
-	return newRows(&rows{inner: inner, op: *o})
+	r := &rows{inner: inner, op: *o}
+	o.h.lease.openResult(r)
+	return newRows(r)
 }
 
-// endRows ends the operation of a query.
-func (o *operation) endRows(r *rows) {
-	if !o.reading {
-		return // closed twice
+// end ends the operation of a query.
+func (r *rows) end() {
+	if r.closed {
+		return
 	}
-	o.reading = false
+	r.closed = true
 	now := time.Now()
-	o.h.lease.closeRows(now)
-	o.finish(now, r.err, r.read)
+	r.op.h.lease.closeResult(r, now)
+	r.op.finish(now, r.err, r.read)
 }
 
 // finish ends the span and records the metrics. rows is negative where there

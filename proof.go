@@ -1,0 +1,135 @@
+package sqllease
+
+import (
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// A *sql.Rows that was not closed, and that nothing refers to any more, can be
+// closed by nobody: its lease is leaked for certain. The garbage collector
+// tells of it, once it is asked. To ask costs a good part of what a fast query
+// costs, so that only those result sets are asked for that are still open when
+// the watch looks at their lease first.
+//
+// Until then the lease refers to its result set, from then on the garbage
+// collector's question refers to the lease: neither keeps the *sql.Rows itself
+// from being found, since that refers to the result set, and not the other way
+// round.
+
+// proofEvery is the time between two looks at what the garbage collector found,
+// as long as it was asked lately.
+const proofEvery = time.Second
+
+// proofAtLocked arms the watch for the next such look: later and later, since
+// result sets that something else keeps are never found.
+func (g *gate) proofAtLocked(now time.Time) {
+	if g.proving > 0 {
+		g.watchAtLocked(now.Add(min(max(proofEvery, now.Sub(g.asked)/4), time.Minute)))
+	}
+}
+
+// errUnclosed stands in spans and metrics for the error of a query whose rows
+// nobody can close any more.
+var errUnclosed = errors.New("sqllease: the rows were never closed")
+
+// proof is what is known of a result set once the garbage collector has found
+// it. It does not refer to it.
+type proof struct {
+	op     operation // of the query
+	number uint64    // of the result set, among those of its handle
+	next   *proof    // in unreachable
+}
+
+// unreachable are the proofs that the garbage collector has found, newest
+// first. It is written on a goroutine of the runtime's, which must not wait,
+// and belongs to no testing/synctest bubble: the watch does all the rest.
+type unreachable struct{ newest atomic.Pointer[proof] }
+
+func (u *unreachable) add(p *proof) {
+	for {
+		p.next = u.newest.Load()
+		if u.newest.CompareAndSwap(p.next, p) {
+			return
+		}
+	}
+}
+
+// take returns what was found since it was last called.
+func (u *unreachable) take() *proof { return u.newest.Swap(nil) }
+
+// proveLocked has the garbage collector asked for the result set of a lease.
+func (g *gate) proveLocked(l *lease, f *findings) {
+	r := l.takeRows()
+	if r == nil {
+		return
+	}
+	l.proofs++
+	g.proving++
+	g.asked = f.now
+	f.unclosed = append(f.unclosed, r)
+}
+
+// prove does so for a query that took so long that the watch looked at its
+// lease when there was no result set yet.
+func (g *gate) prove(l *lease, now time.Time) {
+	if g.threshold <= 0 {
+		return
+	}
+	f := &findings{now: now}
+	g.mu.Lock()
+	g.proveLocked(l, f)
+	g.proofAtLocked(now)
+	g.mu.Unlock()
+	g.await(f)
+}
+
+// await has the garbage collector tell when it finds the result sets.
+func (g *gate) await(f *findings) {
+	for _, r := range f.unclosed {
+		runtime.AddCleanup(r, g.unreachable.add, &proof{op: r.op, number: r.number})
+	}
+}
+
+// takeRows returns the result set that the lease refers to, and has it refer
+// to it no more.
+func (l *lease) takeRows() *rows {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.rows
+	l.rows = nil
+	return r
+}
+
+// hasUnclosed tells whether the result set of that number is open.
+func (l *lease) hasUnclosed(number uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.latest == number
+}
+
+// provenLocked notes the leases of the result sets that were found. One that
+// was taken for its query alone has no other holder, and loses its session.
+func (g *gate) provenLocked(f *findings) {
+	for p := g.unreachable.take(); p != nil; p = p.next {
+		l := &p.op.h.lease
+		if l.node.in == nil || !l.hasUnclosed(p.number) {
+			continue // it was closed, and found as all garbage is
+		}
+		leak := Leak{Lease: l.read(f.now), Class: ClassProven, told: l.told.idle}
+		f.abandoned = append(f.abandoned, p)
+		l.told.idle = true
+		leak.Reclaimed = leak.Stack.ofQuery() && g.takeLocked(l, f)
+		f.leaks = append(f.leaks, leak)
+	}
+}
+
+// ofQuery tells whether a lease that was acquired with that stack is held by
+// its result set alone.
+func (s Stack) ofQuery() bool { return s.in("database/sql.(*DB).QueryContext") }
+
+// ofRow tells whether its result set is that of a *sql.Row.
+func (s Stack) ofRow() bool {
+	return s.in("database/sql.(*DB).QueryRowContext") || s.in("database/sql.(*Stmt).QueryRowContext")
+}

@@ -1,0 +1,251 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+)
+
+// collect has the garbage collector run, and lets the watch look at what it
+// found; not at once, since whether it found anything is for the test to say.
+func collect(p *leakPool) {
+	for range 20 {
+		runtime.GC()
+		if p.c.gate.unreachable.newest.Load() != nil {
+			break
+		}
+	}
+	leakPause(proofEvery)
+}
+
+// forget calls a function whose variables are garbage when it has returned.
+//
+//go:noinline
+func forget(t *testing.T, do func(context.Context, *sql.DB) error, db *sql.DB) {
+	require.NoError(t, do(context.Background(), db))
+}
+
+func TestRowsThatNobodyCanCloseAreProvenAndCured(t *testing.T) {
+	const (
+		closeRows = "close the *sql.Rows on every path: defer rows.Close() right after the error check of the query"
+		scan      = "call Scan on every *sql.Row, whatever its error: that is what closes it"
+	)
+	for _, c := range []struct {
+		name string
+		slow time.Duration // what the query takes
+		do   func(context.Context, *sql.DB) error
+		cure string
+	}{
+		{"Rows that were not closed", 0, func(ctx context.Context, db *sql.DB) error {
+			rows, err := db.QueryContext(ctx, "SELECT a FROM t WHERE b = 'secret'")
+			_ = rows.Next()
+			return err
+		}, closeRows},
+		{"a Row that was not scanned", 0, func(ctx context.Context, db *sql.DB) error {
+			return db.QueryRowContext(ctx, "SELECT a FROM t WHERE b = 'secret'").Err()
+		}, scan},
+		{"a query that took long", 3 * time.Second, func(ctx context.Context, db *sql.DB) error {
+			_, err := db.QueryContext(ctx, "SELECT a FROM t WHERE b = 'secret'") //nolint:rowserrcheck,sqlclosecheck // that is the point
+			return err
+		}, closeRows},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				spans := tracetest.NewSpanRecorder()
+				p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"query": c.slow}}, Config{
+					MaxOpen: 1, RootSpans: true, TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+				})
+				start := time.Now()
+				forget(t, c.do, p.DB)
+				waiter := make(chan error, 1)
+				go func() { waiter <- p.PingContext(t.Context()) }()
+				leakPause(firstLook)
+				assert.Empty(t, p.take(), "the garbage collector has not run")
+				collect(p)
+
+				l := p.one(t)
+				assert.Equal(t, ClassProven, l.Class)
+				assert.True(t, l.Reclaimed)
+				assert.Equal(t, c.slow+2*time.Second, time.Since(start), "long before the threshold")
+				assert.Contains(t, l.Stack.Site(), "/proof_test.go:")
+				assert.Equal(t, c.cure, l.cure())
+				assert.Equal(t, "SELECT a FROM t WHERE b = ?", l.Statement)
+				assert.Equal(t, `pool "orders": lease 1 is leaked for certain: nothing refers to its unclosed rows any more; `+
+					`its session is closed, and its place is free again`, l.headline())
+				assert.Zero(t, l.Threshold)
+
+				require.NoError(t, <-waiter, "it is cured")
+				assert.Equal(t, c.slow+2*time.Second, time.Since(start))
+				s := p.c.Stats()
+				assert.Equal(t, [4]uint64{1, 1, 0, 1}, [4]uint64{s.Leaks, s.Proven, s.LongCalls, s.Closed.Reclaimed})
+				assert.Equal(t, [3]int{1, 0, 1}, [3]int{s.Open, s.InUse, s.Idle})
+				var ended bool
+				for _, span := range spans.Ended() {
+					if span.Name() == "SELECT t" {
+						ended = true
+						assert.Equal(t, "the rows were never closed", span.Events()[0].Attributes[1].Value.AsString()[len("sqllease: "):])
+						assert.Equal(t, start.Add(c.slow+2*time.Second), span.EndTime())
+					}
+				}
+				assert.True(t, ended, "the query's span is not lost")
+				leakPause(time.Hour)
+				assert.Empty(t, p.take(), "once is enough")
+				assert.Zero(t, p.c.gate.proving)
+				assert.Zero(t, p.c.gate.watching, "no timer")
+			})
+		})
+	}
+}
+
+// What is held by something else than its rows is reported, and left to its
+// holder.
+func TestRowsOfAConnAreProvenButTheirSessionIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, ReclaimAfter: time.Minute})
+		conn, err := p.Conn(context.Background())
+		require.NoError(t, err)
+		forget(t, func(ctx context.Context, _ *sql.DB) error {
+			_, err := conn.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+			return err
+		}, p.DB)
+		leakPause(firstLook)
+		collect(p)
+		l := p.one(t)
+		assert.Equal(t, ClassProven, l.Class)
+		assert.False(t, l.Reclaimed)
+		assert.Equal(t, `pool "orders": lease 1 is leaked for certain: nothing refers to its unclosed rows any more, `+
+			`and their *sql.Conn cannot be closed before them`, l.headline())
+		_, err = conn.ExecContext(t.Context(), "DO 1")
+		require.NoError(t, err, "its holder has it still")
+		leakPause(50 * time.Second)
+		assert.Empty(t, p.take(), "it was reported")
+		leakPause(15 * time.Second)
+		assert.True(t, p.one(t).Reclaimed, "database/sql itself would wait for the rows for ever")
+		assert.Equal(t, uint64(1), p.c.Stats().Leaks, "one lease, one leak")
+		assert.NoError(t, p.PingContext(t.Context()))
+	})
+}
+
+func TestWhatIsNotProven(t *testing.T) {
+	for name, c := range map[string]struct {
+		threshold time.Duration
+		hold      func(*testing.T, *sql.DB) (release func())
+	}{
+		"rows in use": {0, func(t *testing.T, db *sql.DB) func() {
+			rows, err := db.QueryContext(context.Background(), "SELECT a FROM t")
+			require.NoError(t, err)
+			require.NoError(t, rows.Err())
+			return func() { require.NoError(t, rows.Close()) }
+		}},
+		"rows that were closed late": {0, func(t *testing.T, db *sql.DB) func() {
+			rows, err := db.QueryContext(context.Background(), "SELECT a FROM t")
+			require.NoError(t, err)
+			require.NoError(t, rows.Err())
+			leakPause(2 * time.Second)
+			require.NoError(t, rows.Close())
+			return func() {}
+		}},
+		"rows that were closed, of a lease that goes on": {0, func(t *testing.T, db *sql.DB) func() {
+			conn, err := db.Conn(context.Background())
+			require.NoError(t, err)
+			forget(t, func(ctx context.Context, _ *sql.DB) error {
+				first, err := conn.QueryContext(ctx, "SELECT a FROM t")
+				require.NoError(t, err)
+				second, err := conn.QueryContext(ctx, "SELECT a FROM t")
+				require.NoError(t, err)
+				leakPause(2 * time.Second)
+				require.NoError(t, first.Err())
+				require.NoError(t, second.Err())
+				require.NoError(t, first.Close())
+				return second.Close()
+			}, db)
+			return func() { require.NoError(t, conn.Close()) }
+		}},
+		"rows of a context that can end": {0, func(t *testing.T, db *sql.DB) func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			forget(t, func(_ context.Context, db *sql.DB) error {
+				_, err := db.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+				return err
+			}, db)
+			return cancel
+		}},
+		"rows of a transaction": {0, func(t *testing.T, db *sql.DB) func() {
+			tx, err := db.BeginTx(context.Background(), nil)
+			require.NoError(t, err)
+			forget(t, func(ctx context.Context, _ *sql.DB) error {
+				_, err := tx.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+				return err
+			}, db)
+			return func() { require.NoError(t, tx.Rollback()) }
+		}},
+		"rows of a prepared statement, which keeps them": {0, func(t *testing.T, db *sql.DB) func() {
+			st, err := db.PrepareContext(context.Background(), "SELECT a FROM t")
+			require.NoError(t, err)
+			forget(t, func(ctx context.Context, _ *sql.DB) error {
+				_, err := st.QueryContext(ctx) //nolint:rowserrcheck,sqlclosecheck // that is the point
+				return err
+			}, db)
+			return func() { require.NoError(t, st.Close()) }
+		}},
+		"anything, where nothing is watched": {-1, func(t *testing.T, db *sql.DB) func() {
+			forget(t, func(ctx context.Context, _ *sql.DB) error {
+				_, err := db.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+				return err
+			}, db)
+			return func() {}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newLeakPool(t, &leakFake{}, Config{LeakThreshold: c.threshold})
+				release := c.hold(t, p.DB)
+				leakPause(firstLook)
+				for range 3 {
+					collect(p)
+				}
+				assert.Empty(t, p.take())
+				release()
+				leakPause(time.Second)
+				assert.Empty(t, p.take())
+				assert.LessOrEqual(t, p.c.gate.proving, p.c.Stats().InUse)
+			})
+		})
+	}
+}
+
+// database/sql counts a connection whose holder never comes back for ever. It
+// must not come near its own limit by that.
+func TestCuredLeaksDoNotUseUpTheLimitOfTheDatabaseItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, LeakThreshold: time.Second, ReclaimAfter: time.Minute})
+		for range 3 {
+			forget(t, func(ctx context.Context, db *sql.DB) error {
+				_, err := db.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+				return err
+			}, p.DB)
+			leakPause(firstLook)
+			collect(p)
+		}
+		late := p.lease(t)
+		assert.Equal(t, queueless+3, p.Stats().MaxOpenConnections)
+		assert.Equal(t, 1, p.c.Stats().Limit, "the gate's own")
+		leakPause(2 * time.Minute)
+		p.SetMaxOpenConns(7)
+		require.NoError(t, p.PingContext(t.Context()))
+		assert.Equal(t, queueless+4, p.Stats().MaxOpenConnections)
+		assert.Equal(t, 7, p.c.Stats().Limit, "what the application says still counts")
+		require.NoError(t, late.Close())
+		second := p.lease(t)
+		require.NoError(t, p.PingContext(t.Context()))
+		assert.Equal(t, queueless+3, p.Stats().MaxOpenConnections, "it came back after all")
+		require.NoError(t, second.Close())
+	})
+}
