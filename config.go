@@ -87,6 +87,14 @@ type Config struct {
 	// has taken with Unwrap. Zero: leases are never reclaimed.
 	ReclaimAfter time.Duration
 
+	// FailOnDeadlock lets an acquire fail with an *AcquireError that unwraps to
+	// ErrDeadlock where otherwise none would ever succeed: when, for a second,
+	// nothing was done with any session on lease, and each was last used by a
+	// goroutine that waits for another. The newest of these waiters fails; what
+	// it holds lets the others go on. False: a deadlock is only logged. It is
+	// detected on amd64 and arm64.
+	FailOnDeadlock bool
+
 	// OnLeak is called with each report, on a goroutine that nothing waits
 	// for; of several reports of one place within a minute, the first alone is
 	// logged. It may use the database; a panic in it is logged. Nil: not called.

@@ -35,7 +35,7 @@ type Connector struct {
 
 	execDeclines, queryDeclines declines
 
-	watchTimer, expiryTimer, slowTimer *time.Timer // they fire on goroutines of their own; armed under gate.mu
+	watchTimer, expiryTimer, queueTimer *time.Timer // they fire on goroutines of their own; armed under gate.mu
 
 	dbMu    sync.Mutex   // held for the field only; adoptMu comes before it
 	db      []*sql.DB    // guarded by dbMu: those attached
@@ -86,6 +86,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg, tracing: newTracing(cfg), own: queueless}
+	findGoroutines()
 	c.summaries.grammar = grammarOf(cfg.Dialect)
 	c.life, c.end = context.WithCancel(context.Background())
 	if d, ok := discoveries[cfg.Dialect]; ok {
@@ -96,7 +97,8 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.gate.armWatch = func(at time.Time) { arm(&c.watchTimer, time.Until(at), c.watch) }
 	c.gate.reclaimAfter = cfg.ReclaimAfter
 	c.gate.slowAfter = cfg.SlowAcquireThreshold
-	c.gate.armSlow = func(at time.Time) { arm(&c.slowTimer, time.Until(at), c.warnSlow) }
+	c.gate.armQueue = func(at time.Time) { arm(&c.queueTimer, time.Until(at), c.lookAtQueue) }
+	c.gate.failOnDeadlock = cfg.FailOnDeadlock
 	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, c.Stats)
@@ -405,7 +407,7 @@ func (h *handle) acquire(ctx context.Context, start time.Time) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, c.cfg.AcquireTimeout, errOutOfTime)
 		defer cancel()
 	}
-	a := acquire{c: c, start: start}
+	a := acquire{c: c, lease: &h.lease, start: start}
 	s, err := a.session(ctx)
 	if err != nil {
 		return err
@@ -442,6 +444,7 @@ func (c *Connector) warnAside(text string, args ...any) {
 // acquire is one acquire on its way through the gate.
 type acquire struct {
 	c     *Connector
+	lease *lease
 	start time.Time
 	parts parts
 }
@@ -449,7 +452,7 @@ type acquire struct {
 // session gets a session in transit: from the gate, or by dialling.
 func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	g := &a.c.gate
-	s, w, err := g.ask(a.start)
+	s, w, err := g.ask(a.lease, a.start)
 	if s != nil && a.reset(ctx, s) {
 		return s, nil // neither queued nor dialled: no span
 	}
@@ -481,6 +484,9 @@ func (a *acquire) slow(ctx, outer context.Context, w *waiter, err error) (*sessi
 
 // queue waits for a session, or, if it returns none, for room to dial one.
 func (a *acquire) queue(ctx context.Context, w *waiter) (*session, error) {
+	if w.nesting != nil {
+		go a.c.reportNesting(w.nesting) // aside: the Logger may use this very database
+	}
 	s, place, err := a.c.gate.wait(ctx, w)
 	a.parts.queue = time.Since(w.since)
 	if err != nil {
@@ -495,7 +501,7 @@ func (a *acquire) queue(ctx context.Context, w *waiter) (*session, error) {
 
 // failed makes the error of an acquire that the gate refused or let go.
 func (a *acquire) failed(ctx context.Context, err error, place int) error {
-	if err != ErrClosed {
+	if err != ErrClosed && err != ErrDeadlock {
 		a.c.gate.timedOut()
 		a.c.metrics.timedOut(ctx)
 	}
@@ -728,7 +734,7 @@ func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(time.Now())) }
 func (c *Connector) stopTimers() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
-	for _, t := range []*time.Timer{c.expiryTimer, c.slowTimer} {
+	for _, t := range []*time.Timer{c.expiryTimer, c.queueTimer} {
 		if t != nil {
 			t.Stop()
 		}

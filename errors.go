@@ -11,6 +11,9 @@ import (
 // the acquires that were waiting when it was.
 var ErrClosed = errors.New("sqllease: the connector is closed; no connection can be acquired from it any more")
 
+// ErrDeadlock is returned by an acquire that fails by [Config.FailOnDeadlock].
+var ErrDeadlock = errors.New("sqllease: deadlock: every connection is held by a goroutine that waits for another")
+
 // errOutOfTime is the cause of an acquire that exceeded Config.AcquireTimeout.
 var errOutOfTime = errors.New("sqllease: acquire timeout")
 
@@ -27,9 +30,9 @@ func (e *ConfigError) Error() string {
 }
 
 // AcquireError is the error of an acquire that ended before it had a session:
-// by the caller's context, by [Config.AcquireTimeout], or because the
-// connector was closed. It says how the pool stood and who held its sessions,
-// and unwraps to the context's error or to [ErrClosed]. Making one costs O(1);
+// by the caller's context, by [Config.AcquireTimeout], by [Config.FailOnDeadlock],
+// or because the connector was closed. It says how the pool stood and who held
+// its sessions, and unwraps to the context's error, to [ErrDeadlock] or to [ErrClosed]. Making one costs O(1);
 // stacks are symbolised when it is printed.
 type AcquireError struct {
 	Pool     string        // name of the pool
@@ -41,10 +44,10 @@ type AcquireError struct {
 	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued, or the connector was closed
 	Waited   time.Duration // how long this acquire took until it gave up
 	Holders  []Lease       // the oldest leases, at most 8
-	Err      error         // context.DeadlineExceeded, context.Canceled or ErrClosed
+	Err      error         // context.DeadlineExceeded, context.Canceled, ErrDeadlock or ErrClosed
 }
 
-// Unwrap returns the context's error, or ErrClosed.
+// Unwrap returns the context's error, ErrDeadlock or ErrClosed.
 func (e *AcquireError) Unwrap() error { return e.Err }
 
 // Timeout reports whether time ran out, as net.Error does.

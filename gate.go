@@ -42,15 +42,22 @@ type gate struct {
 	watching time.Time // guarded by mu: what the watch's timer is armed for; zero: it is not
 	expiring time.Time // guarded by mu: what the expiry's timer is armed for; zero: it is not
 
-	slowAt    time.Time     // guarded by mu: what the timer of slow acquires is armed for; zero: it is not
+	queueAt   time.Time     // guarded by mu: what the timer of the queue is armed for; zero: it is not
+	slowTold  time.Time     // guarded by mu: when slow acquires were last warned of
 	slowAfter time.Duration // how long a waiter may wait without a warning; negative: for ever
+
+	nestings       map[[2]uint64]struct{} // guarded by mu: the places of nested acquires that were reported
+	nestedNext     time.Time              // guarded by mu: when to look for another
+	deadlocked     bool                   // guarded by mu: the last look at the queue found a deadlock
+	deadlockTold   time.Time              // guarded by mu: when one was last reported
+	failOnDeadlock bool
 
 	unreachable unreachable // result sets that the garbage collector has found
 
 	// Hooks, called under mu; they arm a timer and do nothing else.
 	armWatch  func(at time.Time)
 	armExpiry func(at time.Time)
-	armSlow   func(at time.Time)
+	armQueue  func(at time.Time)
 	threshold time.Duration // of the watch, for leases idle in hand; negative: there is no watch
 	longCall  time.Duration // of the watch, for calls; negative: none
 
@@ -63,6 +70,8 @@ type gateCounts struct {
 	queueTime         time.Duration
 	timeouts          uint64
 	handovers, steals uint64
+	nestings          uint64
+	deadlocks         uint64
 	closed            [closeReasons]uint64
 }
 
@@ -70,6 +79,7 @@ type gateCounts struct {
 type waiter struct {
 	node   node[waiter] // guarded by gate.mu
 	number uint64       // guarded by gate.mu
+	lease  *lease       // what it waits for; not in the list
 	since  time.Time
 	ready  chan struct{} // closed once the waiter was served
 
@@ -77,12 +87,14 @@ type waiter struct {
 	// by the waiter after. All zero: it may dial.
 	session *session
 	err     error
+
+	nesting *nesting // for the waiter to report, before it waits
 }
 
 // ask is the non-blocking half of an acquire. It answers with a session in
 // transit, or with a waiter in the queue, or with neither: then there was
 // room, which the caller has taken, and it dials.
-func (g *gate) ask(now time.Time) (*session, *waiter, error) {
+func (g *gate) ask(l *lease, now time.Time) (*session, *waiter, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -100,10 +112,11 @@ func (g *gate) ask(now time.Time) (*session, *waiter, error) {
 		return s, nil, nil
 	}
 	g.lastWaiter++
-	w := &waiter{number: g.lastWaiter, since: now, ready: make(chan struct{})}
+	w := &waiter{lease: l, number: g.lastWaiter, since: now, ready: make(chan struct{})}
 	g.waiters.push(&w.node, w)
-	if g.slowAt.IsZero() && g.slowAfter > 0 {
-		g.slowAtLocked(now.Add(g.slowAfter))
+	w.nesting = g.nestedLocked(w, now)
+	if g.queueAt.IsZero() {
+		g.queueAtLocked(now.Add(stallAfter))
 	}
 	return nil, w, nil
 }

@@ -84,6 +84,7 @@ func newGateModel(t *testing.T, seed uint64, limit int) *gateModel {
 		limit: limit, threshold: modelThreshold,
 		longCall:  -1,
 		armWatch:  func(at time.Time) { m.watchedAt = at },
+		armQueue:  func(time.Time) {},
 		armExpiry: func(at time.Time) { m.armedFor = at },
 	}
 	return m
@@ -203,7 +204,7 @@ func (m *gateModel) newHandle() *modelHandle {
 // false if there is nothing to do it to.
 
 func (m *gateModel) stepAsk() bool {
-	s, w, err := m.g.ask(m.now)
+	s, w, err := m.g.ask(&lease{}, m.now)
 	switch {
 	case m.closed:
 		m.note("ask: refused")

@@ -98,21 +98,23 @@ func (c call) String() string { return callNames[c] }
 // find it through the gate's list: fields set before it enters the list are
 // read-only while it is in; the rest is guarded by mu.
 type lease struct {
-	node   node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
-	told   told        // guarded by gate.mu: what the watch has reported of it
-	look   time.Time   // guarded by gate.mu: when the watch looks at it again, where it is in looks
-	inLook int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
-	seen   uint64      // guarded by gate.mu: the step of reading at the last look
-	raw    bool        // guarded by gate.mu: the application has the driver's own connection, and what it does with it cannot be seen
-	proofs int         // guarded by gate.mu: how many of its result sets the garbage collector is asked for
-	handle *handle     // the handle it is part of; set once
+	node    node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
+	told    told        // guarded by gate.mu: what the watch has reported of it
+	look    time.Time   // guarded by gate.mu: when the watch looks at it again, where it is in looks
+	inLook  int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
+	seen    uint64      // guarded by gate.mu: the step of reading at the watch's last look
+	stalled uint64      // guarded by gate.mu: that at the last look at the queue
+	raw     bool        // guarded by gate.mu: the application has the driver's own connection, and what it does with it cannot be seen
+	proofs  int         // guarded by gate.mu: how many of its result sets the garbage collector is asked for
+	handle  *handle     // the handle it is part of; set once
 
-	id     uint64    // set when it enters the list
-	start  time.Time // when the acquire began
-	stack  [stackDepth]uintptr
-	frames int // how much of stack is used
-	span   trace.SpanContext
-	limit  time.Duration // how long it may be idle in hand; not above zero: for ever
+	id        uint64    // set when it enters the list
+	start     time.Time // when the acquire began
+	stack     [stackDepth]uintptr
+	frames    int // how much of stack is used
+	span      trace.SpanContext
+	goroutine uint64        // that acquires it; 0: not known
+	limit     time.Duration // how long it may be idle in hand; not above zero: for ever
 
 	hand atomic.Uint32 // inHand, inUse or taken: who wins the change from inHand has the session
 
@@ -132,6 +134,7 @@ type lease struct {
 	rows     *rows     // guarded by mu: the one opened last, until the garbage collector is asked for it
 
 	// Apart from mu, since they change with the rows:
+	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
 	reads   atomic.Uint64 // steps of reading rows: odd while a row is being read
 	readAt  atomic.Int64  // when a row was begun or read, in Unix nanoseconds; not of every row
 	stamped atomic.Uint64 // the step of that row
@@ -160,6 +163,8 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.start = now
 	l.frames = capture(skip+1, &l.stack)
 	l.span = trace.SpanContextFromContext(ctx)
+	l.goroutine = goroutine()
+	l.caller.Store(l.goroutine)
 	l.readAt.Store(0)
 	l.hand.Store(inHand)
 	l.mu.Lock()
@@ -186,6 +191,7 @@ func (l *lease) hold(now time.Time, p parts) {
 
 // enter notes that a driver call begins. An empty query keeps the last one.
 func (l *lease) enter(c call, query string, now time.Time) {
+	l.caller.Store(goroutine())
 	l.mu.Lock()
 	l.inCall, l.last = c, c
 	l.since = now
@@ -247,6 +253,7 @@ func (l *lease) capturedStack() Stack { return l.stack[:l.frames] }
 
 // beginRow notes that a row is being read; n were read before.
 func (l *lease) beginRow(n int64) {
+	l.caller.Store(goroutine())
 	l.stampRow(n, l.reads.Add(1))
 }
 

@@ -23,6 +23,8 @@ type metrics struct {
 	returned dbconv.ClientResponseReturnedRows
 	leaks    metric.Int64Counter
 	closed   metric.Int64Counter
+	nestings metric.Int64Counter
+	locks    metric.Int64Counter
 
 	observed metric.Registration // nil if it could not be made
 }
@@ -59,6 +61,12 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	note(err)
 	m.closed, err = meter.Int64Counter("sqllease.session.closed", metric.WithUnit("{connection}"),
 		metric.WithDescription("Sessions closed, by reason."))
+	note(err)
+	m.nestings, err = meter.Int64Counter("sqllease.nested_acquires", metric.WithUnit("{place}"),
+		metric.WithDescription("Places in the code where a request that holds a lease waits for another."))
+	note(err)
+	m.locks, err = meter.Int64Counter("sqllease.deadlocks", metric.WithUnit("{deadlock}"),
+		metric.WithDescription("Reports of a pool in which every lease is held by a goroutine that waits for another."))
 	note(err)
 	note(m.observe(meter, set, attrs, stats))
 	return m, errs
@@ -136,6 +144,10 @@ func (m *metrics) held(took time.Duration) {
 func (m *metrics) leaked(class Class) {
 	m.leaks.Add(context.Background(), 1, m.poolAdd[0], metric.WithAttributes(keyLeakClass.String(class.String())))
 }
+
+func (m *metrics) nested() { m.nestings.Add(context.Background(), 1, m.poolAdd...) }
+
+func (m *metrics) deadlocked() { m.locks.Add(context.Background(), 1, m.poolAdd...) }
 
 func (m *metrics) sessionClosed(why closeReason) {
 	m.closed.Add(context.Background(), 1, m.poolAdd[0], metric.WithAttributes(keyReason.String(why.String())))

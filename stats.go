@@ -30,6 +30,8 @@ type Stats struct {
 	Proven            uint64        // those of them that the garbage collector has proved
 	LongCalls         uint64        // leases reported as busy: a slow call, and not a leak
 	LateReturns       uint64        // leases reported, and given back after all
+	NestedAcquires    uint64        // places in the code where a request that held a lease waited for another
+	Deadlocks         uint64        // times that every lease was held by a goroutine that waited for another
 	Closed            ClosedStats   // sessions closed, by reason
 
 	IdleLimit  time.Duration // idle limit of the newest session; 0: none known
@@ -72,7 +74,7 @@ func (g *gate) stats(now time.Time) Stats {
 		Limit: g.limit, Open: g.open, InUse: g.leases.len, Idle: g.idle.len, Spare: g.spare.len,
 		Dialling: g.dialing, Waiting: g.waiters.len,
 		Acquires: n.acquires, Waits: n.waits, QueueTime: n.queueTime, Timeouts: n.timeouts,
-		Handovers: n.handovers, Steals: n.steals,
+		Handovers: n.handovers, Steals: n.steals, NestedAcquires: n.nestings, Deadlocks: n.deadlocks,
 		Closed: ClosedStats{
 			Expired: n.closed[closedExpired], Bad: n.closed[closedBad], Dropped: n.closed[closedDropped],
 			Limit: n.closed[closedLimit], Reclaimed: n.closed[closedReclaimed], Shutdown: n.closed[closedShutdown],

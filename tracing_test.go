@@ -710,6 +710,8 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 			"db.client.operation.duration":          "s",
 			"db.client.response.returned_rows":      "{row}",
 			"sqllease.leaks":                        "{lease}",
+			"sqllease.deadlocks":                    "{deadlock}",
+			"sqllease.nested_acquires":              "{place}",
 			"sqllease.session.closed":               "{connection}",
 			"sqllease.oldest_hold":                  "s",
 			"sqllease.oldest_wait":                  "s",

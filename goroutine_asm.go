@@ -1,0 +1,8 @@
+//go:build gc && (amd64 || arm64)
+
+package sqllease
+
+// goroutineWord reads a word of the runtime's record of the calling goroutine.
+//
+//go:noescape
+func goroutineWord(offset uintptr) uint64

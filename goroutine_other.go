@@ -1,0 +1,6 @@
+//go:build !gc || !(amd64 || arm64)
+
+package sqllease
+
+// goroutineWord has nothing to read.
+func goroutineWord(uintptr) uint64 { return 0 }

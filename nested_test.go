@@ -1,0 +1,323 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
+)
+
+func TestGoroutinesAreToldApart(t *testing.T) {
+	findGoroutines()
+	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
+		assert.Zero(t, goroutine())
+		return
+	}
+	var mu sync.Mutex
+	seen := map[uint64]bool{}
+	var wait sync.WaitGroup
+	for range 1000 {
+		wait.Go(func() {
+			id := goroutine()
+			assert.Equal(t, printedGoroutine(), id, "it is the number that Go prints")
+			mu.Lock()
+			defer mu.Unlock()
+			assert.False(t, seen[id])
+			seen[id] = true
+		})
+	}
+	wait.Wait()
+	assert.Zero(t, testing.AllocsPerRun(100, func() { goroutine() }))
+}
+
+// nestedPool is a pool and what it logged.
+func nestedPool(t *testing.T, f *leakFake, cfg Config) (*leakPool, *leakLog) {
+	log := &leakLog{}
+	cfg.Logger, cfg.LeakThreshold, cfg.SlowAcquireThreshold = slog.New(log), -1, -1
+	return newLeakPool(t, f, cfg), log
+}
+
+// nestedRequest takes a connection, and, while it holds it, another.
+func nestedRequest(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	<-time.After(time.Millisecond) // all others get as far
+	if _, err := db.ExecContext(ctx, "UPDATE t SET a = 'secret'"); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, log := nestedPool(t, &leakFake{}, Config{MaxOpen: 1})
+		traced, span := leakTraced(t)
+		ctx, cancel := context.WithTimeout(traced, time.Hour)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- nestedRequest(ctx, p.DB) }()
+
+		leakPause(time.Millisecond)
+		queued := time.Now()
+		leakPause(time.Millisecond)
+		records := log.take()
+		require.Len(t, records, 1, "that it waits while it holds another is said at once")
+		assert.Equal(t, slog.LevelWarn, records[0].level)
+		assert.Regexp(t, `^sqllease: pool "orders": \S+/nested_test.go:\d+ sqllease.nestedRequest waits for a connection, `+
+			`while the same goroutine holds one, taken by \S+/nested_test.go:\d+ sqllease.nestedRequest and idle in transaction for \S+: `+
+			`when as many do so as there are connections, none goes on. `+
+			`Use the connection that is held \(its \*sql.Tx or \*sql.Conn\) for the inner statement too, or give it back before; `+
+			`or raise the limit from 1 to at least 2: 1 requests at once × \(2 connections per request − 1\) \+ 1$`, records[0].message)
+		assert.Equal(t, span.TraceID(), records[0].span.TraceID())
+		assert.Contains(t, records[0].attrs["nested.holder_stack"], "nestedRequest")
+		assert.Contains(t, records[0].attrs["nested.waiter_stack"], "nestedRequest")
+		assert.NotEqual(t, records[0].attrs["nested.holder_stack"], records[0].attrs["nested.waiter_stack"])
+
+		leakPause(997 * time.Millisecond)
+		assert.Empty(t, log.take())
+		leakPause(2 * time.Millisecond)
+		records = log.take()
+		require.Len(t, records, 1)
+		assert.Equal(t, slog.LevelError, records[0].level)
+		assert.Contains(t, records[0].message, `sqllease: pool "orders": deadlock since `+queued.Format(time.RFC3339Nano)+
+			`: each of the 1 connections is held by a goroutine that waits for another: 1 taken by `)
+		assert.Contains(t, records[0].message, "None goes on until one of them gives up (Config.FailOnDeadlock makes one fail). Use the connection")
+		leakPause(59 * time.Second)
+		assert.Empty(t, log.take())
+		leakPause(2 * time.Second)
+		assert.Len(t, log.take(), 1, "once a minute, while it lasts")
+		assert.Equal(t, uint64(1), p.c.Stats().Deadlocks)
+		assert.Equal(t, uint64(1), p.c.Stats().NestedAcquires)
+
+		err := <-done
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		leakPause(time.Hour)
+		assert.Zero(t, p.c.gate.queueAt)
+	})
+}
+
+func TestADeadlockIsEndedByOneThatFails(t *testing.T) {
+	const limit = 10
+	synctest.Test(t, func(t *testing.T) {
+		p, log := nestedPool(t, &leakFake{}, Config{MaxOpen: limit, FailOnDeadlock: true})
+		start := time.Now()
+		var failed []error
+		var mu sync.Mutex
+		var wait sync.WaitGroup
+		for i := range 2 * limit {
+			wait.Go(func() {
+				<-time.After(time.Duration(i) * time.Nanosecond)
+				if err := nestedRequest(t.Context(), p.DB); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					failed = append(failed, err)
+				}
+			})
+		}
+		wait.Wait()
+		assert.Less(t, time.Since(start), 10*time.Second)
+		synctest.Wait()
+		assert.Len(t, failed, 2, "one of every ten; the others go on")
+		for _, err := range failed {
+			var e *AcquireError
+			require.ErrorIs(t, err, ErrDeadlock)
+			require.ErrorAs(t, err, &e)
+			assert.False(t, e.Timeout())
+			assert.Equal(t, limit, e.Limit)
+			assert.Equal(t, limit, e.InUse)
+			assert.Contains(t, err.Error(), "(sqllease: deadlock: every connection is held by a goroutine that waits for another): 10 of 10 in use")
+		}
+		s := p.c.Stats()
+		assert.Equal(t, uint64(len(failed)), s.Deadlocks)
+		assert.Zero(t, s.Timeouts)
+		assert.Zero(t, s.InUse)
+		var errs, warnings int
+		for _, r := range log.take() {
+			if r.level == slog.LevelError {
+				errs++
+				assert.Contains(t, r.message, "nested_test.go")
+				assert.Contains(t, r.message, "fails for the others (Config.FailOnDeadlock)")
+				assert.Regexp(t, `or raise the limit from 10 to at least \d+: \d+ requests at once × \(2 connections per request − 1\) \+ 1`, r.message)
+			} else {
+				warnings++
+			}
+		}
+		assert.Equal(t, len(failed), errs)
+		assert.Equal(t, 1, warnings, "a place is reported once")
+	})
+}
+
+// A loop over rows that updates each is the same.
+func TestALoopOverRowsWithAStatementInItIsADeadlock(t *testing.T) {
+	rows := make([][]driver.Value, 100)
+	for i := range rows {
+		rows[i] = []driver.Value{int64(i)}
+	}
+	for _, at := range []int{1, 5, 20, 33} {
+		synctest.Test(t, func(t *testing.T) {
+			p, _ := nestedPool(t, &leakFake{rows: rows}, Config{MaxOpen: 1, FailOnDeadlock: true})
+			rows, err := p.QueryContext(t.Context(), "SELECT a FROM t")
+			require.NoError(t, err)
+			for range at {
+				require.True(t, rows.Next())
+			}
+			start := time.Now()
+			_, err = p.ExecContext(t.Context(), "DO 1")
+			require.ErrorIs(t, err, ErrDeadlock)
+			assert.LessOrEqual(t, time.Since(start), 2*time.Second)
+			require.NoError(t, rows.Err())
+			require.NoError(t, rows.Close())
+			require.NoError(t, p.PingContext(t.Context()))
+		})
+	}
+}
+
+func TestWhatGoesOnIsNoDeadlock(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		limit  int
+		takes  map[string]time.Duration
+		nested uint64 // places reported
+		work   func(context.Context, *testing.T, *sql.DB)
+	}{
+		{"parallel queries of one request", 2, map[string]time.Duration{"query": 5 * time.Second}, 0, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			var wait sync.WaitGroup
+			for range 20 {
+				wait.Go(func() { assert.NoError(t, db.QueryRowContext(ctx, "SELECT 1").Scan(new(int))) })
+			}
+			wait.Wait()
+		}},
+		{"rows that are read slowly", 1, map[string]time.Duration{"next": 3 * time.Second}, 0, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			var wait sync.WaitGroup
+			for range 5 {
+				wait.Go(func() { assert.NoError(t, db.QueryRowContext(ctx, "SELECT 1").Scan(new(int))) })
+			}
+			wait.Wait()
+		}},
+		{"a holder that computes", 1, nil, 0, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			tx, err := db.BeginTx(context.Background(), nil)
+			require.NoError(t, err)
+			var wait sync.WaitGroup
+			wait.Go(func() { assert.NoError(t, db.PingContext(ctx)) })
+			<-time.After(10 * time.Second)
+			require.NoError(t, tx.Commit())
+			wait.Wait()
+		}},
+		{"rows that another goroutine reads", 1, nil, 1, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			rows, err := db.QueryContext(ctx, "SELECT 1")
+			require.NoError(t, err)
+			go func() {
+				<-time.After(time.Second - 1)
+				for rows.Next() {
+					<-time.After(5 * time.Second)
+				}
+				assert.NoError(t, rows.Err())
+			}()
+			assert.NoError(t, db.PingContext(ctx))
+		}},
+		{"a transaction that another goroutine ends", 1, nil, 1, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			tx, err := db.BeginTx(ctx, nil)
+			require.NoError(t, err)
+			go func() {
+				_, err := tx.ExecContext(ctx, "DO 1")
+				assert.NoError(t, err)
+				<-time.After(5 * time.Second)
+				assert.NoError(t, tx.Commit())
+			}()
+			assert.NoError(t, db.PingContext(ctx))
+		}},
+		{"nested acquires that find room", 2, nil, 0, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			for range 10 {
+				assert.NoError(t, nestedRequest(ctx, db))
+			}
+		}},
+		{"a nested acquire that has to wait", 2, nil, 1, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			var wait sync.WaitGroup
+			wait.Go(func() {
+				conn, err := db.Conn(t.Context())
+				assert.NoError(t, err)
+				<-time.After(10 * time.Second)
+				assert.NoError(t, conn.Close())
+			})
+			<-time.After(time.Second)
+			assert.NoError(t, nestedRequest(ctx, db))
+			wait.Wait()
+		}},
+		{"a driver's connection in use", 1, nil, 1, func(ctx context.Context, t *testing.T, db *sql.DB) {
+			conn, err := db.Conn(ctx)
+			require.NoError(t, err)
+			require.NoError(t, conn.Raw(func(c any) error {
+				_, ok := Unwrap[*leakFakeConn](c)
+				assert.True(t, ok)
+				return nil
+			}))
+			time.AfterFunc(5*time.Second, func() { assert.NoError(t, conn.Close()) })
+			assert.NoError(t, db.PingContext(ctx))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, log := nestedPool(t, &leakFake{takes: c.takes}, Config{MaxOpen: c.limit, FailOnDeadlock: true})
+				ctx, _ := leakTraced(t)
+				c.work(ctx, t, p.DB)
+				synctest.Wait()
+				s := p.c.Stats()
+				assert.Zero(t, s.Deadlocks)
+				assert.Equal(t, c.nested, s.NestedAcquires)
+				for _, r := range log.take() {
+					assert.Equal(t, slog.LevelWarn, r.level, r.message)
+				}
+			})
+		})
+	}
+}
+
+// A request that waits on one goroutine and holds on another is told by its
+// trace, once the holder has done nothing for a while.
+func TestANestedAcquireOnAnotherGoroutineIsToldByItsTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, log := nestedPool(t, &leakFake{}, Config{MaxOpen: 2, FailOnDeadlock: true})
+		request := func(n byte) error {
+			ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+				TraceID: trace.TraceID{n}, SpanID: trace.SpanID{n},
+			}))
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			tx, err := p.BeginTx(ctx, nil)
+			if err != nil {
+				return err
+			}
+			<-time.After(time.Millisecond)
+			done := make(chan error)
+			go func() { done <- p.PingContext(ctx) }()
+			return errors.Join(<-done, tx.Commit())
+		}
+		var wait sync.WaitGroup
+		for i := range 2 {
+			wait.Go(func() { _ = request(byte(i + 1)) }) // until its context ends
+		}
+		leakPause(10 * time.Second)
+		records := log.take()
+		require.Len(t, records, 1, "it may be a deadlock; but the holder may go on, for all that can be seen")
+		assert.Contains(t, records[0].message, "while the same trace holds one, taken by ")
+		assert.Contains(t, records[0].message, "idle in transaction for 1s")
+		assert.Contains(t, records[0].message, "at least 3: 2 requests at once × (2 connections per request − 1) + 1")
+		assert.True(t, strings.HasSuffix(records[0].attrs["nested.common"].(string), "trace"))
+		wait.Wait()
+		assert.Empty(t, log.take())
+	})
+}
