@@ -101,7 +101,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.gate.failOnDeadlock = cfg.FailOnDeadlock
 	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
 	var errs []error
-	c.metrics, errs = newMetrics(cfg, c.Stats)
+	c.metrics, errs = newMetrics(cfg, c.stats)
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			"pool", cfg.Name, "error", errors.Join(errs...))

@@ -190,12 +190,3 @@ func TestReportsOfOnePlaceAreFolded(t *testing.T) {
 		assert.Len(t, log.take(), 2, "and so are the returns")
 	})
 }
-
-func TestThePlacesThatAreRememberedAreBounded(t *testing.T) {
-	var s sites
-	for i := range uintptr(10_000) {
-		l := &Leak{Lease: Lease{Stack: Stack{i + 1}}}
-		require.True(t, s.note(l, time.Now()))
-		require.LessOrEqual(t, len(s.known), mostSites)
-	}
-}

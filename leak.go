@@ -433,6 +433,7 @@ type sites struct {
 // site is a place, and what is reported of it.
 type site struct {
 	stack    [stackDepth]uintptr
+	frames   int // how much of stack is used
 	class    Class
 	returned bool
 	taken    bool
@@ -440,7 +441,7 @@ type site struct {
 
 type siteReports struct {
 	times, folded int
-	told          time.Time
+	told, last    time.Time // when it was last logged, and reported
 }
 
 const (
@@ -450,19 +451,15 @@ const (
 
 // note counts a report, and tells whether it is to be logged.
 func (s *sites) note(l *Leak, now time.Time) (tell bool) {
-	key := site{class: l.Class, returned: l.Returned, taken: l.Reclaimed}
+	key := site{frames: len(l.Stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
 	copy(key.stack[:], l.Stack)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.known[key]
 	if r == nil {
-		if s.known == nil || len(s.known) >= mostSites {
-			s.known = make(map[site]*siteReports) // starting over is cheap, and bounded
-		}
-		r = &siteReports{}
-		s.known[key] = r
+		r = s.addLocked(key)
 	}
-	r.times++
+	r.times, r.last = r.times+1, now
 	l.Times, l.Folded = r.times, r.folded
 	if r.times > 1 && now.Sub(r.told) < foldFor {
 		r.folded++
@@ -470,6 +467,27 @@ func (s *sites) note(l *Leak, now time.Time) (tell bool) {
 	}
 	r.told, r.folded = now, 0
 	return true
+}
+
+// addLocked remembers a place, if need be in place of the one that was reported
+// longest ago.
+func (s *sites) addLocked(key site) *siteReports {
+	if s.known == nil {
+		s.known = make(map[site]*siteReports)
+	}
+	if len(s.known) >= mostSites {
+		var oldest *siteReports
+		var of site
+		for k, r := range s.known {
+			if oldest == nil || r.last.Before(oldest.last) {
+				oldest, of = r, k
+			}
+		}
+		delete(s.known, of)
+	}
+	r := &siteReports{}
+	s.known[key] = r
+	return r
 }
 
 // callOnLeak survives a panic of the application's function.

@@ -86,6 +86,11 @@ func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attr
 	if err != nil {
 		return err
 	}
+	leases, err := meter.Int64ObservableUpDownCounter("sqllease.lease.count", metric.WithUnit("{lease}"),
+		metric.WithDescription("Leases that are out, by what they are used for."))
+	if err != nil {
+		return err
+	}
 	gauge := func(name, description string) metric.Float64ObservableGauge {
 		g, gaugeErr := meter.Float64ObservableGauge(name, metric.WithUnit("s"), metric.WithDescription(description))
 		if gaugeErr != nil {
@@ -100,14 +105,22 @@ func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attr
 	if err != nil {
 		return err
 	}
+	with := func(attr attribute.KeyValue) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(attrs[:len(attrs):len(attrs)], attr)...))
+	}
 	state := func(s dbconv.ClientConnectionStateAttr) metric.MeasurementOption {
-		return metric.WithAttributeSet(attribute.NewSet(append(attrs[:len(attrs):len(attrs)], semconv.DBClientConnectionStateKey.String(string(s)))...))
+		return with(semconv.DBClientConnectionStateKey.String(string(s)))
 	}
 	used, idle := state(dbconv.ClientConnectionStateUsed), state(dbconv.ClientConnectionStateIdle)
+	busy, rows, tx, hand := with(keyUse.String("busy")), with(keyUse.String("open_rows")), with(keyUse.String("in_tx")), with(keyUse.String("idle"))
 	m.observed, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s := stats()
 		o.ObserveInt64(count.Inst(), int64(s.InUse), used)
 		o.ObserveInt64(count.Inst(), int64(s.Idle+s.Spare), idle)
+		o.ObserveInt64(leases, int64(s.Use.Busy), busy)
+		o.ObserveInt64(leases, int64(s.Use.OpenRows), rows)
+		o.ObserveInt64(leases, int64(s.Use.InTx), tx)
+		o.ObserveInt64(leases, int64(s.Use.Idle), hand)
 		o.ObserveInt64(limit.Inst(), int64(s.Limit), set)
 		o.ObserveInt64(pending.Inst(), int64(s.Waiting), set)
 		o.ObserveFloat64(hold, s.OldestHold.Seconds(), set)
@@ -115,7 +128,7 @@ func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attr
 		o.ObserveFloat64(idleLimit, s.IdleLimit.Seconds(), set)
 		o.ObserveFloat64(lifetime, s.Lifetime.Seconds(), set)
 		return nil
-	}, count.Inst(), limit.Inst(), pending.Inst(), hold, wait, idleLimit, lifetime)
+	}, count.Inst(), leases, limit.Inst(), pending.Inst(), hold, wait, idleLimit, lifetime)
 	return err
 }
 

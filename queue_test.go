@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"database/sql"
 	"log/slog"
 	"sync"
 	"testing"
@@ -75,5 +76,35 @@ func TestANegativeThresholdWarnsOfNoWait(t *testing.T) {
 		require.ErrorIs(t, <-waiter, context.DeadlineExceeded)
 		assert.Empty(t, log.take())
 		require.NoError(t, holder.Close())
+	})
+}
+
+// A thousand acquires fail in a second, for some time, as when a service goes
+// on asking a pool that stands still.
+func TestAFloodOfFailuresFillsNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &leakLog{}
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 2, LeakThreshold: -1, Logger: slog.New(log)})
+		holders := []*sql.Conn{p.lease(t), p.lease(t)}
+		var wait sync.WaitGroup
+		const callers, rounds = 1000, 20
+		for range callers {
+			wait.Go(func() {
+				for range rounds {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					_, err := p.Conn(ctx)
+					cancel()
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
+				}
+			})
+		}
+		wait.Wait()
+		synctest.Wait()
+		assert.Equal(t, uint64(callers*rounds), p.c.Stats().Timeouts)
+		assert.LessOrEqual(t, len(log.take()), 2)
+		for _, conn := range holders {
+			require.NoError(t, conn.Close())
+		}
+		assert.Zero(t, p.c.Stats().InUse)
 	})
 }

@@ -26,6 +26,7 @@ const (
 	keyDial      = attribute.Key("sqllease.acquire.dial")  // seconds
 	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
 	keyLease     = attribute.Key("sqllease.lease.id")
+	keyUse       = attribute.Key("sqllease.lease.use")
 	keyLeakClass = attribute.Key("sqllease.leak.class")
 	keyHold      = attribute.Key("sqllease.hold") // seconds
 	keySite      = attribute.Key("sqllease.site")

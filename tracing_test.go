@@ -681,9 +681,9 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 		second, err := p.db.Conn(t.Context())
 		require.NoError(t, err)
 		elapse(3 * time.Second)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
-		_, err = p.db.Conn(ctx)
+		_, err = p.db.Conn(ctx) // a deadlock, since this goroutine has all there are
 		require.Error(t, err)
 		require.ErrorIs(t, conn.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
 		require.NoError(t, second.Close())
@@ -710,6 +710,7 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 			"db.client.operation.duration":          "s",
 			"db.client.response.returned_rows":      "{row}",
 			"sqllease.leaks":                        "{lease}",
+			"sqllease.lease.count":                  "{lease}",
 			"sqllease.deadlocks":                    "{deadlock}",
 			"sqllease.nested_acquires":              "{place}",
 			"sqllease.session.closed":               "{connection}",
@@ -772,7 +773,8 @@ func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 			case metricdata.Sum[int64]:
 				for _, point := range data.DataPoints {
 					state, _ := point.Attributes.Value("db.client.connection.state")
-					got[m.Name+state.AsString()] = float64(point.Value)
+					use, _ := point.Attributes.Value("sqllease.lease.use")
+					got[m.Name+state.AsString()+use.AsString()] = float64(point.Value)
 				}
 			case metricdata.Gauge[float64]:
 				got[m.Name] = data.DataPoints[0].Value
@@ -781,6 +783,7 @@ func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 		assert.Equal(t, map[string]float64{
 			"db.client.connection.countused": 1, "db.client.connection.countidle": 1,
 			"db.client.connection.max": 3, "db.client.connection.pending_requests": 0,
+			"sqllease.lease.countbusy": 0, "sqllease.lease.countopen_rows": 0, "sqllease.lease.countin_tx": 0, "sqllease.lease.countidle": 1,
 			"sqllease.oldest_hold": 5, "sqllease.oldest_wait": 0, "sqllease.idle_limit": 0, "sqllease.lifetime": 0,
 		}, got)
 		require.NoError(t, first.Close())
