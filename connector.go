@@ -484,9 +484,6 @@ func (a *acquire) slow(ctx, outer context.Context, w *waiter, err error) (*sessi
 
 // queue waits for a session, or, if it returns none, for room to dial one.
 func (a *acquire) queue(ctx context.Context, w *waiter) (*session, error) {
-	if w.nesting != nil {
-		go a.c.reportNesting(w.nesting) // aside: the Logger may use this very database
-	}
 	s, place, err := a.c.gate.wait(ctx, w)
 	a.parts.queue = time.Since(w.since)
 	if err != nil {
@@ -743,13 +740,16 @@ func (c *Connector) stopTimers() {
 
 // leaseEnded tells what there is to tell of a lease that ended. database/sql
 // still holds its lock on the connection, so that no next lease has begun.
-func (c *Connector) leaseEnded(h *handle, held time.Duration, reported bool, now time.Time) {
+func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now time.Time) {
 	if held > 0 {
 		c.metrics.held(held)
 	}
-	if reported {
+	if e.nesting != nil {
+		go c.reportNesting(e.nesting) // aside: the Logger may use this very database
+	}
+	if e.reported {
 		l := Leak{Lease: h.lease.read(now), Class: ClassIdleInHand, Threshold: c.cfg.LeakThreshold, Returned: true}
-		go c.report([]Leak{l}) // aside: the application's functions may use this very database
+		go c.report([]Leak{l}) // aside, likewise
 	}
 	h.lease.forget()
 	c.adoptSoon(now)

@@ -115,8 +115,8 @@ func (h *handle) IsValid() bool {
 	h.leased = false
 	now := time.Now()
 	held := h.lease.heldFor(now)
-	stays, reported := h.c.gate.release(h, valid, now)
-	h.c.leaseEnded(h, held, reported, now)
+	stays, e := h.c.gate.release(h, valid, now)
+	h.c.leaseEnded(h, held, e, now)
 	return stays
 }
 
@@ -127,7 +127,7 @@ func (h *handle) Close() error {
 	h.leased = false
 	now := time.Now()
 	held := h.lease.heldFor(now)
-	s, reported := h.c.gate.drop(h, h.c.cfg.MinIdle, now)
+	s, e := h.c.gate.drop(h, h.c.cfg.MinIdle, now)
 	switch {
 	case s == nil && wasLeased: // reclaimed
 		h.c.lost.Add(-1)
@@ -135,7 +135,7 @@ func (h *handle) Close() error {
 	case s == nil:
 		return nil
 	case wasLeased:
-		h.c.leaseEnded(h, held, reported, now)
+		h.c.leaseEnded(h, held, e, now)
 	}
 	return h.c.retire(s)
 }
@@ -148,8 +148,8 @@ func (h *handle) lose() {
 	h.lease.hand.Store(taken)
 	now := time.Now()
 	held := h.lease.heldFor(now)
-	if s, reported := h.c.gate.drop(h, 0, now); s != nil {
-		h.c.leaseEnded(h, held, reported, now)
+	if s, e := h.c.gate.drop(h, 0, now); s != nil {
+		h.c.leaseEnded(h, held, e, now)
 		s.statements.abandon()
 		h.c.retireAside(s)
 	}

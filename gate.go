@@ -87,8 +87,6 @@ type waiter struct {
 	// by the waiter after. All zero: it may dial.
 	session *session
 	err     error
-
-	nesting *nesting // for the waiter to report, before it waits
 }
 
 // ask is the non-blocking half of an acquire. It answers with a session in
@@ -114,7 +112,7 @@ func (g *gate) ask(l *lease, now time.Time) (*session, *waiter, error) {
 	g.lastWaiter++
 	w := &waiter{lease: l, number: g.lastWaiter, since: now, ready: make(chan struct{})}
 	g.waiters.push(&w.node, w)
-	w.nesting = g.nestedLocked(w, now)
+	g.nestedLocked(w, now)
 	if g.queueAt.IsZero() {
 		g.queueAtLocked(now.Add(stallAfter))
 	}
@@ -384,6 +382,7 @@ func (g *gate) enlistLocked(l *lease, now time.Time) {
 }
 
 func (g *gate) endLocked(l *lease) {
+	l.nesting = nil
 	if g.watched == &l.node {
 		g.watched = l.node.next
 	}
@@ -420,32 +419,43 @@ func (g *gate) requeue(l *lease, now time.Time) {
 
 // release ends the lease of h. It reports whether the session stays under the
 // handle for database/sql's free list. If not, it was handed over to the
-// longest waiter, or waits under the handle to be closed by it. reported
-// tells whether the watch had reported the lease.
-func (g *gate) release(h *handle, valid bool, now time.Time) (stays, reported bool) {
+// longest waiter, or waits under the handle to be closed by it.
+func (g *gate) release(h *handle, valid bool, now time.Time) (stays bool, e ending) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := h.session
 	if s == nil || s.place != onLease {
 		// Returned without having been on lease: a waiter of database/sql's
 		// own queue gave up at the moment it was served.
-		return s != nil && s.place == isIdle && valid, false
+		return s != nil && s.place == isIdle && valid, e
 	}
-	reported = h.lease.told.anything()
-	g.endLocked(&h.lease)
+	e = g.endingLocked(&h.lease, now)
 	s.used = now
 	if why, keep := g.fateLocked(s, valid, now); !keep {
 		s.place, s.reason = atCloser, why
-		return false, reported
+		return false, e
 	}
 	if w := g.waiters.popFirst(); w != nil {
 		g.counts.handovers++
 		s.leaveHandle(inTransit)
 		g.serveLocked(w, s)
-		return false, reported
+		return false, e
 	}
 	g.idleLocked(s)
-	return true, reported
+	return true, e
+}
+
+// ending is what there is to tell of a lease that ended.
+type ending struct {
+	reported bool     // the watch had reported it
+	nesting  *nesting // its request waited for another meanwhile
+}
+
+// endingLocked ends a lease.
+func (g *gate) endingLocked(l *lease, now time.Time) ending {
+	e := ending{l.told.anything(), g.nestedEndLocked(l, now)}
+	g.endLocked(l)
+	return e
 }
 
 // fateLocked tells whether a session that comes back may go on.
@@ -468,17 +478,16 @@ func (g *gate) fateLocked(s *session, valid bool, now time.Time) (closeReason, b
 // because fewer than keep would be ready without it, or because it is dropped
 // only for the place that an empty handle takes in database/sql's free list. An
 // empty handle that is dropped has such a spare dropped in its stead.
-func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, reported bool) {
+func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, e ending) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s = h.session
 	if s == nil {
-		return g.dropEmptyLocked(h, keep), false
+		return g.dropEmptyLocked(h, keep), e
 	}
 	switch s.place {
 	case onLease: // dropped without having been given back: the connection is bad
-		reported = h.lease.told.anything()
-		g.endLocked(&h.lease)
+		e = g.endingLocked(&h.lease, now)
 		s.reason = closedBad
 		g.lastBad = now
 	case isIdle:
@@ -486,9 +495,9 @@ func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, reported bo
 		if !g.closed && (g.idle.len+g.spare.len < keep || g.spare.len < g.empty) {
 			s.leaveHandle(inTransit)
 			if g.parkLocked(s) {
-				return nil, false
+				return nil, e
 			}
-			return s, false
+			return s, e
 		}
 		s.reason = closedDropped
 		if g.closed {
@@ -497,7 +506,7 @@ func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, reported bo
 	}
 	s.place = atCloser
 	s.handle, h.session = nil, nil
-	return s, reported
+	return s, e
 }
 
 func (g *gate) dropEmptyLocked(h *handle, keep int) *session {

@@ -406,10 +406,10 @@ func (m *gateModel) release(valid bool) bool {
 	s := h.s
 	m.note("release, valid %v", valid)
 	over := m.over()
-	stays, reported := m.g.release(h.real, valid, m.now)
+	stays, e := m.g.release(h.real, valid, m.now)
 	m.leases = modelWithout(m.leases, h)
 	s.used = m.now
-	m.require(reported == h.reported, "release must say that the lease was reported: %v", h.reported)
+	m.require(e.reported == h.reported, "release must say that the lease was reported: %v", h.reported)
 	switch {
 	case !valid:
 		m.toCloser(s, closedBad)
@@ -438,9 +438,9 @@ func (m *gateModel) stepReleaseUnleased() bool {
 	}
 	valid := m.rand.IntN(2) == 0
 	m.note("release without a lease, valid %v", valid)
-	stays, reported := m.g.release(h.real, valid, m.now)
+	stays, e := m.g.release(h.real, valid, m.now)
 	want := valid && h.s != nil && h.s.where == isIdle
-	m.require(stays == want && !reported, "release without a lease must say %v", want)
+	m.require(stays == want && !e.reported, "release without a lease must say %v", want)
 	return true
 }
 
@@ -501,16 +501,16 @@ func (m *gateModel) stepDrop() bool {
 	keep := m.rand.IntN(4)
 	m.note("drop, keep %d", keep)
 	over := m.over()
-	got, reported := m.g.drop(h.real, keep, m.now)
+	got, e := m.g.drop(h.real, keep, m.now)
 	m.handles = modelWithout(m.handles, h)
 	s := h.s
 	if s == nil {
 		m.dropEmpty(h, keep, got)
-		m.require(!reported, "a hollow handle has no lease")
+		m.require(!e.reported, "a hollow handle has no lease")
 		return true
 	}
 	wasReported := s.where == onLease && h.reported
-	m.require(reported == wasReported, "drop must say that the lease was reported: %v", wasReported)
+	m.require(e.reported == wasReported, "drop must say that the lease was reported: %v", wasReported)
 	m.leaveHandle(s)
 	switch s.where {
 	case atCloser:

@@ -106,6 +106,7 @@ type lease struct {
 	stalled uint64      // guarded by gate.mu: that at the last look at the queue
 	raw     bool        // guarded by gate.mu: the application has the driver's own connection, and what it does with it cannot be seen
 	proofs  int         // guarded by gate.mu: how many of its result sets the garbage collector is asked for
+	nesting *nesting    // guarded by gate.mu: its goroutine waits, or waited, for another
 	handle  *handle     // the handle it is part of; set once
 
 	id        uint64    // set when it enters the list

@@ -18,10 +18,13 @@ import (
 //
 //	limit ≥ requests at once × (connections per request − 1) + 1
 //
-// A holder and a waiter are of one request for certain if they are of one
-// goroutine, and probably if they are of one trace and the holder does nothing
-// with its connection while the other waits. That they have a context in common
-// shows nothing: the context of a whole service is shared by all its workers.
+// A holder and a waiter are of one request if they are of one goroutine, and
+// the holder gives its connection back in the end: goroutines serve one request
+// after the other, and one that leaked a connection seems to hold it ever after.
+// They are probably of one if they are of one trace, and the holder does nothing
+// with its connection while the other waits. They are not if both have a trace,
+// and not the same. That they have a context in common shows nothing: the
+// context of a whole service is shared by all its workers.
 
 // nestedEvery bounds how often somebody who joins the queue is looked up among
 // the holders, which takes time in proportion to their number.
@@ -32,9 +35,10 @@ const mostNestings = 256
 
 // nesting is a request that holds leases and waits for another.
 type nesting struct {
-	holder, waiter Lease  // the oldest of what it holds, and the acquire that waits
-	common         string // what tells that they are of one request
-	waited         time.Duration
+	place          [2]uint64
+	holder, waiter Lease         // the newest of what it holds, and the acquire that waits
+	common         string        // what tells that they are of one request
+	waited         time.Duration // so far
 	limit          int
 	perRequest     int // connections it needs at once
 	requests       int // how many requests there are at once
@@ -43,15 +47,41 @@ type nesting struct {
 // needed is the limit with which such requests cannot stand still.
 func (n *nesting) needed() int { return n.requests*(n.perRequest-1) + 1 }
 
-// nestedLocked returns the nesting that somebody who joins the queue makes, if
-// it is of a place that was not reported.
-func (g *gate) nestedLocked(w *waiter, now time.Time) *nesting {
-	id := w.lease.goroutine
-	if id == 0 || now.Before(g.nestedNext) {
-		return nil
+// nestedLocked looks for a lease that is held by the goroutine of somebody who
+// joins the queue. It is reported when that lease ends.
+func (g *gate) nestedLocked(w *waiter, now time.Time) {
+	if w.lease.goroutine == 0 || now.Before(g.nestedNext) {
+		return
 	}
 	g.nestedNext = now.Add(nestedEvery)
-	return g.nestingLocked(w, "goroutine", now, ofGoroutine)
+	holder, n := g.nestingLocked(w, "goroutine", now, ofGoroutine)
+	if n != nil && holder.nesting == nil {
+		holder.nesting = n
+	}
+}
+
+// ofGoroutine tells whether a lease and an acquire are of one goroutine.
+func ofGoroutine(l, acquire *lease) bool {
+	return l.goroutine == acquire.goroutine && ofRequest(l, acquire)
+}
+
+// ofRequest tells whether they may be of one request, for all their traces say.
+func ofRequest(l, acquire *lease) bool {
+	a, b := l.span.TraceID(), acquire.span.TraceID()
+	return a == b || !a.IsValid() || !b.IsValid()
+}
+
+func ofTrace(l, acquire *lease) bool { return l.span.TraceID() == acquire.span.TraceID() }
+
+// nestedEndLocked returns the nesting of a lease that ends, if it is to be
+// reported.
+func (g *gate) nestedEndLocked(l *lease, now time.Time) *nesting {
+	n := l.nesting
+	if n == nil || l.told.idle || !g.newNestingLocked(n) {
+		return nil
+	}
+	n.holder = l.read(now)
+	return n
 }
 
 // nestedTracesLocked returns the nestings of leases that nothing is done with
@@ -75,7 +105,7 @@ func (g *gate) nestedTracesLocked(idle []*lease, now time.Time) (found []*nestin
 		}
 		since, ok := oldest[w.lease.span.TraceID()]
 		if ok && since.Before(w.since) {
-			if n := g.nestingLocked(w, "trace", now, ofTrace); n != nil {
+			if _, n := g.nestingLocked(w, "trace", now, ofTrace); n != nil && g.newNestingLocked(n) {
 				found = append(found, n)
 			}
 		}
@@ -84,56 +114,41 @@ func (g *gate) nestedTracesLocked(idle []*lease, now time.Time) (found []*nestin
 	return found
 }
 
-// request identifies what acquires leases.
-type request struct {
-	trace     trace.TraceID
-	goroutine uint64
-}
-
-func ofGoroutine(l *lease) request { return request{goroutine: l.goroutine} }
-
-// ofTrace identifies a request by its trace, where it has one.
-func ofTrace(l *lease) request {
-	if id := l.span.TraceID(); id.IsValid() {
-		return request{trace: id}
-	}
-	return ofGoroutine(l)
-}
-
-// nestingLocked describes the nesting that a waiter makes, with requests told
-// apart by their identity; nil if it makes none, or one that was reported.
-func (g *gate) nestingLocked(w *waiter, common string, now time.Time, identity func(*lease) request) *nesting {
-	var holder *lease
-	holds, own := 0, identity(w.lease)
+// nestingLocked describes the nesting that a waiter makes with the leases that
+// are of the same request, and finds the newest of these; nil if it makes none,
+// or one that was reported.
+func (g *gate) nestingLocked(w *waiter, common string, now time.Time, same func(l, acquire *lease) bool) (holder *lease, n *nesting) {
+	holds := 0
 	g.leases.each(func(l *lease) bool {
-		if identity(l) == own {
-			if holder == nil {
-				holder = l
-			}
+		if same(l, w.lease) && !l.told.idle {
+			holder = l
 			holds++
 		}
 		return true
 	})
-	if holder == nil || !g.newNestingLocked(holder, w.lease) {
-		return nil
+	if holder == nil {
+		return nil, nil
 	}
-	g.counts.nestings++
-	return &nesting{
-		holder: holder.read(now), waiter: w.lease.read(now), common: common, waited: now.Sub(w.since),
-		limit: g.limit, perRequest: holds + 1, requests: g.requestsLocked(identity),
+	place := [2]uint64{holder.place(), w.lease.place()}
+	if _, known := g.nestings[place]; known {
+		return nil, nil
+	}
+	return holder, &nesting{
+		place: place, holder: holder.read(now), waiter: w.lease.read(now), common: common, waited: now.Sub(w.since),
+		limit: g.limit, perRequest: holds + 1, requests: g.requestsLocked(),
 	}
 }
 
-// newNestingLocked notes the two places, and tells whether they are new.
-func (g *gate) newNestingLocked(holder, waiter *lease) bool {
-	key := [2]uint64{holder.place(), waiter.place()}
-	if _, known := g.nestings[key]; known {
+// newNestingLocked notes the places of a nesting, and tells whether they are new.
+func (g *gate) newNestingLocked(n *nesting) bool {
+	if _, known := g.nestings[n.place]; known {
 		return false
 	}
 	if g.nestings == nil || len(g.nestings) >= mostNestings {
 		g.nestings = map[[2]uint64]struct{}{}
 	}
-	g.nestings[key] = struct{}{}
+	g.nestings[n.place] = struct{}{}
+	g.counts.nestings++
 	return true
 }
 
@@ -142,15 +157,28 @@ var placeSeed = maphash.MakeSeed()
 // place identifies the stack that acquires a lease.
 func (l *lease) place() uint64 { return maphash.Comparable(placeSeed, l.stack) }
 
+// request identifies what acquires leases: by its trace, where it has one.
+type request struct {
+	trace     trace.TraceID
+	goroutine uint64
+}
+
+func requestOf(l *lease) request {
+	if id := l.span.TraceID(); id.IsValid() {
+		return request{trace: id}
+	}
+	return request{goroutine: l.goroutine}
+}
+
 // requestsLocked counts the requests that hold a lease or wait for one.
-func (g *gate) requestsLocked(identity func(*lease) request) int {
+func (g *gate) requestsLocked() int {
 	requests := map[request]struct{}{}
 	g.leases.each(func(l *lease) bool {
-		requests[identity(l)] = struct{}{}
+		requests[requestOf(l)] = struct{}{}
 		return true
 	})
 	g.waiters.each(func(w *waiter) bool {
-		requests[identity(w.lease)] = struct{}{}
+		requests[requestOf(w.lease)] = struct{}{}
 		return true
 	})
 	return len(requests)
@@ -188,7 +216,7 @@ func (g *gate) deadlockLocked(idle []*lease, now time.Time) *deadlock {
 	last := waiting[idle[0].caller.Load()]
 	for _, l := range idle {
 		w := waiting[l.caller.Load()]
-		if w == nil {
+		if w == nil || !ofRequest(l, w.lease) {
 			return nil
 		}
 		if w.number > last.number {
@@ -256,7 +284,7 @@ func (g *gate) circleLocked(idle []*lease, waiting map[uint64]*waiter, now time.
 		}
 		most = max(most, holds[w])
 	}
-	requests := g.requestsLocked(ofGoroutine)
+	requests := g.requestsLocked()
 	for i := range circle {
 		circle[i].perRequest, circle[i].requests = most+1, requests
 	}
@@ -269,9 +297,9 @@ func (c *Connector) reportNesting(n *nesting) {
 	defer c.recovered("reporting a nested acquire")
 	c.metrics.nested()
 	n.holder.Statement = c.sanitised(n.holder.Statement)
-	c.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn, fmt.Sprintf("sqllease: pool %q: %s waits for a connection, while the same %s holds one, taken by %s and %s: "+
+	c.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn, fmt.Sprintf("sqllease: pool %q: %s had to wait for a connection, while the same %s held one, taken by %s: "+
 		"when as many do so as there are connections, none goes on. %s",
-		c.cfg.Name, n.waiter.Stack.site(), n.common, n.holder.Stack.site(), n.holder.doing(), n.cure()),
+		c.cfg.Name, n.waiter.Stack.site(), n.common, n.holder.Stack.site(), n.cure()),
 		slog.String("pool", c.cfg.Name), slog.Any("nested", n))
 }
 

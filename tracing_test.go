@@ -672,7 +672,7 @@ func TestADriversPanicEndsTheSpanAndGoesOn(t *testing.T) {
 func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{answer: []driver.Value{int64(1)}}
-		p := newTelemetryPool(t, f, Config{Dialect: DialectCockroachDB, NetworkIdleLimit: time.Minute, MaxOpen: 2, LeakThreshold: time.Second})
+		p := newTelemetryPool(t, f, Config{Dialect: DialectCockroachDB, NetworkIdleLimit: time.Minute, MaxOpen: 2, LeakThreshold: 2 * time.Second})
 		conn, err := p.db.Conn(t.Context())
 		require.NoError(t, err)
 		rows, err := conn.QueryContext(t.Context(), "SELECT 1")
@@ -681,6 +681,9 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 		second, err := p.db.Conn(t.Context())
 		require.NoError(t, err)
 		elapse(3 * time.Second)
+		require.NoError(t, second.Close())
+		second, err = p.db.Conn(t.Context())
+		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
 		_, err = p.db.Conn(ctx) // a deadlock, since this goroutine has all there are

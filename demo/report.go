@@ -186,7 +186,7 @@ func (r *report) right() []string {
 func (r *report) found() int {
 	n := 0
 	for _, site := range r.leaks {
-		if site.first.Class == sqllease.ClassIdleInHand && strings.HasSuffix(site.place, plantedMistake) {
+		if site.first.Class != sqllease.ClassBusy && strings.HasSuffix(site.place, plantedMistake) {
 			n += site.count
 		}
 	}
@@ -206,6 +206,7 @@ type leakSite struct {
 // leakBook folds leak reports by the place that took the connection.
 type leakBook struct {
 	mu    sync.Mutex
+	known map[uint64]bool       // guarded by mu: the leases that were reported as leaked
 	sites map[leakKey]*leakSite // guarded by mu
 }
 
@@ -223,7 +224,13 @@ func (b *leakBook) add(l sqllease.Leak) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.sites == nil {
-		b.sites = map[leakKey]*leakSite{}
+		b.sites, b.known = map[leakKey]*leakSite{}, map[uint64]bool{}
+	}
+	if l.Class != sqllease.ClassBusy {
+		if b.known[l.ID] {
+			return // idle for too long, and then proven
+		}
+		b.known[l.ID] = true
 	}
 	if b.sites[key] == nil {
 		b.sites[key] = &leakSite{place: key.place, first: l}

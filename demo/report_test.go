@@ -163,8 +163,9 @@ func TestTheReportFitsAHundredColumns(t *testing.T) {
 func TestLeaksAreFoldedByPlace(t *testing.T) {
 	var b leakBook
 	b.add(sqllease.Leak{Class: sqllease.ClassBusy})
-	b.add(sqllease.Leak{Class: sqllease.ClassIdleInHand})
-	b.add(sqllease.Leak{Class: sqllease.ClassIdleInHand})
+	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 1}, Class: sqllease.ClassIdleInHand})
+	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 2}, Class: sqllease.ClassIdleInHand})
+	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 2}, Class: sqllease.ClassProven})
 	b.add(sqllease.Leak{Class: sqllease.ClassIdleInHand, Returned: true})
 	list := b.list()
 	require.Len(t, list, 2)
