@@ -15,7 +15,10 @@
 //   - spans and metrics in which the wait for a connection (the acquire: queue,
 //     dial, reset) and the query are apart;
 //   - a report, with stack, of every lease that is idle in hand for 30 seconds:
-//     a connection that nobody gives back; and of calls that take minutes;
+//     a connection that nobody gives back; of rows that nobody can close any
+//     more, at once; and of calls that take minutes;
+//   - a report of requests that hold a connection and wait for another, and of
+//     the deadlock that these come to;
 //   - sessions that end before the server's wait_timeout (or PostgreSQL's
 //     idle_session_timeout), which is discovered on each session;
 //   - a fair queue: first come, first served.

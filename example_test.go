@@ -10,6 +10,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -276,6 +277,68 @@ func ExampleConfig() {
 	fmt.Println(leak.Pool, leak.Class, leak.OpenRows, leak.Statement)
 	rows.Close()
 	// Output: shop idle in hand 1 SELECT name FROM fruit
+}
+
+// A report says what is held, since when, by which line, and what to do about
+// it. The log has it without further ado; this is what Config.OnLeak gets.
+func ExampleLeak() {
+	reports := make(chan sqllease.Leak, 1)
+	db, err := sqllease.Open("pgx", "postgres://shop@db/shop", sqllease.Config{
+		Name:          "shop",
+		LeakThreshold: 10 * time.Millisecond, // for this example
+		Logger:        slog.New(slog.DiscardHandler),
+		OnLeak: func(l sqllease.Leak) {
+			if !l.Returned {
+				reports <- l
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+
+	tx, err := db.Begin()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := tx.Exec("UPDATE fruit SET name = 'pear' WHERE name = 'apple'"); err != nil {
+		log.Fatal(err)
+	}
+	leak := <-reports // nobody ends the transaction
+	for line := range strings.Lines(leak.String()) {
+		if s := strings.TrimSpace(line); strings.HasPrefix(s, "sqllease:") || strings.HasPrefix(s, "statement") || strings.HasPrefix(s, "cure") {
+			fmt.Println(s)
+		}
+	}
+	_, function, _ := strings.Cut(leak.Stack.Site(), " ") // after file and line
+	fmt.Println("taken by  ", function)
+	tx.Rollback()
+	// Output:
+	// sqllease: pool "shop": lease 1 is idle in hand for longer than 10ms: a leak
+	// statement  UPDATE fruit SET name = ? WHERE name = ?
+	// cure       end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx
+	// taken by   sqllease_test.ExampleLeak
+}
+
+// A lock that a connection holds on purpose, as those of migration tools, is no
+// leak.
+func ExampleWithHoldLimit() {
+	db, err := sqllease.Open("pgx", "postgres://shop@db/shop", sqllease.Config{LeakThreshold: 10 * time.Second})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+
+	ctx := sqllease.WithHoldLimit(context.Background(), 0) // never reported
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = conn.ExecContext(ctx, "SELECT pg_advisory_lock(42)")
+	fmt.Println(err)
+	// Output: <nil>
 }
 
 // Stats has the true figures of a pool. Those of sql.DBStats count callers
