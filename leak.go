@@ -59,7 +59,7 @@ func (l Leak) String() string {
 		round(l.Hold), l.Acquired.Format(time.RFC3339Nano), round(l.Queue+l.Dial+l.Reset))
 	fmt.Fprintf(&b, "  doing      %s\n", l.doing())
 	if l.Call != "" && !l.Busy {
-		fmt.Fprintf(&b, "  last call  %s\n", l.Call)
+		fmt.Fprintf(&b, "  last call  %s, begun %v before\n", l.Call, round(l.Acquired.Add(l.Hold).Sub(l.Begun)))
 	}
 	if l.Statement != "" {
 		fmt.Fprintf(&b, "  statement  %s\n", shorten(l.Statement))
@@ -134,6 +134,9 @@ func (l Leak) LogValue() slog.Value {
 		slog.Bool("in_tx", l.InTx),
 		slog.Int("open_rows", l.OpenRows),
 		slog.String("cure", l.cure()),
+	}
+	if !l.Begun.IsZero() {
+		attrs = append(attrs, slog.String("call", l.Call), slog.Time("call_begun", l.Begun))
 	}
 	if l.Statement != "" {
 		attrs = append(attrs, slog.String("statement", l.Statement))

@@ -724,23 +724,25 @@ func TestAReportIsALogRecord(t *testing.T) {
 		l := p.one(t)
 
 		want := map[string]any{
-			"leak.pool":      "orders",
-			"leak.lease":     uint64(1),
-			"leak.class":     "idle in hand",
-			"leak.site":      site,
-			"leak.times":     int64(1),
-			"leak.folded":    int64(0),
-			"leak.hold":      30 * time.Second,
-			"leak.acquired":  acquired,
-			"leak.waited":    1500 * time.Millisecond,
-			"leak.doing":     "idle in transaction for 30s",
-			"leak.in_tx":     true,
-			"leak.open_rows": int64(0),
-			"leak.cure":      "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx",
-			"leak.statement": "UPDATE t SET a = ?",
-			"leak.trace_id":  "a10000000000000000000000000000f1",
-			"leak.span_id":   "b2000000000000f2",
-			"leak.stack":     l.Stack.String(),
+			"leak.pool":       "orders",
+			"leak.lease":      uint64(1),
+			"leak.class":      "idle in hand",
+			"leak.site":       site,
+			"leak.times":      int64(1),
+			"leak.folded":     int64(0),
+			"leak.hold":       30 * time.Second,
+			"leak.acquired":   acquired,
+			"leak.waited":     1500 * time.Millisecond,
+			"leak.doing":      "idle in transaction for 30s",
+			"leak.in_tx":      true,
+			"leak.open_rows":  int64(0),
+			"leak.cure":       "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx",
+			"leak.call":       "exec",
+			"leak.call_begun": acquired,
+			"leak.statement":  "UPDATE t SET a = ?",
+			"leak.trace_id":   "a10000000000000000000000000000f1",
+			"leak.span_id":    "b2000000000000f2",
+			"leak.stack":      l.Stack.String(),
 		}
 		assert.Equal(t, []leakRecord{{slog.LevelWarn, `sqllease: pool "orders": lease 1 is idle in hand for longer than 30s: a leak`, want, span}}, log.take())
 
@@ -774,7 +776,7 @@ func TestAReportIsReadInLines(t *testing.T) {
   taken by   `+site+`
   held       30s, since 2000-01-01T00:00:00Z, after waiting 0s for it
   doing      idle in hand for 30s
-  last call  exec
+  last call  exec, begun 30s before
   statement  UPDATE t SET a = ?
   trace      a10000000000000000000000000000f1 span b2000000000000f2
   cure       close the *sql.Conn on every path: defer conn.Close() right after DB.Conn

@@ -26,6 +26,7 @@ type Lease struct {
 	InTx      bool      // inside a transaction begun through database/sql
 	OpenRows  int       // result sets not closed
 	Statement string    // the last statement, its literals replaced by ?
+	Begun     time.Time // when the call in flight, or the last one, began; zero: none yet
 
 	SpanContext trace.SpanContext // the span that acquired it
 	Stack       Stack             // the stack that acquired it
@@ -128,6 +129,7 @@ type lease struct {
 	last     call      // guarded by mu
 	since    time.Time // guarded by mu
 	query    string    // guarded by mu
+	begun    time.Time // guarded by mu: when the last call began
 	inTx     bool      // guarded by mu
 	openRows int       // guarded by mu
 	opened   uint64    // guarded by mu: result sets opened under this handle so far, each of which has this as its number
@@ -173,7 +175,7 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.acquired = time.Time{}
 	l.inCall, l.last = callReset, callNone
 	l.since = now
-	l.query = ""
+	l.query, l.begun = "", time.Time{}
 	l.inTx = false
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
@@ -195,7 +197,7 @@ func (l *lease) enter(c call, query string, now time.Time) {
 	l.caller.Store(goroutine())
 	l.mu.Lock()
 	l.inCall, l.last = c, c
-	l.since = now
+	l.since, l.begun = now, now
 	if query != "" {
 		l.query = query
 	}
@@ -345,6 +347,6 @@ func (l *lease) read(now time.Time) Lease {
 	}
 	out.InTx = l.inTx
 	out.OpenRows = l.openRows
-	out.Statement = l.query
+	out.Statement, out.Begun = l.query, l.begun
 	return out
 }
