@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -109,9 +110,42 @@ type Config struct {
 	// MeterProvider makes the metrics. Nil: otel.GetMeterProvider().
 	MeterProvider metric.MeterProvider
 
+	// QueryText says what spans show of a statement, and of what a server or
+	// driver says in an error, which may quote it. Empty: the statement with ? for
+	// every literal, and of errors type and code. Metrics and logs never have
+	// more than that.
+	QueryText QueryText
+
+	// OmitSpans names the calls that get no span: query, exec, prepare, begin,
+	// commit, rollback, ping, acquire, transaction. Their metrics go on. Nil: all
+	// get one.
+	OmitSpans []string
+
+	// FilterSpan is asked for each span whether there is to be one. It is called
+	// in the application's calls, and has to be quick. It is told only what a span
+	// would show at its beginning. Nil: there is.
+	FilterSpan func(context.Context, Operation) bool
+
 	// RootSpans lets an operation whose context carries no span start a trace
 	// of its own. False: such an operation has metrics, but no span.
 	RootSpans bool
+}
+
+// QueryText says what spans show of a statement.
+type QueryText string
+
+// What spans show of a statement.
+const (
+	QueryTextSanitised QueryText = ""    // the statement, with ? for every literal
+	QueryTextRaw       QueryText = "raw" // the statement as it is, and the text of errors
+	QueryTextOff       QueryText = "off" // no statement, but the operation and the table
+)
+
+// Operation is what [Config.FilterSpan] is asked about.
+type Operation struct {
+	Call      string // query, exec, prepare, begin, commit, rollback, ping, acquire or transaction
+	Summary   string // operation and table, such as "SELECT orders"; empty where there is no statement
+	Statement string // with ? for every literal
 }
 
 // settings is a Config that was checked and completed. It never changes.
@@ -186,6 +220,17 @@ func (cfg *Config) check() error {
 	if threshold := cmp.Or(cfg.LeakThreshold, DefaultLeakThreshold); cfg.ReclaimAfter > 0 && cfg.ReclaimAfter < threshold {
 		return &ConfigError{"ReclaimAfter", cfg.ReclaimAfter.String(),
 			fmt.Sprintf("it is below LeakThreshold, which is %v; a lease is reported before it is reclaimed: raise it, or lower LeakThreshold", threshold)}
+	}
+	switch cfg.QueryText {
+	case QueryTextSanitised, QueryTextRaw, QueryTextOff:
+	default:
+		return &ConfigError{"QueryText", fmt.Sprintf("%q", string(cfg.QueryText)),
+			"it is not known; use QueryTextSanitised, QueryTextRaw or QueryTextOff"}
+	}
+	for _, name := range cfg.OmitSpans {
+		if !slices.Contains(spanCalls, name) {
+			return &ConfigError{"OmitSpans", fmt.Sprintf("%q", name), fmt.Sprintf("there is no such call; use some of %q", spanCalls)}
+		}
 	}
 	if cfg.Dialect != "" && !slices.Contains(dialects, cfg.Dialect) {
 		return &ConfigError{"Dialect", fmt.Sprintf("%q", string(cfg.Dialect)),

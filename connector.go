@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // discoveryTimeout bounds a discovery: a server that does not answer it costs
@@ -447,6 +449,7 @@ type acquire struct {
 	lease *lease
 	start time.Time
 	parts parts
+	span  trace.Span // nil: none
 }
 
 // session gets a session in transit: from the gate, or by dialling.
@@ -457,9 +460,9 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 		return s, nil // neither queued nor dialled: no span
 	}
 	outer := ctx
-	ctx, span := a.c.tracing.startAcquire(ctx, a.start)
+	ctx, a.span = a.c.tracing.startAcquire(ctx, a.start)
 	ended := errPanicked
-	defer func() { endAcquire(span, time.Now(), a.parts, ended) }()
+	defer func() { a.c.tracing.endAcquire(a.span, time.Now(), a.parts, ended) }()
 	s, err = a.slow(ctx, outer, w, err)
 	ended = err
 	return s, err
@@ -486,6 +489,7 @@ func (a *acquire) slow(ctx, outer context.Context, w *waiter, err error) (*sessi
 func (a *acquire) queue(ctx context.Context, w *waiter) (*session, error) {
 	s, place, err := a.c.gate.wait(ctx, w)
 	a.parts.queue = time.Since(w.since)
+	a.c.tracing.part(ctx, a.span, "pool.queue", w.since, a.parts.queue)
 	if err != nil {
 		if s != nil {
 			_ = a.c.retire(s)
@@ -534,7 +538,11 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		}()
 		err := s.reset(ctx)
 		returned = true
-		a.parts.reset += time.Since(start)
+		took := time.Since(start)
+		a.parts.reset += took
+		if took >= slowReset {
+			a.c.tracing.part(ctx, a.span, "pool.reset", start, took)
+		}
 		if !errors.Is(err, driver.ErrBadConn) {
 			return true // database/sql takes no notice of other errors here either
 		}
@@ -549,8 +557,14 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 // back if the driver fails or panics.
 func (a *acquire) dial(ctx context.Context) (*session, error) {
 	start := time.Now()
-	defer func() { a.parts.dial = time.Since(start) }()
+	ctx, span := a.c.tracing.startDial(ctx, a.span, start)
+	failed := errPanicked
+	defer func() {
+		a.parts.dial = time.Since(start)
+		a.c.tracing.endPart(span, failed)
+	}()
 	s, err := a.c.dial(ctx)
+	failed = err
 	if err != nil && context.Cause(ctx) == errOutOfTime {
 		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
 	}
@@ -750,6 +764,9 @@ func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now time
 	if e.reported {
 		l := Leak{Lease: h.lease.read(now), Class: ClassIdleInHand, Threshold: c.cfg.LeakThreshold, Returned: true}
 		go c.report([]Leak{l}) // aside, likewise
+	}
+	if h.lease.tx != nil { // its connection was bad, or its driver panicked
+		c.tracing.endTx(h.lease.endTx(), "lost", nil)
 	}
 	h.lease.forget()
 	c.adoptSoon(now)

@@ -351,6 +351,13 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 		return nil, err
 	}
 	defer h.unuse()
+	ctx, span := h.c.tracing.startTx(ctx)
+	began := false
+	defer func() {
+		if !began {
+			h.c.tracing.endTx(span, "not begun", err)
+		}
+	}()
 	o, callCtx := h.start(ctx, callBegin, "")
 	defer o.end(&err)
 	inner, err := h.session.can.begin(callCtx, h.session.conn, opts)
@@ -358,7 +365,8 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	if err != nil {
 		return nil, err
 	}
-	h.lease.setTx(true)
+	began = true
+	h.lease.beginTx(span)
 	return &tx{h: h, inner: inner, ctx: ctx}, nil
 }
 
@@ -508,11 +516,26 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	// The context of the transaction may have ended, which is no reason for
 	// its span to have no parent.
 	o, _ := t.h.start(context.WithoutCancel(t.ctx), c, "")
+	defer func() { // after the call's own span
+		if o.returned {
+			t.h.c.tracing.endTx(t.h.lease.endTx(), outcome(c, err), err)
+		}
+	}()
 	defer o.end(&err)
 	err = do(t.inner)
 	o.returned = true
-	t.h.lease.setTx(false)
 	return err
+}
+
+// outcome is how a transaction ended.
+func outcome(c call, err error) string {
+	switch {
+	case err != nil:
+		return "failed"
+	case c == callCommit:
+		return "committed"
+	}
+	return "rolled back"
 }
 
 // stmt is a prepared statement on a handle.
@@ -723,7 +746,9 @@ func (r *rows) Next(dest []driver.Value) error {
 func (r *rows) advanced(err error) error {
 	switch err {
 	case nil:
-		r.read++
+		if r.read++; r.read == 1 {
+			r.op.firstRow()
+		}
 	case io.EOF:
 	default:
 		r.err = err

@@ -223,6 +223,7 @@ type findings struct {
 	reclaimed []*session // for the watch to close
 	unclosed  []*rows    // for the watch to have proved
 	abandoned []*proof   // for the watch to end their operations
+	lostTx    []trace.Span
 }
 
 // overdue returns what there is to report, and arms the timer for the next
@@ -317,6 +318,9 @@ func (g *gate) takeLocked(l *lease, f *findings) bool {
 	s.leaveHandle(atCloser)
 	s.reason = closedReclaimed
 	f.reclaimed = append(f.reclaimed, s)
+	if span := l.endTx(); span != nil {
+		f.lostTx = append(f.lostTx, span)
+	}
 	return true
 }
 
@@ -368,6 +372,9 @@ func (c *Connector) watch() {
 		if l.Reclaimed {
 			c.metrics.held(l.Hold)
 		}
+	}
+	for _, span := range f.lostTx {
+		c.tracing.endTx(span, "lost", nil)
 	}
 	for _, p := range f.abandoned {
 		p.op.finish(f.now, errUnclosed, -1)

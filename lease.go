@@ -85,10 +85,15 @@ const (
 	callPing
 	callRows  // reading rows; has no span of its own
 	callReset // of the acquire; likewise
+	callAcquire
+	callTx // from begin to commit or rollback: the span of a transaction
 	calls
 )
 
-var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "rows", "reset"}
+var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "rows", "reset", "acquire", "transaction"}
+
+// spanCalls are the names of those that have spans.
+var spanCalls = []string{"query", "exec", "prepare", "begin", "commit", "rollback", "ping", "acquire", "transaction"}
 
 func (c call) String() string { return callNames[c] }
 
@@ -123,18 +128,19 @@ type lease struct {
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under gate.mu, never the other way round.
 	mu       sync.Mutex
-	parts    parts     // guarded by mu
-	acquired time.Time // guarded by mu; zero while still in the reset of the acquire
-	inCall   call      // guarded by mu; callNone: idle in hand
-	last     call      // guarded by mu
-	since    time.Time // guarded by mu
-	query    string    // guarded by mu
-	begun    time.Time // guarded by mu: when the last call began
-	inTx     bool      // guarded by mu
-	openRows int       // guarded by mu
-	opened   uint64    // guarded by mu: result sets opened under this handle so far, each of which has this as its number
-	latest   uint64    // guarded by mu: the number of the one opened last; 0: it was closed
-	rows     *rows     // guarded by mu: the one opened last, until the garbage collector is asked for it
+	parts    parts      // guarded by mu
+	acquired time.Time  // guarded by mu; zero while still in the reset of the acquire
+	inCall   call       // guarded by mu; callNone: idle in hand
+	last     call       // guarded by mu
+	since    time.Time  // guarded by mu
+	query    string     // guarded by mu
+	begun    time.Time  // guarded by mu: when the last call began
+	inTx     bool       // guarded by mu
+	tx       trace.Span // guarded by mu, but for the holder's reads: the span of the transaction; nil: none
+	openRows int        // guarded by mu
+	opened   uint64     // guarded by mu: result sets opened under this handle so far, each of which has this as its number
+	latest   uint64     // guarded by mu: the number of the one opened last; 0: it was closed
+	rows     *rows      // guarded by mu: the one opened last, until the garbage collector is asked for it
 
 	// Apart from mu, since they change with the rows:
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
@@ -176,7 +182,7 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.inCall, l.last = callReset, callNone
 	l.since = now
 	l.query, l.begun = "", time.Time{}
-	l.inTx = false
+	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
 	l.mu.Unlock()
@@ -212,11 +218,20 @@ func (l *lease) leave(now time.Time) {
 	l.mu.Unlock()
 }
 
-// setTx notes that a transaction began or ended.
-func (l *lease) setTx(in bool) {
+// beginTx notes that a transaction began, with its span, if it has one.
+func (l *lease) beginTx(span trace.Span) {
 	l.mu.Lock()
-	l.inTx = in
+	l.inTx, l.tx = true, span
 	l.mu.Unlock()
+}
+
+// endTx notes that it ended, and returns the span to be ended.
+func (l *lease) endTx() trace.Span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	span := l.tx
+	l.inTx, l.tx = false, nil
+	return span
 }
 
 // openResult notes that the call in flight opened a result set.

@@ -26,6 +26,8 @@ type metrics struct {
 	nestings metric.Int64Counter
 	locks    metric.Int64Counter
 
+	errors *bounded // the values of error.type
+
 	observed metric.Registration // nil if it could not be made
 }
 
@@ -40,7 +42,7 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	}
 	attrs := poolAttributes(cfg)
 	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
-	m.base = attrs
+	m.base, m.errors = attrs, &bounded{}
 	m.pool = []metric.RecordOption{set}
 	m.poolAdd = []metric.AddOption{set}
 	var err error
@@ -172,14 +174,17 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows int
 	if !inst.Enabled(o.ctx) {
 		return
 	}
-	attrs := append(make([]attribute.KeyValue, 0, len(m.base)+2), m.base...)
+	attrs := append(make([]attribute.KeyValue, 0, len(m.base)+3), m.base...)
 	name := o.call.String()
 	if o.query != "" && o.call != callPrepare {
 		name = o.h.c.summaries.of(o.query).operation
 	}
 	attrs = append(attrs, semconv.DBOperationName(name))
 	if err != nil {
-		attrs = append(attrs, semconv.ErrorTypeKey.String(errorType(err)))
+		attrs = append(attrs, semconv.ErrorTypeKey.String(m.errors.of(errorType(err))))
+		if code := statusCode(err); code != "" {
+			attrs = append(attrs, semconv.DBResponseStatusCode(m.errors.of(code)))
+		}
 	}
 	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
 	inst.Record(o.ctx, took.Seconds(), set)

@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +22,8 @@ const scope = "github.com/sqllease/sqllease"
 // The names and attributes that no convention has.
 const (
 	spanAcquire = "pool.acquire"
+	spanDial    = "pool.dial"
+	spanTx      = "transaction"
 	spanLeak    = "sqllease.leak"
 
 	keyQueue     = attribute.Key("sqllease.acquire.queue") // seconds
@@ -31,6 +35,9 @@ const (
 	keyHold      = attribute.Key("sqllease.hold") // seconds
 	keySite      = attribute.Key("sqllease.site")
 	keyReason    = attribute.Key("sqllease.close.reason")
+	keyOutcome   = attribute.Key("sqllease.tx.outcome")
+
+	eventFirstRow = "sqllease.first_row"
 )
 
 // errPanicked stands in spans and metrics for the error of a call in which
@@ -41,17 +48,49 @@ var errPanicked = errors.New("sqllease: the driver panicked")
 type tracing struct {
 	tracer  trace.Tracer
 	roots   bool
-	acquire trace.SpanStartEventOption // attributes of acquire spans
-	call    trace.SpanStartEventOption // attributes of every operation's span
+	raw     bool // statements and errors are shown as they are
+	text    bool // statements are shown
+	omit    [calls]bool
+	filter  func(context.Context, Operation) bool // nil: all are wanted
+	acquire trace.SpanStartEventOption            // attributes of acquire spans
+	call    trace.SpanStartEventOption            // attributes of every operation's span
 }
 
 func newTracing(cfg *settings) tracing {
 	attrs := poolAttributes(cfg)
-	return tracing{
+	t := tracing{
+		raw:     cfg.QueryText == QueryTextRaw,
+		text:    cfg.QueryText != QueryTextOff,
+		filter:  guarded(cfg),
 		tracer:  cfg.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
 		roots:   cfg.RootSpans,
 		acquire: trace.WithAttributes(attrs...),
 		call:    trace.WithAttributes(attrs...),
+	}
+	for c := range calls {
+		t.omit[c] = slices.Contains(cfg.OmitSpans, c.String())
+	}
+	return t
+}
+
+// guarded is Config.FilterSpan, a panic of which must not cost the connection
+// that is being used: there is a span then.
+func guarded(cfg *settings) func(context.Context, Operation) bool {
+	if cfg.FilterSpan == nil {
+		return nil
+	}
+	var once sync.Once
+	return func(ctx context.Context, op Operation) (wanted bool) {
+		defer func() {
+			if v := recover(); v != nil {
+				wanted = true
+				once.Do(func() {
+					cfg.Logger.Error("sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once",
+						"pool", cfg.Name, "call", op.Call, "summary", op.Summary, "panic", v)
+				})
+			}
+		}()
+		return cfg.FilterSpan(ctx, op)
 	}
 }
 
@@ -75,23 +114,84 @@ func systemName(d Dialect) string {
 	return string(d)
 }
 
-// wanted tells whether an operation of that context gets a span.
-func (t *tracing) wanted(ctx context.Context) bool {
-	return t.roots || trace.SpanContextFromContext(ctx).IsValid()
+// wanted tells whether a call of that context gets a span. sum is nil where it
+// has no statement.
+func (t *tracing) wanted(ctx context.Context, c call, sum *summary) bool {
+	if t.omit[c] || (!t.roots && !trace.SpanContextFromContext(ctx).IsValid()) {
+		return false
+	}
+	if t.filter == nil {
+		return true
+	}
+	op := Operation{Call: c.String()}
+	if sum != nil {
+		op.Summary, op.Statement = sum.text(), sum.sanitised
+	}
+	return t.filter(ctx, op)
 }
 
 // startAcquire starts the span of an acquire that queues or dials; nil if
 // there is to be none.
 func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Context, trace.Span) {
-	if !t.wanted(ctx) {
+	if !t.wanted(ctx, callAcquire, nil) {
 		return ctx, nil
 	}
 	return t.tracer.Start(ctx, spanAcquire, t.acquire,
 		trace.WithSpanKind(trace.SpanKindInternal), trace.WithTimestamp(start))
 }
 
+// part emits the span of a part of an acquire that is over.
+func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, start time.Time, took time.Duration) {
+	if acquire == nil || !acquire.IsRecording() {
+		return
+	}
+	_, span := t.tracer.Start(ctx, name, t.acquire, trace.WithTimestamp(start))
+	span.End(trace.WithTimestamp(start.Add(took)))
+}
+
+// startDial starts the span of the dial in an acquire, which is the parent of
+// what a driver's dialler emits.
+func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.Time) (context.Context, trace.Span) {
+	if acquire == nil || !acquire.IsRecording() {
+		return ctx, nil
+	}
+	return t.tracer.Start(ctx, spanDial, t.acquire, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
+}
+
+// endPart ends it.
+func (t *tracing) endPart(span trace.Span, err error) {
+	if span == nil {
+		return
+	}
+	t.recordError(span, err)
+	span.End()
+}
+
+// startTx starts the span of a transaction; nil if there is to be none.
+func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
+	if !t.wanted(ctx, callTx, nil) {
+		return ctx, nil
+	}
+	return t.tracer.Start(ctx, spanTx, t.call, trace.WithSpanKind(trace.SpanKindInternal))
+}
+
+// endTx ends it.
+func (t *tracing) endTx(span trace.Span, outcome string, err error) {
+	if span == nil {
+		return
+	}
+	if span.IsRecording() {
+		span.SetAttributes(keyOutcome.String(outcome))
+		t.recordError(span, err)
+		if outcome == "lost" {
+			span.SetStatus(codes.Error, outcome)
+		}
+	}
+	span.End()
+}
+
 // endAcquire ends it with its parts.
-func endAcquire(span trace.Span, now time.Time, p parts, err error) {
+func (t *tracing) endAcquire(span trace.Span, now time.Time, p parts, err error) {
 	if span == nil {
 		return
 	}
@@ -100,7 +200,7 @@ func endAcquire(span trace.Span, now time.Time, p parts, err error) {
 			keyQueue.Float64(p.queue.Seconds()),
 			keyDial.Float64(p.dial.Seconds()),
 			keyReset.Float64(p.reset.Seconds()))
-		recordError(span, err)
+		t.recordError(span, err)
 	}
 	span.End(trace.WithTimestamp(now))
 }
@@ -109,33 +209,39 @@ func endAcquire(span trace.Span, now time.Time, p parts, err error) {
 // database/sql tries again by itself, and the time must not be lost.
 func (t *tracing) refused(ctx context.Context, start, now time.Time, p parts, err error) {
 	_, span := t.startAcquire(ctx, start)
-	endAcquire(span, now, p, err)
+	t.endAcquire(span, now, p, err)
 }
 
-// recordError marks a span as failed.
-func recordError(span trace.Span, err error) {
+// recordError marks a span as failed. What a server says may quote what it was
+// sent, and a driver's error its DSN: the text of errors that are not ours is
+// shown only where that of statements is.
+func (t *tracing) recordError(span trace.Span, err error) {
 	if err == nil {
 		return
 	}
-	span.RecordError(err)
-	span.SetStatus(codes.Error, errorType(err))
-	span.SetAttributes(semconv.ErrorTypeKey.String(errorType(err)))
+	kind, code := errorType(err), statusCode(err)
+	attrs := []attribute.KeyValue{semconv.ErrorTypeKey.String(kind)}
+	if code != "" {
+		attrs = append(attrs, semconv.DBResponseStatusCode(code))
+	}
+	span.SetAttributes(attrs...)
+	span.SetStatus(codes.Error, kind)
+	event := []attribute.KeyValue{semconv.ExceptionType(fmt.Sprintf("%T", err))}
+	if t.raw || saysNothingOfData(err) {
+		event = append(event, semconv.ExceptionMessage(err.Error()))
+	}
+	span.AddEvent(semconv.ExceptionEventName, trace.WithAttributes(event...))
 }
 
-// errorType is a value of bounded number for the attribute error.type: the
-// well-known errors by name, others by Go type.
-func errorType(err error) string {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return "context.DeadlineExceeded"
-	case errors.Is(err, context.Canceled):
-		return "context.Canceled"
-	case errors.Is(err, driver.ErrBadConn):
-		return "driver.ErrBadConn"
-	case err == errPanicked:
-		return "panic"
+// saysNothingOfData tells whether the text of an error can hold no data of the
+// application's.
+func saysNothingOfData(err error) bool {
+	switch err { //nolint:errorlint // what they are wrapped in may say more
+	case context.Canceled, context.DeadlineExceeded, driver.ErrBadConn, errPanicked, errUnclosed, ErrClosed, ErrDeadlock:
+		return true
 	}
-	return fmt.Sprintf("%T", err)
+	_, ok := err.(*AcquireError) //nolint:errorlint // as above
+	return ok
 }
 
 // declines remembers whether the driver answers direct calls with
@@ -203,24 +309,40 @@ func (h *handle) startDirect(ctx context.Context, c call, query string, d *decli
 
 func (o *operation) startSpan(ctx context.Context) context.Context {
 	t := &o.h.c.tracing
-	if !t.wanted(ctx) {
+	if !t.roots && !trace.SpanContextFromContext(ctx).IsValid() {
+		return ctx // before anything that costs
+	}
+	var sum *summary
+	if o.query != "" {
+		sum = o.h.c.summaries.of(o.query)
+	}
+	if !t.wanted(ctx, o.call, sum) {
 		return ctx
 	}
-	ctx, o.span = t.tracer.Start(ctx, o.name(), t.call,
-		trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(o.begun))
+	options := []trace.SpanStartOption{t.call, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(o.begun)}
+	if tx := o.h.lease.tx; tx != nil && o.query != "" {
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.SpanContext()}))
+	}
+	ctx, o.span = t.tracer.Start(ctx, o.name(sum), options...)
 	return ctx
 }
 
 // name is the span's name: the summary of the statement, or the call.
-func (o *operation) name() string {
-	if o.query == "" {
+func (o *operation) name(sum *summary) string {
+	switch {
+	case sum == nil:
 		return o.call.String()
+	case o.call == callPrepare:
+		return "prepare " + sum.text()
 	}
-	text := o.h.c.summaries.of(o.query).text()
-	if o.call == callPrepare {
-		return "prepare " + text
+	return sum.text()
+}
+
+// firstRow notes when the first row came.
+func (o *operation) firstRow() {
+	if o.span != nil && o.span.IsRecording() {
+		o.span.AddEvent(eventFirstRow)
 	}
-	return text
 }
 
 // end ends the call; deferred, so that it runs in a panic too.
@@ -289,8 +411,13 @@ func (o *operation) describe(err error, rows int64) {
 		sum := o.h.c.summaries.of(o.query)
 		o.span.SetAttributes(
 			semconv.DBOperationName(sum.operation),
-			semconv.DBQuerySummary(sum.text()),
-			semconv.DBQueryText(sum.sanitised))
+			semconv.DBQuerySummary(sum.text()))
+		switch t := &o.h.c.tracing; {
+		case t.raw:
+			o.span.SetAttributes(semconv.DBQueryText(o.query))
+		case t.text:
+			o.span.SetAttributes(semconv.DBQueryText(sum.sanitised))
+		}
 		if sum.target != "" {
 			o.span.SetAttributes(semconv.DBCollectionName(sum.target))
 		}
@@ -298,5 +425,5 @@ func (o *operation) describe(err error, rows int64) {
 	if rows >= 0 {
 		o.span.SetAttributes(semconv.DBResponseReturnedRows(int(rows)))
 	}
-	recordError(o.span, err)
+	o.h.c.tracing.recordError(o.span, err)
 }

@@ -1,13 +1,17 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -211,10 +215,17 @@ func underParent(t *testing.T) context.Context {
 	return trace.ContextWithSpanContext(t.Context(), telemetryParent)
 }
 
-// take returns the spans that ended since it was called last.
-func (p *telemetryPool) take() []sdktrace.ReadOnlySpan {
+// takeAll returns the spans that ended since it was called last.
+func (p *telemetryPool) takeAll() []sdktrace.ReadOnlySpan {
 	defer p.spans.Reset()
 	return p.spans.Ended()
+}
+
+// take is takeAll without the parts of acquires, and transactions as a whole.
+func (p *telemetryPool) take() []sdktrace.ReadOnlySpan {
+	return slices.DeleteFunc(slices.Clone(p.takeAll()), func(s sdktrace.ReadOnlySpan) bool {
+		return slices.Contains([]string{"pool.queue", "pool.dial", "pool.reset", "transaction"}, s.Name())
+	})
 }
 
 func spanNames(spans []sdktrace.ReadOnlySpan) []string {
@@ -303,7 +314,10 @@ func TestTheDriverDialsUnderTheAcquireSpan(t *testing.T) {
 	}}
 	p := newTelemetryPool(t, f, Config{})
 	exec(t, underParent(t), p.db, "DO 1")
-	assert.Equal(t, p.take()[0].SpanContext().SpanID(), dialled.SpanID())
+	spans := p.takeAll()
+	require.Equal(t, []string{"pool.dial", "pool.acquire", "DO"}, spanNames(spans))
+	assert.Equal(t, spans[0].SpanContext().SpanID(), dialled.SpanID(), "what a driver's dialler emits is under its dial")
+	assert.Equal(t, spans[1].SpanContext().SpanID(), spans[0].Parent().SpanID())
 }
 
 func TestAnAcquireThatQueuedTellsItsParts(t *testing.T) {
@@ -515,10 +529,10 @@ func TestADriverThatFailsFirstAndDeclinesThenLeavesNoSpanOpen(t *testing.T) {
 	p := newTelemetryPool(t, f, Config{})
 	_, err := p.db.ExecContext(underParent(t), "UPDATE stock SET n = ?", 7)
 	require.Error(t, err)
-	require.Equal(t, []string{"pool.acquire", "UPDATE stock"}, spanNames(p.spans.Ended()))
+	require.Equal(t, []string{"pool.dial", "pool.acquire", "UPDATE stock"}, spanNames(p.spans.Ended()))
 	f.on = failing("exec", driver.ErrSkip)
 	exec(t, underParent(t), p.db, "UPDATE stock SET n = ?", 7)
-	assert.Equal(t, []string{"pool.acquire", "UPDATE stock", "prepare UPDATE stock", "UPDATE stock"}, spanNames(p.spans.Ended()))
+	assert.Equal(t, []string{"pool.dial", "pool.acquire", "UPDATE stock", "prepare UPDATE stock", "UPDATE stock"}, spanNames(p.spans.Ended()))
 }
 
 func TestADriverThatDeclinesLateExportsNoSpanForIt(t *testing.T) {
@@ -541,7 +555,8 @@ func TestErrorsAreRecordedByTypeNotByText(t *testing.T) {
 	for want, err := range map[string]error{
 		"context.DeadlineExceeded": context.DeadlineExceeded,
 		"context.Canceled":         context.Canceled,
-		"*mysql.MySQLError":        &mysql.MySQLError{Number: 1062, Message: "Duplicate entry 'jane@example.org'"},
+		"1062":                     &mysql.MySQLError{Number: 1062, Message: "Duplicate entry 'jane@example.org'"},
+		"23505":                    sqlStateError{"23505"},
 		"*errors.errorString":      errors.New("syntax error near 'jane@example.org'"),
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -551,11 +566,48 @@ func TestErrorsAreRecordedByTypeNotByText(t *testing.T) {
 			s := p.take()[1]
 			assert.Equal(t, sdktrace.Status{Code: codes.Error, Description: want}, s.Status())
 			assert.Equal(t, want, spanAttributes(s)["error.type"])
-			assert.Len(t, s.Events(), 1)
+			require.Len(t, s.Events(), 1)
+			assert.Equal(t, "exception", s.Events()[0].Name)
+			assert.NotContains(t, fmt.Sprint(s.Events(), s.Attributes()), "jane@example.org")
+			code := ""
+			if want[0] >= '0' && want[0] <= '9' {
+				code = want
+			}
+			assert.Equal(t, code, cmp.Or(spanAttributes(s)["db.response.status_code"], any("")))
 			assert.Equal(t, []string{want}, p.values(t, "db.client.operation.duration", "error.type"))
 			assert.Equal(t, []string{"INSERT"}, p.values(t, "db.client.operation.duration", "db.operation.name"))
 		})
 	}
+}
+
+// sqlStateError is an error as the drivers of PostgreSQL have them.
+type sqlStateError struct{ code string }
+
+func (e sqlStateError) SQLState() string { return e.code }
+func (e sqlStateError) Error() string {
+	return "duplicate key: jane@example.org (SQLSTATE " + e.code + ")"
+}
+
+func TestTheCodeOfAnErrorIsFoundWithinOthers(t *testing.T) {
+	assert.Equal(t, "1213", statusCode(fmt.Errorf("placing the order: %w", &mysql.MySQLError{Number: 1213})))
+	assert.Equal(t, "40001", statusCode(fmt.Errorf("placing the order: %w", sqlStateError{"40001"})))
+	assert.Empty(t, statusCode(errors.New("no such host")))
+	assert.Empty(t, statusCode((*mysql.MySQLError)(nil)))
+	assert.Empty(t, statusCode(nil))
+}
+
+func TestManyKindsOfErrorsMakeFewSeries(t *testing.T) {
+	f := &telemetryFake{}
+	p := newTelemetryPool(t, f, Config{})
+	for i := range 10_000 {
+		f.on = failing("exec", sqlStateError{fmt.Sprintf("%05d", i)})
+		_, err := p.db.ExecContext(t.Context(), fmt.Sprintf("WORD%d SOMETHING FROM t%d WHERE a = %d", i, i, i))
+		require.Error(t, err)
+	}
+	values := p.values(t, "db.client.operation.duration", "error.type")
+	assert.Len(t, values, mostValues+1)
+	assert.Contains(t, values, "_OTHER")
+	assert.Equal(t, []string{"OTHER"}, slices.Compact(p.values(t, "db.client.operation.duration", "db.operation.name")))
 }
 
 func TestWithoutAParentThereIsNoSpan(t *testing.T) {
@@ -593,11 +645,19 @@ func TestATransactionHasSpansForItsEnds(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, test.end(tx))
 			require.Error(t, test.end(tx))
-			spans := p.take()
-			require.Equal(t, []string{"pool.acquire", "begin", "DO", test.want}, spanNames(spans))
-			for _, s := range spans {
-				assert.Equal(t, telemetryParent.SpanID(), s.Parent().SpanID())
+			spans := p.takeAll()
+			require.Equal(t, []string{"pool.dial", "pool.acquire", "begin", "DO", test.want, "transaction"}, spanNames(spans))
+			tx1, do := spans[5], spans[3]
+			assert.Equal(t, telemetryParent.SpanID(), tx1.Parent().SpanID())
+			assert.Equal(t, telemetryParent.SpanID(), spans[1].Parent().SpanID())
+			assert.Equal(t, telemetryParent.SpanID(), do.Parent().SpanID(), "its parent is what the application says")
+			assert.Equal(t, tx1.SpanContext().SpanID(), do.Links()[0].SpanContext.SpanID())
+			for _, s := range []sdktrace.ReadOnlySpan{spans[2], spans[4]} {
+				assert.Equal(t, tx1.SpanContext().SpanID(), s.Parent().SpanID())
+				assert.Empty(t, s.Links())
 			}
+			assert.Equal(t, map[string]string{"commit": "committed", "rollback": "rolled back"}[test.want], spanAttributes(tx1)["sqllease.tx.outcome"])
+			assert.Equal(t, codes.Unset, tx1.Status().Code)
 			assert.ElementsMatch(t, []string{"begin", "DO", test.want}, p.values(t, "db.client.operation.duration", "db.operation.name"))
 		})
 	}
@@ -611,10 +671,135 @@ func TestTheRollbackOfAnEndedContextHasItsParent(t *testing.T) {
 		require.NoError(t, err)
 		cancel()
 		synctest.Wait()
-		spans := p.take()
-		require.Equal(t, []string{"pool.acquire", "begin", "rollback"}, spanNames(spans))
-		assert.Equal(t, telemetryParent.SpanID(), spans[2].Parent().SpanID())
-		assert.Equal(t, codes.Unset, spans[2].Status().Code)
+		spans := p.takeAll()
+		require.Equal(t, []string{"pool.dial", "pool.acquire", "begin", "rollback", "transaction"}, spanNames(spans))
+		assert.Equal(t, spans[4].SpanContext().SpanID(), spans[3].Parent().SpanID())
+		assert.Equal(t, telemetryParent.SpanID(), spans[4].Parent().SpanID())
+		assert.Equal(t, codes.Unset, spans[3].Status().Code)
+	})
+}
+
+// However a transaction ends, its span ends, and says how.
+func TestATransactionsSpanTellsItsOutcome(t *testing.T) {
+	failure := errors.New("no")
+	for want, test := range map[string]struct {
+		on  func(context.Context, string, string) error
+		end func(*testing.T, *telemetryPool, *sql.Tx)
+	}{
+		"not begun": {failing("begin", failure), nil},
+		"failed":    {failing("commit", failure), func(t *testing.T, _ *telemetryPool, tx *sql.Tx) { require.Error(t, tx.Commit()) }},
+		"lost": {nil, func(t *testing.T, _ *telemetryPool, tx *sql.Tx) {
+			elapse(time.Hour) // it is reclaimed
+			require.Error(t, tx.Commit())
+		}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTelemetryPool(t, &telemetryFake{on: test.on}, Config{ReclaimAfter: time.Minute})
+				tx, err := p.db.BeginTx(underParent(t), nil)
+				if test.end == nil {
+					require.Error(t, err)
+				} else {
+					require.NoError(t, err)
+					test.end(t, p, tx)
+				}
+				synctest.Wait()
+				spans := slices.DeleteFunc(slices.Clone(p.takeAll()), func(s sdktrace.ReadOnlySpan) bool { return s.Name() != "transaction" })
+				require.Len(t, spans, 1)
+				assert.Equal(t, want, spanAttributes(spans[0])["sqllease.tx.outcome"])
+				assert.Equal(t, codes.Error, spans[0].Status().Code)
+			})
+		})
+	}
+}
+
+func TestThePartsOfAnAcquireAreSpansOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &telemetryFake{on: slow("reset", 10*time.Millisecond)}
+		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
+		conn, err := p.db.Conn(t.Context())
+		require.NoError(t, err)
+		start := time.Now()
+		time.AfterFunc(time.Second, func() { assert.NoError(t, conn.Close()) })
+		exec(t, underParent(t), p.db, "DO 1")
+		spans := p.takeAll()
+		require.Equal(t, []string{"pool.queue", "pool.reset", "pool.acquire", "DO"}, spanNames(spans))
+		queue, reset, acquire := spans[0], spans[1], spans[2]
+		for _, part := range spans[:2] {
+			assert.Equal(t, acquire.SpanContext().SpanID(), part.Parent().SpanID())
+		}
+		assert.Equal(t, []time.Time{start, start.Add(time.Second)}, []time.Time{queue.StartTime(), queue.EndTime()})
+		assert.Equal(t, []time.Time{start.Add(time.Second), start.Add(time.Second + 10*time.Millisecond)}, []time.Time{reset.StartTime(), reset.EndTime()})
+	})
+}
+
+func TestTheFirstRowIsAnEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTelemetryPool(t, &telemetryFake{answer: []driver.Value{int64(1), int64(2)}, on: slow("next", time.Second)}, Config{})
+		start := time.Now()
+		rows, err := p.db.QueryContext(underParent(t), "SELECT value FROM t")
+		require.NoError(t, err)
+		for rows.Next() {
+			continue
+		}
+		require.NoError(t, rows.Err())
+		s := p.take()[1]
+		require.Len(t, s.Events(), 1)
+		assert.Equal(t, "sqllease.first_row", s.Events()[0].Name)
+		assert.Equal(t, start.Add(time.Second), s.Events()[0].Time)
+	})
+}
+
+func TestWhatSpansShowOfAStatementIsSaid(t *testing.T) {
+	const query = "SELECT a FROM t WHERE b = 'jane@example.org'"
+	failure := errors.New("no jane@example.org")
+	for text, want := range map[QueryText]any{
+		QueryTextSanitised: "SELECT a FROM t WHERE b = ?",
+		QueryTextRaw:       query,
+		QueryTextOff:       nil,
+	} {
+		p := newTelemetryPool(t, &telemetryFake{on: failing("exec", failure)}, Config{QueryText: text})
+		_, err := p.db.ExecContext(underParent(t), query)
+		require.Error(t, err)
+		s := p.take()[1]
+		assert.Equal(t, want, spanAttributes(s)["db.query.text"])
+		assert.Equal(t, "SELECT t", spanAttributes(s)["db.query.summary"])
+		assert.Equal(t, text == QueryTextRaw, strings.Contains(fmt.Sprint(s.Events()), "jane@example.org"))
+	}
+}
+
+func TestSpansCanBeLeftOut(t *testing.T) {
+	work := func(t *testing.T, p *telemetryPool) []string {
+		tx, err := p.db.BeginTx(underParent(t), nil)
+		require.NoError(t, err)
+		_, err = tx.ExecContext(underParent(t), "UPDATE stock SET n = 1")
+		require.NoError(t, err)
+		_, err = tx.ExecContext(underParent(t), "DELETE FROM stock")
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit())
+		require.NoError(t, p.db.PingContext(underParent(t)))
+		assert.Equal(t, uint64(5), p.total(t, "db.client.operation.duration"), "metrics go on")
+		return spanNames(p.takeAll())
+	}
+	t.Run("by call", func(t *testing.T) {
+		p := newTelemetryPool(t, &telemetryFake{}, Config{OmitSpans: []string{"ping", "begin", "acquire"}})
+		assert.Equal(t, []string{"UPDATE stock", "DELETE stock", "commit", "transaction"}, work(t, p))
+	})
+	t.Run("by function", func(t *testing.T) {
+		var asked []Operation
+		p := newTelemetryPool(t, &telemetryFake{}, Config{FilterSpan: func(ctx context.Context, op Operation) bool {
+			assert.True(t, trace.SpanContextFromContext(ctx).IsValid())
+			asked = append(asked, op)
+			return op.Summary == "UPDATE stock" || op.Call == "acquire"
+		}})
+		assert.Equal(t, []string{"pool.dial", "pool.acquire", "UPDATE stock"}, work(t, p))
+		assert.Contains(t, asked, Operation{Call: "exec", Summary: "UPDATE stock", Statement: "UPDATE stock SET n = ?"})
+		assert.Contains(t, asked, Operation{Call: "transaction"})
+	})
+	t.Run("by a function that panics", func(t *testing.T) {
+		p := newTelemetryPool(t, &telemetryFake{}, Config{FilterSpan: func(context.Context, Operation) bool { panic("the application's own bug") }})
+		assert.Len(t, work(t, p), 8)
+		assert.Equal(t, 1, p.c.Stats().Idle)
 	})
 }
 
