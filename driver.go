@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -355,7 +356,7 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	began := false
 	defer func() {
 		if !began {
-			h.c.tracing.endTx(span, "not begun", err)
+			h.c.tracing.endTx(span, "not begun", cmp.Or(err, errPanicked))
 		}
 	}()
 	o, callCtx := h.start(ctx, callBegin, "")

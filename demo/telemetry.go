@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,8 +129,8 @@ func (f *spanFold) OnEnd(s sdktrace.ReadOnlySpan) {
 	case isRequest(s):
 		delete(f.open, s.SpanContext().TraceID())
 		f.endpointLocked(s.Name()).add(took, r.wait, r.querying)
-	case s.Parent().SpanID() != r.span || s.InstrumentationScope().Name != sqlleaseScope:
-	case s.Name() == "sqllease.leak": // it covers what other spans cover as well
+	case s.InstrumentationScope().Name != sqlleaseScope:
+	case slices.Contains(covering, s.Name()):
 	case s.Name() == "pool.acquire":
 		r.wait += took
 	default:
@@ -142,6 +143,9 @@ func (f *spanFold) Shutdown(context.Context) error { return nil }
 
 // ForceFlush has nothing to do.
 func (f *spanFold) ForceFlush(context.Context) error { return nil }
+
+// covering are spans of time that other spans cover as well.
+var covering = []string{"sqllease.leak", "transaction", "pool.queue", "pool.dial", "pool.reset"}
 
 func isRequest(s sdktrace.ReadOnlySpan) bool {
 	return !s.Parent().IsValid() && s.SpanKind() == trace.SpanKindServer

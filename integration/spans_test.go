@@ -39,7 +39,7 @@ func TestSpansExplainTheTimeInTheDatabase(t *testing.T) {
 	}
 	all.Wait()
 
-	var request, acquire, query time.Duration
+	var request, acquire, parts, query time.Duration
 	for _, s := range exported.GetSpans() {
 		took := s.EndTime.Sub(s.StartTime)
 		switch s.Name {
@@ -47,6 +47,8 @@ func TestSpansExplainTheTimeInTheDatabase(t *testing.T) {
 			request += took
 		case "pool.acquire":
 			acquire += took
+		case "pool.queue", "pool.dial", "pool.reset":
+			parts += took
 		case "DO":
 			query += took
 		default:
@@ -57,5 +59,6 @@ func TestSpansExplainTheTimeInTheDatabase(t *testing.T) {
 		request.Round(time.Millisecond), acquire.Round(time.Millisecond), query.Round(time.Millisecond),
 		100*float64(acquire+query)/float64(request))
 	assert.InEpsilon(t, float64(request), float64(acquire+query), 0.05)
+	assert.InEpsilon(t, float64(acquire), float64(parts), 0.05, "its parts are the whole acquire")
 	assert.Greater(t, acquire, query, "50 callers on 5 connections mostly wait")
 }
