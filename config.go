@@ -83,13 +83,13 @@ type Config struct {
 	// taken away and closed, which makes room for others and ends what the
 	// server holds for it, such as the locks of a transaction. The holder's next
 	// call fails with a *ReclaimedError. A lease is reported before it is
-	// reclaimed, so that one which is never reported is never reclaimed; nor is
+	// reclaimed, so that one which WithHoldLimit excepts is never reclaimed; nor is
 	// one with a call in flight, or one whose driver connection the application
 	// has taken with Unwrap. Zero: leases are never reclaimed.
 	ReclaimAfter time.Duration
 
 	// FailOnDeadlock lets an acquire fail with an *AcquireError that unwraps to
-	// ErrDeadlock where otherwise none would ever succeed: when, for a second,
+	// ErrDeadlock where otherwise none succeeds before some context ends: when, for a second,
 	// nothing was done with any session on lease, and each was last used by a
 	// goroutine that waits for another. The newest of these waiters fails; what
 	// it holds lets the others go on. False: a deadlock is only logged. It is
@@ -197,12 +197,15 @@ func (cfg *Config) check() error {
 		{"MaxLifetime", cfg.MaxLifetime},
 		{"NetworkIdleLimit", cfg.NetworkIdleLimit},
 		{"ReclaimAfter", cfg.ReclaimAfter},
+		{"LeakThreshold", max(cfg.LeakThreshold, 0)}, // negative: none
+		{"LongCallThreshold", max(cfg.LongCallThreshold, 0)},
+		{"SlowAcquireThreshold", max(cfg.SlowAcquireThreshold, 0)},
 	} {
 		if f.value < 0 {
 			return &ConfigError{f.name, f.value.String(), "it is a duration; use zero for none"}
 		}
 		if f.value > 0 && f.value < time.Millisecond {
-			return &ConfigError{f.name, f.value.String(), "it is below 1ms, which no network keeps; was a unit forgotten?"}
+			return &ConfigError{f.name, f.value.String(), "it is below 1ms, which no network and no clock keeps; was a unit forgotten?"}
 		}
 	}
 	if cfg.MaxOpen > 0 && cfg.MinIdle > cfg.MaxOpen {

@@ -37,7 +37,7 @@ type Connector struct {
 
 	execDeclines, queryDeclines declines
 
-	watchTimer, expiryTimer, queueTimer *time.Timer // they fire on goroutines of their own; armed under gate.mu
+	watchTimer, expiryTimer, queueTimer, adoptTimer *time.Timer // they fire on goroutines of their own; armed under gate.mu
 
 	dbMu    sync.Mutex   // held for the field only; adoptMu comes before it
 	db      []*sql.DB    // guarded by dbMu: those attached
@@ -341,18 +341,60 @@ func (c *Connector) adopt(now time.Time) {
 	c.adoptMu.Lock()
 	defer c.adoptMu.Unlock()
 	c.adopted.Store(now.UnixNano())
-	own := c.own
-	c.own = queueless + int(min(c.lost.Load(), mostLost))
+	c.own = queueless + int(min(max(c.lost.Load(), 0), mostLost))
 	for _, db := range c.attached() {
 		n := db.Stats().MaxOpenConnections
 		if n != c.own {
 			db.SetMaxOpenConns(c.own)
 		}
-		if n != own {
+		if n < queueless || n > queueless+mostLost { // else it is ours, or was, and an application has put it back
 			c.setLimit(n)
+			if c.lost.Load() > 0 {
+				go c.wake(db)
+			}
 		}
 	}
 }
+
+// wake serves those who queue in a *sql.DB that had no connection to serve them
+// with: it takes one, and gives it to them.
+func (c *Connector) wake(db *sql.DB) {
+	defer c.recovered("waking callers that queue in database/sql")
+	ctx, cancel := context.WithTimeout(c.life, refillTimeout)
+	defer cancel()
+	if conn, err := db.Conn(ctx); err == nil {
+		_ = conn.Close()
+	}
+}
+
+// lose counts sessions that were taken from a lease. database/sql goes on
+// counting their connections: where that makes as many as a limit that the
+// application sets, callers queue in it, no lease begins or ends, and nobody
+// comes to adopt the limit. So the connector looks by itself while there are any.
+func (c *Connector) lose(n int) {
+	if n == 0 {
+		return
+	}
+	c.lost.Add(int64(n))
+	c.adoptLater()
+}
+
+func (c *Connector) adoptLater() {
+	if len(c.attached()) == 0 {
+		return
+	}
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	if c.lost.Load() > 0 && !c.gate.closed {
+		arm(&c.adoptTimer, adoptEvery, func() {
+			c.adopt(time.Now())
+			c.adoptLater()
+		})
+	}
+}
+
+// adoptEvery is the time between two of those looks.
+const adoptEvery = time.Second
 
 // adoptSoon adopts at the end of a lease: while callers find free connections,
 // or queue in database/sql, none comes to Connect. It takes a goroutine of its
@@ -745,7 +787,7 @@ func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(time.Now())) }
 func (c *Connector) stopTimers() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
-	for _, t := range []*time.Timer{c.expiryTimer, c.queueTimer} {
+	for _, t := range []*time.Timer{c.expiryTimer, c.queueTimer, c.adoptTimer} {
 		if t != nil {
 			t.Stop()
 		}
@@ -762,7 +804,7 @@ func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now time
 		go c.reportNesting(e.nesting) // aside: the Logger may use this very database
 	}
 	if e.reported {
-		l := Leak{Lease: h.lease.read(now), Class: ClassIdleInHand, Threshold: c.cfg.LeakThreshold, Returned: true}
+		l := Leak{Lease: h.lease.read(now), Class: e.class, Threshold: e.threshold, Returned: true}
 		go c.report([]Leak{l}) // aside, likewise
 	}
 	if h.lease.tx != nil { // its connection was bad, or its driver panicked

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +22,7 @@ type handle struct {
 	session *session // guarded by gate.mu; while leased it does not change, and the lease's calls read it freely
 	leased  bool     // guarded by database/sql's lock on the connection
 	pending bool     // guarded by that lock: it never had a session, and acquires one at its first call
+	back    bool     // guarded by that lock: its session was taken, and database/sql has dropped it after all
 	empty   bool     // guarded by gate.mu: it counts in gate.empty
 	lease   lease
 }
@@ -104,7 +107,6 @@ func (h *handle) IsValid() bool {
 		return stays
 	}
 	if h.use() != nil { // reclaimed
-		h.c.lost.Add(-1)
 		h.leased = false
 		return false
 	}
@@ -130,10 +132,11 @@ func (h *handle) Close() error {
 	held := h.lease.heldFor(now)
 	s, e := h.c.gate.drop(h, h.c.cfg.MinIdle, now)
 	switch {
-	case s == nil && wasLeased: // reclaimed
-		h.c.lost.Add(-1)
-		return nil
 	case s == nil:
+		if h.lease.hand.Load() == taken && !h.back {
+			h.back = true
+			h.c.lost.Add(-1)
+		}
 		return nil
 	case wasLeased:
 		h.c.leaseEnded(h, held, e, now)
@@ -152,6 +155,7 @@ func (h *handle) lose() {
 	if s, e := h.c.gate.drop(h, 0, now); s != nil {
 		h.c.leaseEnded(h, held, e, now)
 		s.statements.abandon()
+		h.c.lose(1)
 		h.c.retireAside(s)
 	}
 }
@@ -193,10 +197,10 @@ func (h *handle) use() error {
 	if !h.leased {
 		return driver.ErrBadConn
 	}
-	if !h.lease.hand.CompareAndSwap(inHand, inUse) {
-		return h.c.reclaimed(h)
+	if h.lease.hand.CompareAndSwap(inHand, inUse) {
+		return nil
 	}
-	return nil
+	return h.c.reclaimed(h)
 }
 
 // unuse ends it, unless the session was lost in it.
@@ -703,7 +707,7 @@ type rows struct {
 	read   int64  // rows read so far
 	err    error  // what ended the reading, if not the last row
 
-	columns []string // as last asked for
+	columns atomic.Pointer[[]string] // as last asked for
 }
 
 var (
@@ -719,16 +723,18 @@ var (
 // connection, too, to name a column that could not be scanned: then another
 // call may be in flight. It takes for granted that there are as many as before.
 func (r *rows) Columns() []string {
-	hand := &r.op.h.lease.hand
-	if hand.CompareAndSwap(inHand, inUse) {
-		defer r.op.h.unuse()
-		r.columns = r.inner.Columns()
-		return r.columns
+	l := &r.op.h.lease
+	l.naming.Add(1) // before the look: see takeLocked
+	defer l.naming.Add(-1)
+	if l.hand.Load() == taken {
+		if names := r.columns.Load(); names != nil {
+			return *names
+		}
+		return nil
 	}
-	if hand.Load() == taken {
-		return r.columns
-	}
-	return r.inner.Columns()
+	names := r.inner.Columns()
+	r.columns.Store(&names)
+	return names
 }
 
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
@@ -740,7 +746,17 @@ func (r *rows) Next(dest []driver.Value) error {
 	defer r.op.h.unuse()
 	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
-	return r.advanced(r.inner.Next(dest))
+	err := r.inner.Next(dest)
+	if err == nil && r.read == 0 && slices.ContainsFunc(dest, isRows) {
+		r.op.h.c.gate.unwrap(&r.op.h.lease) // database/sql reads such a value without us
+	}
+	return r.advanced(err)
+}
+
+// isRows tells whether a value is a result set of its own, as some drivers have them.
+func isRows(v driver.Value) bool {
+	_, ok := v.(driver.Rows)
+	return ok
 }
 
 // advanced notes how a step to the next row ended.

@@ -447,13 +447,18 @@ func (g *gate) release(h *handle, valid bool, now time.Time) (stays bool, e endi
 
 // ending is what there is to tell of a lease that ended.
 type ending struct {
-	reported bool     // the watch had reported it
-	nesting  *nesting // its request waited for another meanwhile
+	reported  bool          // the watch had reported it
+	class     Class         // as what
+	threshold time.Duration // held past this
+	nesting   *nesting      // its request waited for another meanwhile
 }
 
 // endingLocked ends a lease.
 func (g *gate) endingLocked(l *lease, now time.Time) ending {
-	e := ending{l.told.anything(), g.nestedEndLocked(l, now)}
+	e := ending{l.told.anything(), ClassIdleInHand, l.told.threshold, g.nestedEndLocked(l, now)}
+	if !l.told.leaked {
+		e.class = ClassBusy
+	}
 	g.endLocked(l)
 	return e
 }

@@ -16,10 +16,14 @@ var holdLimitsInUse atomic.Bool
 // WithHoldLimit returns a context with which an acquire's lease may be idle in
 // hand for d before it is reported, in place of [Config.LeakThreshold]: longer
 // for work that is known to take long, shorter for what must be quick. Zero or
-// negative: such a lease is never reported. Where the threshold of the connector
-// is negative, it changes nothing.
+// negative: such a lease is never reported for the time it is held, nor is a
+// long call on it; what the garbage collector proves is, all the same. Minimum:
+// 1ms. Where the threshold of the connector is negative, it changes nothing.
 func WithHoldLimit(ctx context.Context, d time.Duration) context.Context {
 	holdLimitsInUse.Store(true)
+	if d > 0 {
+		d = max(d, time.Millisecond)
+	}
 	return context.WithValue(ctx, holdLimitKey{}, max(d, 0))
 }
 

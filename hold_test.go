@@ -190,3 +190,64 @@ func TestReportsOfOnePlaceAreFolded(t *testing.T) {
 		assert.Len(t, log.take(), 2, "and so are the returns")
 	})
 }
+
+func TestATinyLimitDoesNotKeepTheWatchBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": time.Second}}, Config{})
+		arms := leakCountArms(p.c)
+		_, err := p.ExecContext(WithHoldLimit(t.Context(), time.Nanosecond), "DO 1")
+		require.NoError(t, err)
+		assert.Less(t, arms(), 300, "it looks a hundred times a second, and not a million times")
+	})
+}
+
+// What a late return says of a lease is what was said of it before.
+func TestALateReturnKeepsItsClassAndThreshold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": time.Hour}}, Config{LeakThreshold: 10 * time.Second})
+		_, err := p.ExecContext(t.Context(), "DO 1")
+		require.NoError(t, err)
+		reports := p.take()
+		require.Len(t, reports, 2)
+		for _, l := range reports {
+			assert.Equal(t, ClassBusy, l.Class)
+			assert.Equal(t, 100*time.Second, l.Threshold)
+		}
+		assert.True(t, reports[1].Returned)
+		assert.Equal(t, "it was a slow call; make it shorter, or raise Config.LongCallThreshold", reports[1].cure())
+
+		conn, err := p.Conn(WithHoldLimit(t.Context(), time.Second))
+		require.NoError(t, err)
+		leakPause(2 * time.Second)
+		require.NoError(t, conn.Close())
+		reports = p.take()
+		require.Len(t, reports, 2)
+		assert.Equal(t, time.Second, reports[1].Threshold)
+	})
+}
+
+// One slow moment does not make silent what a connection is left in later.
+func TestALeaseThatIsUsedAfterItsReportIsReportedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{})
+		conn := p.lease(t)
+		leakPause(time.Minute)
+		p.one(t)
+		_, err := conn.ExecContext(t.Context(), "DO 1")
+		require.NoError(t, err)
+		tx, err := conn.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		leakPause(29 * time.Second)
+		assert.Empty(t, p.take())
+		leakPause(time.Second)
+		l := p.one(t)
+		assert.True(t, l.InTx)
+		assert.Equal(t, 30*time.Second, l.Acquired.Add(l.Hold).Sub(l.Since))
+		leakPause(time.Hour)
+		assert.Empty(t, p.take())
+		assert.Equal(t, uint64(1), p.c.Stats().Leaks, "one lease")
+		require.NoError(t, tx.Rollback())
+		require.NoError(t, conn.Close())
+		assert.True(t, p.one(t).Returned)
+	})
+}

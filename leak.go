@@ -97,6 +97,8 @@ func (l Leak) headline() string {
 func (l Leak) cure() string {
 	var s string
 	switch {
+	case l.Returned && l.Class == ClassBusy:
+		return "it was a slow call; make it shorter, or raise Config.LongCallThreshold"
 	case l.Returned:
 		return "it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold"
 	case l.Class == ClassBusy && l.Call == callReset.String():
@@ -109,6 +111,8 @@ func (l Leak) cure() string {
 		s = "close the *sql.Rows on every path: defer rows.Close() right after the error check of the query"
 	case l.InTx:
 		s = "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx"
+	case l.Unwrapped:
+		s = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn; if it is in use through the driver's own connection, acquire it with sqllease.WithHoldLimit"
 	default:
 		s = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"
 	}
@@ -236,12 +240,13 @@ func (g *gate) overdue(now time.Time) *findings {
 	f := &findings{now: now}
 	g.watching = time.Time{}
 	g.provenLocked(f)
-	for ; g.watched != nil; g.watched = g.watched.next {
+	for g.watched != nil {
 		l := g.watched.of
 		if at := l.heldSince().Add(g.firstLook()); at.After(now) {
 			g.watchAtLocked(at)
 			break
 		}
+		g.watched = g.watched.next
 		if l.inLook == 0 { // else it has a short limit, and its own time
 			g.judgeLocked(l, f)
 		}
@@ -277,7 +282,7 @@ func (g *gate) judgeLocked(l *lease, f *findings) {
 		again = max(g.reclaimAfter-lasts, time.Millisecond)
 	}
 	if again > 0 {
-		g.lookLocked(l, f.now.Add(again))
+		g.lookLocked(l, f.now.Add(max(again, soonest)))
 	}
 	if !report {
 		return
@@ -286,12 +291,32 @@ func (g *gate) judgeLocked(l *lease, f *findings) {
 	if class == ClassBusy {
 		l.told.busy, leak.Threshold = true, g.longCall
 	} else {
-		l.told.idle = true
+		leak.told = l.told.leaked
+		l.told.idle, l.told.leaked = true, true
+		l.watch.Store(true)
 	}
+	l.told.threshold = leak.Threshold
 	if s := g.sessionOfLocked(l); s != nil {
 		leak.serverEnds = s.life.limits.idleTx
 	}
 	f.leaks = append(f.leaks, leak)
+}
+
+// soonest bounds how often one lease is looked at.
+const soonest = 10 * time.Millisecond
+
+// watchAgain has the watch look again at a lease that was reported as idle in
+// hand, and is used: what it is left in afterwards is another matter.
+func (g *gate) watchAgain(l *lease, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l.watch.Store(false)
+	l.told.idle = false
+	if l.node.in != nil && l.limit > 0 {
+		at := now.Add(max(l.limit, soonest))
+		g.lookLocked(l, at)
+		g.watchAtLocked(at)
+	}
 }
 
 // reclaimLocked takes the session from a lease that is idle in hand for too
@@ -314,6 +339,14 @@ func (g *gate) takeLocked(l *lease, f *findings) bool {
 	if s == nil || l.raw || !l.hand.CompareAndSwap(inHand, taken) {
 		return false
 	}
+	// Columns may be called at any time. It says so before it looks whether the
+	// session was taken, and this looks after taking it: one of the two sees the
+	// other. A call that came in between waits for gate.mu, and looks again.
+	if l.naming.Load() > 0 {
+		l.hand.Store(inHand)
+		return false
+	}
+	l.forget()
 	g.endLocked(l)
 	s.leaveHandle(atCloser)
 	s.reason = closedReclaimed
@@ -327,6 +360,11 @@ func (g *gate) takeLocked(l *lease, f *findings) bool {
 // reclaimed is the error of a call that comes too late.
 func (c *Connector) reclaimed(h *handle) error {
 	c.gate.mu.Lock()
+	if h.lease.hand.Load() != taken {
+		h.lease.hand.Store(inUse) // it was given back
+		c.gate.mu.Unlock()
+		return nil
+	}
 	l := h.lease.read(time.Now())
 	c.gate.mu.Unlock()
 	l.Statement = c.sanitised(l.Statement)
@@ -364,10 +402,18 @@ func (g *gate) sessionOfLocked(l *lease) *session {
 func (c *Connector) watch() {
 	f := c.gate.overdue(time.Now())
 	c.gate.await(f)
-	c.lost.Add(int64(len(f.reclaimed)))
+	c.lose(len(f.reclaimed))
 	for _, s := range f.reclaimed {
 		c.retireAside(s)
 	}
+	c.recordAll(f.leaks)
+	c.endLost(f)
+	c.tell(f.leaks)
+}
+
+// endLost ends what the holders of leases that lost their sessions cannot end.
+func (c *Connector) endLost(f *findings) {
+	defer c.recovered("ending the spans of lost leases")
 	for _, l := range f.leaks {
 		if l.Reclaimed {
 			c.metrics.held(l.Hold)
@@ -379,18 +425,26 @@ func (c *Connector) watch() {
 	for _, p := range f.abandoned {
 		p.op.finish(f.now, errUnclosed, -1)
 	}
-	c.report(f.leaks)
 }
 
-// report tells the log, the trace and the metrics, and then the application:
-// its function may not return, and must keep none from being seen.
+// report tells the log, the trace and the metrics, and then the application.
 func (c *Connector) report(leaks []Leak) {
+	c.recordAll(leaks)
+	c.tell(leaks)
+}
+
+func (c *Connector) recordAll(leaks []Leak) {
 	for i := range leaks {
 		l := &leaks[i]
 		l.Pool = c.cfg.Name
 		l.Statement = c.sanitised(l.Statement)
 		c.record(l)
 	}
+}
+
+// tell calls the application's function, which may not return, and must keep
+// nothing else from happening.
+func (c *Connector) tell(leaks []Leak) {
 	for _, l := range leaks {
 		c.callOnLeak(l)
 	}
@@ -461,8 +515,9 @@ const (
 
 // note counts a report, and tells whether it is to be logged.
 func (s *sites) note(l *Leak, now time.Time) (tell bool) {
-	key := site{frames: len(l.Stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
-	copy(key.stack[:], l.Stack)
+	stack := l.Stack.outside()
+	key := site{frames: len(stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
+	copy(key.stack[:], stack)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.known[key]

@@ -96,7 +96,10 @@ type leakFakeRows struct {
 	left [][]driver.Value
 }
 
-func (r *leakFakeRows) Columns() []string { return make([]string, len(r.f.rows[0])) }
+func (r *leakFakeRows) Columns() []string {
+	r.f.call("columns")
+	return make([]string, len(r.f.rows[0]))
+}
 func (r *leakFakeRows) Close() error      { return nil }
 func (r *leakFakeRows) Next(dest []driver.Value) error {
 	r.f.call("next")

@@ -30,6 +30,8 @@ type Lease struct {
 
 	SpanContext trace.SpanContext // the span that acquired it
 	Stack       Stack             // the stack that acquired it
+
+	Unwrapped bool // the application has the driver's own connection, see Unwrap: what it does with it cannot be seen
 }
 
 // doing says in a few words what the lease is used for.
@@ -44,6 +46,8 @@ func (l Lease) doing() string {
 		return fmt.Sprintf("idle in hand for %v with rows open", idle)
 	case l.InTx:
 		return fmt.Sprintf("idle in transaction for %v", idle)
+	case l.Unwrapped:
+		return fmt.Sprintf("idle in hand for %v, but for what is done with the driver's own connection, which cannot be seen", idle)
 	default:
 		return fmt.Sprintf("idle in hand for %v", idle)
 	}
@@ -138,9 +142,13 @@ type lease struct {
 	inTx     bool       // guarded by mu
 	tx       trace.Span // guarded by mu, but for the holder's reads: the span of the transaction; nil: none
 	openRows int        // guarded by mu
+	results  int        // guarded by mu: result sets opened on this lease
 	opened   uint64     // guarded by mu: result sets opened under this handle so far, each of which has this as its number
 	latest   uint64     // guarded by mu: the number of the one opened last; 0: it was closed
 	rows     *rows      // guarded by mu: the one opened last, until the garbage collector is asked for it
+
+	naming atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
+	watch  atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
 
 	// Apart from mu, since they change with the rows:
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
@@ -157,9 +165,15 @@ const (
 )
 
 // told is what was reported of a lease.
-type told struct{ idle, busy bool }
+type told struct {
+	idle      bool // as idle in hand, and nothing was done with it since
+	leaked    bool // as idle in hand, at some time
+	busy      bool
+	proven    bool
+	threshold time.Duration // of the last report
+}
 
-func (t told) anything() bool { return t.idle || t.busy }
+func (t told) anything() bool { return t.leaked || t.busy || t.proven }
 
 // parts are where an acquire spent its time.
 type parts struct {
@@ -176,8 +190,10 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.caller.Store(l.goroutine)
 	l.readAt.Store(0)
 	l.hand.Store(inHand)
+	l.watch.Store(false)
 	l.mu.Lock()
 	l.parts = parts{}
+	l.results = 0
 	l.acquired = time.Time{}
 	l.inCall, l.last = callReset, callNone
 	l.since = now
@@ -238,6 +254,7 @@ func (l *lease) endTx() trace.Span {
 func (l *lease) openResult(r *rows) {
 	l.mu.Lock()
 	l.openRows++
+	l.results++
 	l.opened++
 	r.number = l.opened
 	l.latest, l.rows = r.number, r
@@ -341,6 +358,7 @@ func (l *lease) heldSince() time.Time {
 func (l *lease) read(now time.Time) Lease {
 	out := Lease{
 		ID:          l.id,
+		Unwrapped:   l.raw,
 		SpanContext: l.span,
 		Stack:       append(Stack(nil), l.capturedStack()...),
 	}

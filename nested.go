@@ -54,9 +54,20 @@ func (g *gate) nestedLocked(w *waiter, now time.Time) {
 		return
 	}
 	g.nestedNext = now.Add(nestedEvery)
-	holder, n := g.nestingLocked(w, "goroutine", now, ofGoroutine)
-	if n != nil && holder.nesting == nil {
-		holder.nesting = n
+	var holder *lease
+	holds := 0
+	g.leases.each(func(l *lease) bool {
+		if ofGoroutine(l, w.lease) && !l.told.idle {
+			holder = l
+			holds++
+		}
+		return true
+	})
+	if holder == nil || holder.nesting != nil {
+		return
+	}
+	if _, known := g.nestings[placeOf(holder, w)]; !known {
+		holder.nesting = g.nestingOf(holder, w, "goroutine", holds, g.requestsLocked(), now)
 	}
 }
 
@@ -71,83 +82,108 @@ func ofRequest(l, acquire *lease) bool {
 	return a == b || !a.IsValid() || !b.IsValid()
 }
 
-func ofTrace(l, acquire *lease) bool { return l.span.TraceID() == acquire.span.TraceID() }
-
 // nestedEndLocked returns the nesting of a lease that ends, if it is to be
 // reported.
 func (g *gate) nestedEndLocked(l *lease, now time.Time) *nesting {
 	n := l.nesting
-	if n == nil || l.told.idle || !g.newNestingLocked(n) {
+	if n == nil || l.told.idle || !g.newNestingLocked(n.place) {
 		return nil
 	}
 	n.holder = l.read(now)
 	return n
 }
 
+// holding is what a request holds.
+type holding struct {
+	idle   time.Time // since when one of its leases is; zero: none is
+	newest *lease
+	leases int
+}
+
+// mostAtOnce is how many nestings one look at the queue tells of.
+const mostAtOnce = 8
+
 // nestedTracesLocked returns the nestings of leases that nothing is done with
-// and waiters of the same trace who came later.
+// and waiters of the same trace who came later. It passes once over the leases
+// and once over the waiters.
 func (g *gate) nestedTracesLocked(idle []*lease, now time.Time) (found []*nesting) {
-	oldest := map[trace.TraceID]time.Time{} // since when one of its leases is idle
-	for _, l := range idle {
-		if id := l.span.TraceID(); id.IsValid() {
-			_, since := l.state()
-			if known, ok := oldest[id]; !ok || since.Before(known) {
-				oldest[id] = since
-			}
-		}
-	}
-	if len(oldest) == 0 {
+	holdings := g.holdingsLocked(idle)
+	if len(holdings) == 0 {
 		return nil
 	}
+	requests := 0
 	g.waiters.each(func(w *waiter) bool {
-		if now.Sub(w.since) < stallAfter {
+		if now.Sub(w.since) < stallAfter || len(found) == mostAtOnce {
 			return false
 		}
-		since, ok := oldest[w.lease.span.TraceID()]
-		if ok && since.Before(w.since) {
-			if _, n := g.nestingLocked(w, "trace", now, ofTrace); n != nil && g.newNestingLocked(n) {
-				found = append(found, n)
+		h := holdings[w.lease.span.TraceID()]
+		if h == nil || !h.idle.Before(w.since) {
+			return true
+		}
+		if place := placeOf(h.newest, w); g.newNestingLocked(place) {
+			if requests == 0 {
+				requests = g.requestsLocked()
 			}
+			found = append(found, g.nestingOf(h.newest, w, "trace", h.leases, requests, now))
 		}
 		return true
 	})
 	return found
 }
 
-// nestingLocked describes the nesting that a waiter makes with the leases that
-// are of the same request, and finds the newest of these; nil if it makes none,
-// or one that was reported.
-func (g *gate) nestingLocked(w *waiter, common string, now time.Time, same func(l, acquire *lease) bool) (holder *lease, n *nesting) {
-	holds := 0
+// holdingsLocked returns what the traces hold of which one of these leases is.
+func (g *gate) holdingsLocked(idle []*lease) map[trace.TraceID]*holding {
+	holdings := map[trace.TraceID]*holding{}
+	for _, l := range idle {
+		id := l.span.TraceID()
+		if !id.IsValid() || l.told.idle {
+			continue
+		}
+		if holdings[id] == nil {
+			holdings[id] = &holding{}
+		}
+		if _, since := l.state(); holdings[id].idle.IsZero() || since.Before(holdings[id].idle) {
+			holdings[id].idle = since
+		}
+	}
+	if len(holdings) == 0 {
+		return nil
+	}
 	g.leases.each(func(l *lease) bool {
-		if same(l, w.lease) && !l.told.idle {
-			holder = l
-			holds++
+		if h := holdings[l.span.TraceID()]; h != nil {
+			h.newest = l
+			h.leases++
 		}
 		return true
 	})
-	if holder == nil {
-		return nil, nil
-	}
-	place := [2]uint64{holder.place(), w.lease.place()}
-	if _, known := g.nestings[place]; known {
-		return nil, nil
-	}
-	return holder, &nesting{
-		place: place, holder: holder.read(now), waiter: w.lease.read(now), common: common, waited: now.Sub(w.since),
-		limit: g.limit, perRequest: holds + 1, requests: g.requestsLocked(),
+	return holdings
+}
+
+// nestingOf describes a nesting.
+func (g *gate) nestingOf(holder *lease, w *waiter, common string, holds, requests int, now time.Time) *nesting {
+	return &nesting{
+		place: placeOf(holder, w), holder: holder.read(now), waiter: w.lease.read(now), common: common,
+		waited: now.Sub(w.since), limit: g.limit, perRequest: holds + 1, requests: requests,
 	}
 }
 
+func placeOf(holder *lease, w *waiter) [2]uint64 { return [2]uint64{holder.place(), w.lease.place()} }
+
 // newNestingLocked notes the places of a nesting, and tells whether they are new.
-func (g *gate) newNestingLocked(n *nesting) bool {
-	if _, known := g.nestings[n.place]; known {
+func (g *gate) newNestingLocked(place [2]uint64) bool {
+	if _, known := g.nestings[place]; known {
 		return false
 	}
-	if g.nestings == nil || len(g.nestings) >= mostNestings {
+	if g.nestings == nil {
 		g.nestings = map[[2]uint64]struct{}{}
 	}
-	g.nestings[n.place] = struct{}{}
+	for old := range g.nestings {
+		if len(g.nestings) < mostNestings {
+			break
+		}
+		delete(g.nestings, old)
+	}
+	g.nestings[place] = struct{}{}
 	g.counts.nestings++
 	return true
 }
@@ -155,7 +191,11 @@ func (g *gate) newNestingLocked(n *nesting) bool {
 var placeSeed = maphash.MakeSeed()
 
 // place identifies the stack that acquires a lease.
-func (l *lease) place() uint64 { return maphash.Comparable(placeSeed, l.stack) }
+func (l *lease) place() uint64 {
+	var stack [stackDepth]uintptr
+	copy(stack[:], l.capturedStack().outside())
+	return maphash.Comparable(placeSeed, stack)
+}
 
 // request identifies what acquires leases: by its trace, where it has one.
 type request struct {
@@ -343,7 +383,7 @@ func (c *Connector) reportDeadlock(d *deadlock) {
 	}
 	first := &d.circle[0]
 	first.holder.Statement = c.sanitised(first.holder.Statement)
-	end := "None goes on until one of them gives up (Config.FailOnDeadlock makes one fail)"
+	end := "None goes on until one of their contexts ends (Config.FailOnDeadlock makes one fail)"
 	if d.failed != nil {
 		end = fmt.Sprintf("The acquire at %s fails for the others (Config.FailOnDeadlock)", d.failed.Stack.site())
 	}

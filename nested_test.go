@@ -79,7 +79,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, slog.LevelError, records[0].level)
 		assert.Contains(t, records[0].message, `sqllease: pool "orders": deadlock since `+queued.Format(time.RFC3339Nano)+
 			`: each of the 1 connections is held by a goroutine that waits for another: 1 taken by `)
-		assert.Contains(t, records[0].message, "None goes on until one of them gives up (Config.FailOnDeadlock makes one fail). Use the connection")
+		assert.Contains(t, records[0].message, "None goes on until one of their contexts ends (Config.FailOnDeadlock makes one fail). Use the connection")
 		leakPause(59 * time.Second)
 		assert.Empty(t, log.take())
 		leakPause(2 * time.Second)
@@ -354,4 +354,29 @@ func TestWhatAnEarlierRequestLeakedIsNotHeldByTheNext(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAPlaceOfNestedAcquiresIsReportedOnceWhateverWasBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := nestedPool(t, &leakFake{}, Config{MaxOpen: 2})
+		var deep func(int)
+		deep = func(n int) {
+			if n > 0 {
+				deep(n - 1)
+				return
+			}
+			assert.NoError(t, p.PingContext(t.Context()))
+		}
+		for i := range 12 {
+			deep(i) // its stack is longer than that of what follows on the same handle
+			other := p.lease(t)
+			time.AfterFunc(time.Second, func() { assert.NoError(t, other.Close()) })
+			done := make(chan error)
+			go func() { done <- nestedRequest(t.Context(), p.DB) }()
+			require.NoError(t, <-done)
+			<-time.After(2 * time.Second)
+		}
+		synctest.Wait()
+		assert.Equal(t, uint64(1), p.c.Stats().NestedAcquires)
+	})
 }

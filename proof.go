@@ -1,10 +1,13 @@
 package sqllease
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // A *sql.Rows that was not closed, and that nothing refers to any more, can be
@@ -71,10 +74,10 @@ func (g *gate) proveLocked(l *lease, f *findings) {
 	f.unclosed = append(f.unclosed, r)
 }
 
-// prove does so for a query that took so long that the watch looked at its
-// lease when there was no result set yet.
+// prove does so for the first result set of a lease that the watch looked at
+// when there was none yet: those that follow are seen when it looks again.
 func (g *gate) prove(l *lease, now time.Time) {
-	if g.threshold <= 0 {
+	if g.threshold <= 0 || now.Sub(l.start) < g.firstLook() || !l.provable() {
 		return
 	}
 	f := &findings{now: now}
@@ -88,8 +91,17 @@ func (g *gate) prove(l *lease, now time.Time) {
 // await has the garbage collector tell when it finds the result sets.
 func (g *gate) await(f *findings) {
 	for _, r := range f.unclosed {
-		runtime.AddCleanup(r, g.unreachable.add, &proof{op: r.op, number: r.number})
+		p := &proof{op: r.op, number: r.number}
+		p.op.ctx = trace.ContextWithSpanContext(context.Background(), trace.SpanContextFromContext(r.op.ctx)) // it may refer to the rows
+		runtime.AddCleanup(r, g.unreachable.add, p)
 	}
+}
+
+// provable tells whether the garbage collector may find the first result set.
+func (l *lease) provable() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.results == 1 && !l.inTx
 }
 
 // takeRows returns the result set that the lease refers to, and has it refer
@@ -117,9 +129,13 @@ func (g *gate) provenLocked(f *findings) {
 		if l.node.in == nil || !l.hasUnclosed(p.number) {
 			continue // it was closed, and found as all garbage is
 		}
-		leak := Leak{Lease: l.read(f.now), Class: ClassProven, told: l.told.idle}
 		f.abandoned = append(f.abandoned, p)
-		l.told.idle = true
+		if l.told.proven {
+			continue
+		}
+		leak := Leak{Lease: l.read(f.now), Class: ClassProven, told: l.told.leaked}
+		l.told.idle, l.told.leaked, l.told.proven, l.told.threshold = true, true, true, 0
+		l.watch.Store(true)
 		leak.Reclaimed = leak.Stack.ofQuery() && g.takeLocked(l, f)
 		f.leaks = append(f.leaks, leak)
 	}
@@ -127,9 +143,9 @@ func (g *gate) provenLocked(f *findings) {
 
 // ofQuery tells whether a lease that was acquired with that stack is held by
 // its result set alone.
-func (s Stack) ofQuery() bool { return s.in("database/sql.(*DB).QueryContext") }
+func (s Stack) ofQuery() bool { return s.acquiredBy("database/sql.(*DB).QueryContext") }
 
 // ofRow tells whether its result set is that of a *sql.Row.
 func (s Stack) ofRow() bool {
-	return s.in("database/sql.(*DB).QueryRowContext") || s.in("database/sql.(*Stmt).QueryRowContext")
+	return s.acquiredBy("database/sql.(*DB).QueryRowContext") || s.acquiredBy("database/sql.(*Stmt).QueryRowContext")
 }

@@ -3,10 +3,13 @@ package sqllease
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"log/slog"
 	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -126,7 +129,7 @@ func TestRowsOfAConnAreProvenButTheirSessionIsLeft(t *testing.T) {
 		_, err = conn.ExecContext(t.Context(), "DO 1")
 		require.NoError(t, err, "its holder has it still")
 		leakPause(50 * time.Second)
-		assert.Empty(t, p.take(), "it was reported")
+		assert.Equal(t, ClassIdleInHand, p.one(t).Class, "it was used meanwhile, and is left again")
 		leakPause(15 * time.Second)
 		assert.True(t, p.one(t).Reclaimed, "database/sql itself would wait for the rows for ever")
 		assert.Equal(t, uint64(1), p.c.Stats().Leaks, "one lease, one leak")
@@ -247,5 +250,222 @@ func TestCuredLeaksDoNotUseUpTheLimitOfTheDatabaseItself(t *testing.T) {
 		require.NoError(t, p.PingContext(t.Context()))
 		assert.Equal(t, queueless+3, p.Stats().MaxOpenConnections, "it came back after all")
 		require.NoError(t, second.Close())
+	})
+}
+
+// leakRows forgets rows that were not closed, and has them proven.
+func (p *leakPool) leakRows(t *testing.T) {
+	forget(t, func(ctx context.Context, db *sql.DB) error {
+		_, err := db.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+		return err
+	}, p.DB)
+	leakPause(firstLook)
+	collect(p)
+	require.Equal(t, ClassProven, p.one(t).Class)
+}
+
+// database/sql has as many lost connections as the new limit allows, so that
+// its callers queue where nobody sees them.
+func TestALimitIsAdoptedWhereOnlyLostConnectionsAreLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 10})
+		for range 3 {
+			p.leakRows(t)
+		}
+		require.Equal(t, 3, p.Stats().OpenConnections)
+		p.SetMaxOpenConns(2)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, p.PingContext(ctx))
+		assert.Equal(t, 2, p.c.Stats().Limit)
+	})
+}
+
+// An application may read the limit, set another, and put the first back.
+func TestALimitThatIsPutBackIsTheDatabasesOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 10})
+		before := p.Stats().MaxOpenConnections
+		p.leakRows(t)
+		p.SetMaxOpenConns(1)
+		require.NoError(t, p.PingContext(t.Context()))
+		leakPause(2 * time.Second)
+		assert.Equal(t, 1, p.c.Stats().Limit)
+		p.SetMaxOpenConns(before)
+		leakPause(2 * time.Second)
+		assert.Equal(t, 1, p.c.Stats().Limit, "it says nothing of the gate's")
+		assert.Equal(t, queueless+1, p.Stats().MaxOpenConnections)
+	})
+}
+
+// conningValuer takes a connection while a query is being made ready.
+type conningValuer struct {
+	p *leakPool
+	c **sql.Conn
+}
+
+func (v conningValuer) Value() (driver.Value, error) {
+	var err error
+	*v.c, err = v.p.Conn(context.Background())
+	return int64(1), err
+}
+
+func TestAConnTakenWithinAQueryIsNotTheQuerys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 10})
+		var conn *sql.Conn
+		rows, err := p.QueryContext(context.Background(), "SELECT ?", conningValuer{p, &conn})
+		require.NoError(t, err)
+		require.NoError(t, rows.Err())
+		require.NoError(t, rows.Close())
+		forget(t, func(ctx context.Context, _ *sql.DB) error {
+			_, err := conn.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+			return err
+		}, p.DB)
+		leakPause(firstLook)
+		collect(p)
+		assert.False(t, p.one(t).Reclaimed)
+		_, err = conn.ExecContext(t.Context(), "DO 1")
+		assert.NoError(t, err)
+	})
+}
+
+// A context may refer to the rows that were made with it.
+func TestTheContextOfAQueryDoesNotKeepItsRows(t *testing.T) {
+	type job struct{ rows *sql.Rows }
+	type key struct{}
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 10})
+		forget(t, func(ctx context.Context, db *sql.DB) (err error) {
+			j := &job{}
+			j.rows, err = db.QueryContext(context.WithValue(ctx, key{}, j), "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+			return err
+		}, p.DB)
+		leakPause(firstLook)
+		collect(p)
+		assert.True(t, p.one(t).Reclaimed)
+
+		var closed weak.Pointer[job]
+		forget(t, func(ctx context.Context, db *sql.DB) (err error) {
+			j := &job{}
+			closed = weak.Make(j)
+			j.rows, err = db.QueryContext(context.WithValue(ctx, key{}, j), "SELECT a FROM t")
+			require.NoError(t, err)
+			require.NoError(t, j.rows.Err())
+			leakPause(2 * time.Second)
+			return j.rows.Close()
+		}, p.DB)
+		for range 10 {
+			runtime.GC()
+		}
+		assert.Nil(t, closed.Value())
+	})
+}
+
+// panickingSpans are an application's, and panic at the end of the query's span.
+type panickingSpans struct{ *tracetest.SpanRecorder }
+
+func (p panickingSpans) OnEnd(s sdktrace.ReadOnlySpan) {
+	if s.Name() == "SELECT t" {
+		panic("the application's own bug")
+	}
+}
+
+func TestAPanicInTheSpansOfALostLeaseIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &leakLog{}
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, RootSpans: true, Logger: slog.New(log),
+			TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(panickingSpans{tracetest.NewSpanRecorder()}))})
+		p.leakRows(t)
+		require.NoError(t, p.PingContext(t.Context()))
+		records := log.take()
+		require.Len(t, records, 2)
+		assert.Contains(t, records[1].message, "a panic was stopped while ending the spans of lost leases")
+	})
+}
+
+// cursorFake has rows with a result set in a column, as drivers of Oracle have.
+type cursorFake struct{ leakFake }
+
+func (f *cursorFake) Connect(context.Context) (driver.Conn, error) {
+	return &cursorConn{leakFakeConn{&f.leakFake}, f}, nil
+}
+
+type cursorConn struct {
+	leakFakeConn
+	f *cursorFake
+}
+
+func (c *cursorConn) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
+	child := &leakFakeRows{&c.f.leakFake, c.f.rows}
+	return &leakFakeRows{&c.f.leakFake, [][]driver.Value{{child}}}, nil
+}
+
+func TestTheSessionOfACursorInUseIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &cursorFake{}
+		f.rows = [][]driver.Value{{int64(1)}, {int64(2)}, {int64(3)}}
+		db, err := OpenDB(f, Config{LeakThreshold: 10 * time.Second, ReclaimAfter: 20 * time.Second, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, db.Close()) }()
+		c, _ := ConnectorOf(db)
+		child := &sql.Rows{}
+		forget(t, func(ctx context.Context, db *sql.DB) error {
+			rows, err := db.QueryContext(ctx, "SELECT cursor") //nolint:rowserrcheck,sqlclosecheck // only the child is kept
+			require.NoError(t, err)
+			require.True(t, rows.Next())
+			return rows.Scan(child)
+		}, db)
+		leakPause(firstLook)
+		collect(&leakPool{DB: db, c: c})
+		leakPause(time.Hour)
+		assert.Equal(t, uint64(1), c.Stats().Proven, "it can be closed by nobody")
+		assert.Zero(t, c.Stats().Closed.Reclaimed, "but it is in use")
+		for i := range 3 {
+			assert.True(t, child.Next(), i)
+		}
+	})
+}
+
+func TestALeaseIsProvenWhateverItsLimitAndItsTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		threshold time.Duration
+		takes     time.Duration
+		ctx       context.Context
+	}{
+		"a low threshold and no limit": {100 * time.Millisecond, 500 * time.Millisecond, WithHoldLimit(context.Background(), 0)},
+		"no limit":                     {0, 1200 * time.Millisecond, WithHoldLimit(context.Background(), 0)},
+		"a short limit":                {0, 1200 * time.Millisecond, WithHoldLimit(context.Background(), time.Hour)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"query": c.takes}}, Config{LeakThreshold: c.threshold})
+				forget(t, func(_ context.Context, db *sql.DB) error {
+					_, err := db.QueryContext(c.ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+					return err
+				}, p.DB)
+				leakPause(firstLook)
+				collect(p)
+				assert.Equal(t, ClassProven, p.one(t).Class)
+			})
+		})
+	}
+}
+
+func TestALeaseIsProvenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"query": 2 * time.Second}}, Config{})
+		conn, err := p.Conn(WithHoldLimit(context.Background(), 500*time.Millisecond))
+		require.NoError(t, err)
+		for range 3 {
+			forget(t, func(ctx context.Context, _ *sql.DB) error {
+				_, err := conn.QueryContext(ctx, "SELECT a FROM t") //nolint:rowserrcheck,sqlclosecheck // that is the point
+				return err
+			}, p.DB)
+			leakPause(firstLook)
+			collect(p)
+		}
+		assert.Equal(t, uint64(1), p.c.Stats().Proven)
+		assert.Equal(t, uint64(1), p.c.Stats().Leaks)
 	})
 }

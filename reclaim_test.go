@@ -223,3 +223,25 @@ func TestAColumnIsNamedWhileAnotherCallIsInFlight(t *testing.T) {
 		require.NoError(t, tx.Rollback())
 	})
 }
+
+// database/sql asks for the names of columns without its lock on the connection
+// when a value cannot be scanned. That is no use of the session.
+func TestACallBesideAScanThatFailsGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"columns": time.Minute}}, Config{LeakThreshold: time.Second, ReclaimAfter: 10 * time.Second})
+		conn, err := p.Conn(t.Context())
+		require.NoError(t, err)
+		rows, err := conn.QueryContext(t.Context(), "SELECT a FROM t")
+		require.NoError(t, err)
+		require.True(t, rows.Next())
+		scanned := make(chan error, 1)
+		go func() { scanned <- rows.Scan(new(struct{})) }()
+		leakPause(20 * time.Second)
+		_, err = conn.ExecContext(t.Context(), "DO 1")
+		require.NoError(t, err, "and it was not reclaimed under the names of its columns")
+		assert.ErrorContains(t, <-scanned, "Scan error on column index 0")
+		require.NoError(t, rows.Err())
+		require.NoError(t, rows.Close())
+		require.NoError(t, conn.Close())
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // stackDepth is how many program counters of a caller are kept.
@@ -83,6 +84,28 @@ func (s Stack) application() []runtime.Frame {
 	return all
 }
 
+// plumbing remembers of program counters whether they are in the plumbing. There
+// are as many as places that call database/sql, and some in it.
+var plumbing sync.Map // of uintptr to bool
+
+// outside is the stack without what is plumbing at its inner end, which differs
+// by whether a connection was free. It compares equal for one place in the
+// application. It costs little: what a program counter is in is looked up once.
+func (s Stack) outside() Stack {
+	for i, pc := range s {
+		known, ok := plumbing.Load(pc)
+		if !ok {
+			frames := s[i : i+1].Frames() // several, where calls are inlined
+			known = isPlumbing(frames[len(frames)-1])
+			plumbing.Store(pc, known)
+		}
+		if !known.(bool) {
+			return s[i:]
+		}
+	}
+	return s
+}
+
 // trimRuntime drops the runtime's entry frames, which say nothing.
 func trimRuntime(frames []runtime.Frame) []runtime.Frame {
 	for len(frames) > 1 && strings.HasPrefix(frames[len(frames)-1].Function, "runtime.") {
@@ -126,6 +149,20 @@ const (
 func (s Stack) on(goroutine string) bool {
 	const deepest = 8
 	return len(s) <= deepest && s.in(goroutine)
+}
+
+// acquiredBy reports whether that function of database/sql is what the
+// application, or whatever else is outside of it, called.
+func (s Stack) acquiredBy(function string) bool {
+	for _, f := range s.Frames() {
+		if !isPlumbing(f) {
+			return false
+		}
+		if strings.HasPrefix(f.Function, function) {
+			return true
+		}
+	}
+	return false
 }
 
 // in reports whether the stack is within a call of that function, or of one

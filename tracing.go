@@ -293,14 +293,23 @@ type operation struct {
 // start begins an operation on a lease.
 func (h *handle) start(ctx context.Context, c call, query string) (operation, context.Context) {
 	o := operation{h: h, call: c, query: query, begun: time.Now(), ctx: ctx}
-	h.lease.enter(c, query, o.begun)
+	h.enter(c, query, o.begun)
 	return o, o.startSpan(ctx)
+}
+
+// enter notes the call on the lease, which the watch looks at again if it was
+// reported as idle in hand.
+func (h *handle) enter(c call, query string, now time.Time) {
+	h.lease.enter(c, query, now)
+	if h.lease.watch.Load() {
+		h.c.gate.watchAgain(&h.lease, now)
+	}
 }
 
 // startDirect begins an operation that the driver may decline.
 func (h *handle) startDirect(ctx context.Context, c call, query string, d *decline) (operation, context.Context) {
 	o := operation{h: h, call: c, query: query, begun: time.Now(), ctx: ctx, decline: d}
-	h.lease.enter(c, query, o.begun)
+	h.enter(c, query, o.begun)
 	if d.state.Load() == declineNever {
 		ctx = o.startSpan(ctx)
 	}
@@ -360,9 +369,7 @@ func (o *operation) end(result *error) {
 		return
 	}
 	if o.reading { // a copy of o, in the rows, goes on
-		if now.Sub(o.begun) >= firstLook {
-			o.h.c.gate.prove(&o.h.lease, now) // the watch has looked already
-		}
+		o.h.c.gate.prove(&o.h.lease, now)
 		return
 	}
 	o.finish(now, err, -1)
