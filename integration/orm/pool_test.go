@@ -126,13 +126,19 @@ func (p *pool) leavesNothing() {
 }
 
 // spansAreWhole checks that every span has ended, and that those of sqllease
-// are children of a request, or, of a library that takes no context, roots.
+// are children of a request or of a transaction or an acquire, or, of a library
+// that takes no context, roots.
 func (p *pool) spansAreWhole() {
-	ended := map[trace.SpanID]bool{}
+	ended, parents := map[trace.SpanID]bool{}, maps.Clone(p.requests)
 	for _, s := range p.spans.Ended() {
 		ended[s.SpanContext().SpanID()] = true
+		if s.Name() == "transaction" || s.Name() == "pool.acquire" {
+			parents[s.SpanContext().SpanID()] = true
+		}
+	}
+	for _, s := range p.spans.Ended() {
 		if s.InstrumentationScope().Name == scope && (s.Parent().IsValid() || !p.roots) {
-			assert.True(p, p.requests[s.Parent().SpanID()], "the span %q has no request for a parent", s.Name())
+			assert.True(p, parents[s.Parent().SpanID()], "the span %q has no request for a parent", s.Name())
 		}
 	}
 	for _, s := range p.spans.Started() {
