@@ -126,6 +126,14 @@ type Config struct {
 	// would show at its beginning. Nil: there is.
 	FilterSpan func(context.Context, Operation) bool
 
+	// ServerAddress, ServerPort and Namespace are shown in spans, and in the
+	// metrics of operations, as server.address, server.port and db.namespace: the
+	// host, or the path of a socket; its port; the database. Zero: as the connector
+	// of go-sql-driver/mysql, pgx or lib/pq has them; else not shown.
+	ServerAddress string
+	ServerPort    int
+	Namespace     string
+
 	// RootSpans lets an operation whose context carries no span start a trace
 	// of its own. False: such an operation has metrics, but no span.
 	RootSpans bool
@@ -151,6 +159,7 @@ type Operation struct {
 // settings is a Config that was checked and completed. It never changes.
 type settings struct {
 	Config
+	endpoint endpoint
 }
 
 // newSettings checks cfg and fills in what zero stands for.
@@ -176,7 +185,7 @@ func newSettings(cfg Config) (*settings, error) {
 	if cfg.MeterProvider == nil {
 		cfg.MeterProvider = otel.GetMeterProvider()
 	}
-	return &settings{cfg}, nil
+	return &settings{Config: cfg}, nil
 }
 
 // check returns a *ConfigError for the first field that cannot be meant.
@@ -223,6 +232,9 @@ func (cfg *Config) check() error {
 	if threshold := cmp.Or(cfg.LeakThreshold, DefaultLeakThreshold); cfg.ReclaimAfter > 0 && cfg.ReclaimAfter < threshold {
 		return &ConfigError{"ReclaimAfter", cfg.ReclaimAfter.String(),
 			fmt.Sprintf("it is below LeakThreshold, which is %v; a lease is reported before it is reclaimed: raise it, or lower LeakThreshold", threshold)}
+	}
+	if cfg.ServerPort < 0 || cfg.ServerPort > 65535 {
+		return &ConfigError{"ServerPort", fmt.Sprint(cfg.ServerPort), "it is no port; use zero if it is not known"}
 	}
 	switch cfg.QueryText {
 	case QueryTextSanitised, QueryTextRaw, QueryTextOff:

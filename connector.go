@@ -83,6 +83,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 	if set.Name == "" {
 		set.Name = nameFor(c.Driver())
 	}
+	set.endpoint = endpointOf(c).or(endpoint{set.ServerAddress, set.ServerPort, set.Namespace})
 	return newConnector(c, set), nil
 }
 

@@ -100,7 +100,7 @@ func (r *leakFakeRows) Columns() []string {
 	r.f.call("columns")
 	return make([]string, len(r.f.rows[0]))
 }
-func (r *leakFakeRows) Close() error      { return nil }
+func (r *leakFakeRows) Close() error { return nil }
 func (r *leakFakeRows) Next(dest []driver.Value) error {
 	r.f.call("next")
 	if len(r.left) == 0 {

@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -42,7 +43,7 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	}
 	attrs := poolAttributes(cfg)
 	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
-	m.base, m.errors = attrs, &bounded{}
+	m.base, m.errors = append(slices.Clone(attrs), cfg.endpoint.attributes()...), &bounded{}
 	m.pool = []metric.RecordOption{set}
 	m.poolAdd = []metric.AddOption{set}
 	var err error

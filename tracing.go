@@ -57,7 +57,7 @@ type tracing struct {
 }
 
 func newTracing(cfg *settings) tracing {
-	attrs := poolAttributes(cfg)
+	attrs := append(poolAttributes(cfg), cfg.endpoint.attributes()...)
 	t := tracing{
 		raw:     cfg.QueryText == QueryTextRaw,
 		text:    cfg.QueryText != QueryTextOff,

@@ -1,0 +1,135 @@
+package sqllease
+
+import (
+	"cmp"
+	"database/sql/driver"
+	"net"
+	"net/url"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+)
+
+// endpoint is where a pool's sessions go: never the user, never a password.
+type endpoint struct {
+	address   string // a host, or the path of a socket; empty: not known
+	port      int    // 0: not known, or none
+	namespace string // the database; empty: not known
+}
+
+// endpointOf finds out where a connector connects. No driver is imported for
+// it: those that are known keep their settings in fields of certain names, which
+// reflection can read. Of any other, nothing is known.
+func endpointOf(c driver.Connector) (e endpoint) {
+	defer func() {
+		if recover() != nil { // a driver that has changed
+			e = endpoint{}
+		}
+	}()
+	v := settingsOf(reflect.ValueOf(c))
+	if v.Kind() != reflect.Struct {
+		return endpoint{}
+	}
+	switch {
+	case has(v, "Addr", "DBName"): // go-sql-driver/mysql
+		e.namespace = v.FieldByName("DBName").String()
+		e.address, e.port = hostPort(v.FieldByName("Addr").String())
+	case has(v, "Host", "Database") && v.FieldByName("Port").CanUint(): // pgx, lib/pq
+		return endpoint{v.FieldByName("Host").String(), int(v.FieldByName("Port").Uint()), v.FieldByName("Database").String()} //nolint:gosec // it is an uint16
+	case has(v, "name"): // pgx, which reads its data source name later
+		return endpointOfDSN(v.FieldByName("name").String())
+	}
+	return e
+}
+
+// settingsOf looks through pointers, interfaces and the field that has the
+// settings.
+func settingsOf(v reflect.Value) reflect.Value {
+	for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct {
+		return v
+	}
+	if cfg := v.FieldByName("cfg"); cfg.IsValid() {
+		return settingsOf(cfg)
+	}
+	return v
+}
+
+// has tells whether a struct has these fields, as texts.
+func has(v reflect.Value, names ...string) bool {
+	for _, name := range names {
+		if f := v.FieldByName(name); !f.IsValid() || f.Kind() != reflect.String {
+			return false
+		}
+	}
+	return true
+}
+
+// hostPort takes an address apart; one without a port is a socket's.
+func hostPort(addr string) (host string, port int) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr, 0
+	}
+	port, _ = strconv.Atoi(text)
+	return host, port
+}
+
+// endpointOfDSN reads a data source name of PostgreSQL, in either of its forms.
+// It takes out what it knows and nothing else; of several hosts, none.
+func endpointOfDSN(dsn string) (e endpoint) {
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		u, err := url.Parse(dsn)
+		if err != nil || strings.ContainsAny(u.Host, ",@") || strings.ContainsAny(u.Path, ":@") || (u.User == nil && strings.Contains(dsn, "@")) {
+			return endpoint{} // several hosts, or a user or password that was not escaped
+		}
+		e.address, e.namespace = u.Hostname(), strings.TrimPrefix(u.Path, "/")
+		e.port, _ = strconv.Atoi(u.Port())
+		return e
+	}
+	if strings.ContainsAny(dsn, `'\`) {
+		return endpoint{} // a value in quotes, which may look like another setting
+	}
+	for _, field := range strings.Fields(dsn) {
+		key, value, _ := strings.Cut(field, "=")
+		switch key {
+		case "host":
+			e.address = value
+		case "port":
+			e.port, _ = strconv.Atoi(value)
+		case "dbname", "database":
+			e.namespace = value
+		}
+	}
+	if strings.Contains(e.address, ",") {
+		return endpoint{}
+	}
+	return e
+}
+
+// or returns the endpoint with what was told instead of what was found.
+func (e endpoint) or(told endpoint) endpoint {
+	if told.address != "" { // the port that was found is another address's
+		e.address, e.port = told.address, 0
+	}
+	return endpoint{e.address, cmp.Or(told.port, e.port), cmp.Or(told.namespace, e.namespace)}
+}
+
+// attributes are those of the conventions.
+func (e endpoint) attributes() (attrs []attribute.KeyValue) {
+	if e.namespace != "" {
+		attrs = append(attrs, semconv.DBNamespace(e.namespace))
+	}
+	if e.address != "" {
+		attrs = append(attrs, semconv.ServerAddress(e.address))
+	}
+	if e.address != "" && e.port != 0 {
+		attrs = append(attrs, semconv.ServerPort(e.port))
+	}
+	return attrs
+}
