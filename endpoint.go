@@ -41,6 +41,8 @@ func endpointOf(c driver.Connector) (e endpoint) {
 		return endpoint{v.FieldByName("Host").String(), int(v.FieldByName("Port").Uint()), v.FieldByName("Database").String()} //nolint:gosec // it is an uint16
 	case has(v, "name"): // pgx, which reads its data source name later
 		return endpointOfDSN(v.FieldByName("name").String())
+	case has(v, "dsn"): // a driver that makes no connectors, such as older ones of lib/pq
+		return endpointOfDSN(v.FieldByName("dsn").String())
 	}
 	return e
 }

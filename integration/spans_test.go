@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/integration/internal/servers"
 )
 
 // TestSpansExplainTheTimeInTheDatabase has 50 requests at once on 5
@@ -61,4 +64,45 @@ func TestSpansExplainTheTimeInTheDatabase(t *testing.T) {
 	assert.InEpsilon(t, float64(request), float64(acquire+query), 0.05)
 	assert.InEpsilon(t, float64(acquire), float64(parts), 0.05, "its parts are the whole acquire")
 	assert.Greater(t, acquire, query, "50 callers on 5 connections mostly wait")
+}
+
+// What drivers know of their server is found in the fields of their connectors,
+// and what servers say in their errors. Both are theirs to change.
+func TestSpansSayWhichServerAndWhatItSaid(t *testing.T) {
+	for _, c := range []struct {
+		driver   string
+		server   *servers.Server
+		database string
+		code     string
+	}{
+		{"mysql", maria, "mysql", "1146"},
+		{"pgx", postgres, "postgres", "42P01"},
+		{"postgres", postgres, "postgres", "42P01"}, // lib/pq
+	} {
+		t.Run(c.driver, func(t *testing.T) {
+			exported := tracetest.NewInMemoryExporter()
+			db, err := sqllease.Open(c.driver, c.server.DSN(c.database), sqllease.Config{
+				RootSpans: true, TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(exported)),
+			})
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, db.Close()) }()
+			_, err = db.ExecContext(t.Context(), "DELETE FROM nowhere WHERE name = 'jane@example.org'")
+			require.Error(t, err)
+			spans := exported.GetSpans().Snapshots()
+			s := spans[len(spans)-1]
+			got := map[string]string{}
+			for _, a := range s.Attributes() {
+				got[string(a.Key)] = a.Value.String()
+			}
+			host, port, err := net.SplitHostPort(c.server.Addr)
+			require.NoError(t, err)
+			for key, want := range map[string]string{
+				"server.address": host, "server.port": port, "db.namespace": c.database,
+				"db.response.status_code": c.code, "error.type": c.code, "db.query.summary": "DELETE nowhere",
+			} {
+				assert.Equal(t, want, got[key], key)
+			}
+			assert.NotContains(t, fmt.Sprint(s.Attributes(), s.Events(), s.Status()), "jane@example.org")
+		})
+	}
 }
