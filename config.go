@@ -126,6 +126,20 @@ type Config struct {
 	// would show at its beginning. Nil: there is.
 	FilterSpan func(context.Context, Operation) bool
 
+	// Comments appends a comment to each statement that is run directly, by which
+	// the server's logs lead to the trace: traceparent and tracestate of the call's
+	// span, and CommentTags, in the format of sqlcommenter. Statements that are
+	// prepared, by the application or for their arguments, have none, and none
+	// that has a comment already. A driver that caches statements by their text, as
+	// pgx does unless its default_query_exec_mode is exec or simple_protocol,
+	// would find none of them again. False: no comments.
+	Comments bool
+
+	// CommentTags returns more for the comment, such as the route of a request. It
+	// is called in the application's calls, and has to be quick. Its values reach
+	// the server and its logs. Nil: none.
+	CommentTags func(context.Context) map[string]string
+
 	// ServerAddress, ServerPort and Namespace are shown in spans, and in the
 	// metrics of operations, as server.address, server.port and db.namespace: the
 	// host, or the path of a socket; its port; the database. Zero: as the connector

@@ -52,6 +52,7 @@ type Connector struct {
 	idleTxLimit                                     atomic.Int64 // likewise
 
 	warnedOpener, warnedDiscovery atomic.Bool
+	warnedTags                    atomic.Bool
 	refilling                     atomic.Bool
 
 	life      context.Context // ends with Close; what nobody waits for is bounded by it

@@ -245,7 +245,7 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	}
 	o, ctx := h.startDirect(ctx, callExec, query, h.c.execDeclines.of(args))
 	defer o.end(&err)
-	res, err = s.can.exec(ctx, query, args)
+	res, err = s.can.exec(ctx, h.c.commented(ctx, query), args)
 	o.returned = true
 	return res, err
 }
@@ -280,7 +280,7 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	}
 	o, ctx := h.startDirect(ctx, callQuery, query, h.c.queryDeclines.of(args))
 	defer o.end(&err)
-	rows, err = s.can.query(ctx, query, args)
+	rows, err = s.can.query(ctx, h.c.commented(ctx, query), args)
 	o.returned = true
 	if err != nil {
 		return nil, err
