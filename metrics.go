@@ -32,6 +32,14 @@ type metrics struct {
 	observed metric.Registration // nil if it could not be made
 }
 
+// The buckets of histograms, where no view says otherwise. Those of seconds are
+// what the conventions advise for operations, with some for waits that are
+// shorter; the SDK's own are made for milliseconds.
+var (
+	seconds  = metric.WithExplicitBucketBoundaries(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30)
+	manyRows = metric.WithExplicitBucketBoundaries(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+)
+
 // newMetrics makes the instruments. An instrument that cannot be made is one
 // that does nothing; the errors are returned together, for the log.
 func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
@@ -47,17 +55,17 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	m.pool = []metric.RecordOption{set}
 	m.poolAdd = []metric.AddOption{set}
 	var err error
-	m.waitTime, err = dbconv.NewClientConnectionWaitTime(meter)
+	m.waitTime, err = dbconv.NewClientConnectionWaitTime(meter, seconds)
 	note(err)
-	m.useTime, err = dbconv.NewClientConnectionUseTime(meter)
+	m.useTime, err = dbconv.NewClientConnectionUseTime(meter, seconds)
 	note(err)
-	m.dialTime, err = dbconv.NewClientConnectionCreateTime(meter)
+	m.dialTime, err = dbconv.NewClientConnectionCreateTime(meter, seconds)
 	note(err)
 	m.timeouts, err = dbconv.NewClientConnectionTimeouts(meter)
 	note(err)
-	m.duration, err = dbconv.NewClientOperationDuration(meter)
+	m.duration, err = dbconv.NewClientOperationDuration(meter, seconds)
 	note(err)
-	m.returned, err = dbconv.NewClientResponseReturnedRows(meter)
+	m.returned, err = dbconv.NewClientResponseReturnedRows(meter, manyRows)
 	note(err)
 	m.leaks, err = meter.Int64Counter("sqllease.leaks", metric.WithUnit("{lease}"),
 		metric.WithDescription("Leases reported as held past the threshold, by class."))

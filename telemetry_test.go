@@ -1,0 +1,173 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql/driver"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
+)
+
+// everything makes a pool emit whatever there is.
+func everything(t *testing.T) *telemetryPool {
+	f := &named{name: "host=db port=5432 dbname=shop"}
+	f.answer = []driver.Value{int64(1)}
+	f.on = slow("reset", time.Second)
+	p := newTelemetryPool(t, f, Config{MaxOpen: 1, Dialect: DialectCockroachDB, NetworkIdleLimit: time.Hour, LeakThreshold: 10 * time.Second})
+	ctx := underParent(t)
+
+	holder, err := p.db.Conn(t.Context())
+	require.NoError(t, err)
+	time.AfterFunc(time.Second, func() { assert.NoError(t, holder.Close()) })
+	tx, err := p.db.BeginTx(ctx, nil) // queues, and is reset
+	require.NoError(t, err)
+	rows, err := tx.QueryContext(ctx, "SELECT value FROM orders")
+	require.NoError(t, err)
+	for rows.Next() {
+		continue
+	}
+	require.NoError(t, rows.Err())
+	expired, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
+	defer cancel()
+	require.Error(t, p.db.PingContext(expired)) // a nested acquire, and a deadlock
+	elapse(20 * time.Second)                    // a leak
+	require.NoError(t, tx.Commit())
+	st, err := p.db.PrepareContext(ctx, "SELECT value FROM orders")
+	require.NoError(t, err)
+	require.NoError(t, st.Close())
+	f.on = failing("exec", &mysql.MySQLError{Number: 1062})
+	_, err = p.db.ExecContext(ctx, "INSERT INTO orders VALUES (1)")
+	require.Error(t, err)
+	f.on = failing("reset", driver.ErrBadConn)
+	require.NoError(t, p.db.PingContext(ctx)) // on another session
+	tx, err = p.db.BeginTx(ctx, nil)
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback())
+	elapse(time.Second)
+	return p
+}
+
+// quoted is what stands between backticks.
+var quoted = regexp.MustCompile("`([^`]+)`")
+
+// tables returns the first two cells of the rows of tables in a text.
+func tables(text string) (rows [][2]string) {
+	for line := range strings.Lines(text) {
+		if cells := strings.Split(line, "|"); len(cells) > 3 && strings.HasPrefix(line, "| ") {
+			rows = append(rows, [2]string{cells[1], cells[2]})
+		}
+	}
+	return rows
+}
+
+// section is the part of docs/telemetry.md below that heading.
+func section(t *testing.T, heading string) string {
+	text, err := os.ReadFile("docs/telemetry.md")
+	require.NoError(t, err)
+	_, after, found := strings.Cut(string(text), "\n## "+heading+"\n")
+	require.True(t, found, heading)
+	before, _, _ := strings.Cut(after, "\n## ")
+	return before
+}
+
+func TestTheDocumentationListsTheMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		documented := map[string]string{}
+		for _, row := range tables(section(t, "Metrics")) {
+			for _, name := range quoted.FindAllStringSubmatch(row[0], -1) {
+				if unit := quoted.FindStringSubmatch(row[1]); unit != nil {
+					documented[name[1]] = unit[1]
+				}
+			}
+		}
+		emitted := map[string]string{}
+		for _, m := range everything(t).collect(t) {
+			emitted[m.Name] = m.Unit
+			for _, set := range attributeSets(m) {
+				for _, a := range set.ToSlice() {
+					assert.Contains(t, section(t, "Metrics")+section(t, "Spans"), "`"+string(a.Key)+"`", m.Name)
+				}
+			}
+		}
+		assert.Equal(t, documented, emitted)
+	})
+}
+
+func TestTheDocumentationListsTheSpans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := everything(t)
+		text := section(t, "Spans")
+		attributes := map[string]bool{}
+		for _, s := range p.spans.Ended() {
+			name, kind := s.Name(), s.SpanKind().String()
+			switch {
+			case strings.HasPrefix(name, "prepare "):
+				name = "prepare"
+			case strings.Contains(name, " "):
+				name = "SELECT orders" // the example of all
+			}
+			assert.Regexp(t, "(?m)^\\| .*`"+regexp.QuoteMeta(name)+"`.* \\| "+kind+" \\|", text)
+			for _, a := range s.Attributes() {
+				attributes[string(a.Key)] = true
+			}
+			for _, e := range s.Events() {
+				assert.Contains(t, text, "`"+e.Name+"`")
+			}
+		}
+		documented := map[string]bool{}
+		for _, row := range tables(text) {
+			for _, name := range quoted.FindAllStringSubmatch(row[0], -1) {
+				if strings.Contains(name[1], ".") && !strings.HasPrefix(name[1], "pool.") && name[1] != spanLeak {
+					documented[name[1]] = true
+				}
+			}
+		}
+		assert.Equal(t, documented, attributes)
+	})
+}
+
+// What has a name of the conventions has its unit and its meaning too.
+func TestNamesOfTheConventionsAreTheConventions(t *testing.T) {
+	conventions := map[string]string{}
+	for _, i := range []interface{ Name() string }{
+		dbconv.ClientConnectionCountObservable{}, dbconv.ClientConnectionMaxObservable{}, dbconv.ClientConnectionPendingRequestsObservable{},
+		dbconv.ClientConnectionTimeouts{}, dbconv.ClientConnectionWaitTime{}, dbconv.ClientConnectionCreateTime{}, dbconv.ClientConnectionUseTime{},
+		dbconv.ClientOperationDuration{}, dbconv.ClientResponseReturnedRows{},
+	} {
+		conventions[i.Name()] = i.(interface{ Unit() string }).Unit()
+	}
+	known := map[attribute.Key]bool{}
+	for _, key := range []attribute.Key{
+		semconv.DBClientConnectionPoolNameKey, semconv.DBClientConnectionStateKey, semconv.DBSystemNameKey, semconv.DBNamespaceKey,
+		semconv.ServerAddressKey, semconv.ServerPortKey, semconv.DBQuerySummaryKey, semconv.DBQueryTextKey, semconv.DBOperationNameKey,
+		semconv.DBCollectionNameKey, semconv.DBResponseReturnedRowsKey, semconv.DBResponseStatusCodeKey, semconv.ErrorTypeKey,
+	} {
+		known[key] = true
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p := everything(t)
+		for _, m := range p.collect(t) {
+			if strings.HasPrefix(m.Name, "sqllease.") {
+				continue
+			}
+			assert.Equal(t, conventions[m.Name], m.Unit, m.Name)
+			delete(conventions, m.Name)
+		}
+		assert.Empty(t, conventions, "all are emitted")
+		for _, s := range p.spans.Ended() {
+			for _, a := range s.Attributes() {
+				assert.True(t, known[a.Key] || strings.HasPrefix(string(a.Key), "sqllease."), a.Key)
+			}
+		}
+	})
+}
