@@ -707,7 +707,8 @@ type rows struct {
 	read   int64  // rows read so far
 	err    error  // what ended the reading, if not the last row
 
-	columns atomic.Pointer[[]string] // as last asked for
+	columns []string      // of this result set, as first asked for
+	named   atomic.Uint32 // 0: not asked for; 1: columns is being written; 2: it may be read
 }
 
 var (
@@ -727,13 +728,16 @@ func (r *rows) Columns() []string {
 	l.naming.Add(1) // before the look: see takeLocked
 	defer l.naming.Add(-1)
 	if l.hand.Load() == taken {
-		if names := r.columns.Load(); names != nil {
-			return *names
+		if r.named.Load() == 2 {
+			return r.columns
 		}
 		return nil
 	}
 	names := r.inner.Columns()
-	r.columns.Store(&names)
+	if r.named.CompareAndSwap(0, 1) {
+		r.columns = names
+		r.named.Store(2)
+	}
 	return names
 }
 
@@ -811,6 +815,7 @@ func (r *rows) NextResultSet() error {
 		return err // as in Next
 	}
 	defer r.op.h.unuse()
+	r.named.Store(0)
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {
 		return n.NextResultSet()
 	}
