@@ -3,6 +3,9 @@ package sqllease
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"strings"
@@ -14,6 +17,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
 )
@@ -170,4 +176,57 @@ func TestNamesOfTheConventionsAreTheConventions(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What an application sends, and what a server says of it, is nobody's who reads
+// telemetry.
+func TestNoLiteralIsShownAnywhere(t *testing.T) {
+	const secret = "jane@example.org"
+	for _, query := range []string{
+		"SELECT a FROM t WHERE b = '" + secret + "'",
+		`SELECT a FROM t WHERE b = "` + secret + `"`,
+		"INSERT INTO t VALUES (1, '" + secret + "') /* " + secret + " */",
+		"UPDATE t SET a = $x$" + secret + "$x$ -- " + secret,
+		"'" + secret,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &leakLog{}
+			f := &telemetryFake{}
+			p := &telemetryPool{spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader()}
+			db, err := OpenDB(f, Config{
+				Name: "orders", MaxOpen: 1, LeakThreshold: 10 * time.Second, ReclaimAfter: time.Hour, RootSpans: true, Logger: slog.New(log),
+				TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p.spans)),
+				MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader)),
+			})
+			require.NoError(t, err)
+			p.db = db
+			for _, failure := range []error{nil, &mysql.MySQLError{Number: 1062, Message: "Duplicate entry '" + secret + "'"}, errors.New("near " + secret)} {
+				f.on = failing("exec", failure)
+				_, err = db.ExecContext(t.Context(), query)
+				require.Equal(t, failure, err)
+			}
+			tx, err := db.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			f.on = nil
+			_, err = tx.ExecContext(t.Context(), query)
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a deadlock, a slow acquire, a leak
+			defer cancel()
+			err = db.PingContext(ctx)
+			require.Error(t, err)
+			shown := fmt.Sprint(err)
+			elapse(2 * time.Hour) // it is reclaimed
+			err = tx.Commit()
+			require.Error(t, err)
+			shown += fmt.Sprint(err)
+			require.NoError(t, db.Close())
+			synctest.Wait()
+			for _, s := range p.spans.Ended() {
+				shown += fmt.Sprint(s.Name(), s.Attributes(), s.Events(), s.Status())
+			}
+			shown += fmt.Sprint(p.collect(t), log.take())
+			assert.NotContains(t, shown, secret)
+			assert.NotContains(t, shown, "jane")
+		})
+	}
 }
