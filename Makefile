@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # The modules of this repository; the root one is the library.
-MODULES := . demo integration integration/sqlite bench
+MODULES := . demo integration integration/sqlite integration/e2e bench
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR := $(CURDIR)/.cache/golangci-lint-$(GOLANGCI_VERSION)
@@ -26,7 +26,7 @@ demo: ## see it at work, with nothing to install: make demo ARGS="-duration 15s"
 NEWEST := go1.27.0
 
 .PHONY: test
-test: test-unit test-newest test-integration ## every test; installs the database servers it needs
+test: test-unit test-newest test-integration test-dashboards ## every test; installs the servers it needs
 
 .PHONY: test-unit
 test-unit: ## the tests that need nothing but Go and a C compiler for the race detector
@@ -44,6 +44,11 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 	scripts/install-servers.sh
 	cd integration && go test -p 1 ./...
 	cd integration/sqlite && go test ./...
+
+.PHONY: test-dashboards
+test-dashboards: ## the dashboard and the alert rules, on a real Prometheus; installs it
+	scripts/install-prometheus.sh
+	cd integration/e2e && go test -count 1 ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module

@@ -800,7 +800,7 @@ func (c *Connector) stopTimers() {
 // still holds its lock on the connection, so that no next lease has begun.
 func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now time.Time) {
 	if held > 0 {
-		c.metrics.held(held)
+		c.metrics.held(h.lease.span, held)
 	}
 	if e.nesting != nil {
 		go c.reportNesting(e.nesting) // aside: the Logger may use this very database

@@ -31,6 +31,9 @@ var classNames = [classes]string{"busy", "idle in hand", "proven"}
 
 func (c Class) String() string { return classNames[c] }
 
+// value is the class as the value of an attribute.
+func (c Class) value() string { return strings.ReplaceAll(c.String(), " ", "_") }
+
 // Leak is a report of a lease that was held past the threshold: once when it
 // passes, and once more when it is returned after all.
 type Leak struct {
@@ -416,7 +419,7 @@ func (c *Connector) endLost(f *findings) {
 	defer c.recovered("ending the spans of lost leases")
 	for _, l := range f.leaks {
 		if l.Reclaimed {
-			c.metrics.held(l.Hold)
+			c.metrics.held(l.SpanContext, l.Hold)
 		}
 	}
 	for _, span := range f.lostTx {
@@ -587,7 +590,7 @@ func (t *tracing) leaked(l Leak) {
 		trace.WithLinks(trace.Link{SpanContext: l.SpanContext}))
 	span.SetAttributes(
 		keyLease.Int64(int64(l.ID)),
-		keyLeakClass.String(l.Class.String()),
+		keyLeakClass.String(l.Class.value()),
 		keyHold.Float64(l.Hold.Seconds()),
 		keySite.String(l.Stack.site()))
 	if !l.Returned {

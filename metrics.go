@@ -9,23 +9,26 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // metrics are the instruments of one connector.
 type metrics struct {
-	base     []attribute.KeyValue
-	pool     []metric.RecordOption // the pool's attributes, made once
-	poolAdd  []metric.AddOption
-	waitTime dbconv.ClientConnectionWaitTime
-	useTime  dbconv.ClientConnectionUseTime
-	dialTime dbconv.ClientConnectionCreateTime
-	timeouts dbconv.ClientConnectionTimeouts
-	duration dbconv.ClientOperationDuration
-	returned dbconv.ClientResponseReturnedRows
-	leaks    metric.Int64Counter
-	closed   metric.Int64Counter
-	nestings metric.Int64Counter
-	locks    metric.Int64Counter
+	base               []attribute.KeyValue
+	pool               []metric.RecordOption // the pool's attributes, made once
+	poolAdd            []metric.AddOption
+	waitTime           dbconv.ClientConnectionWaitTime
+	useTime            dbconv.ClientConnectionUseTime
+	dialTime           dbconv.ClientConnectionCreateTime
+	timeouts           dbconv.ClientConnectionTimeouts
+	duration           dbconv.ClientOperationDuration
+	returned           dbconv.ClientResponseReturnedRows
+	leaks              metric.Int64Counter
+	closed             metric.Int64Counter
+	parts              metric.Float64Histogram
+	queue, dial, reset metric.MeasurementOption
+	nestings           metric.Int64Counter
+	locks              metric.Int64Counter
 
 	errors *bounded // the values of error.type
 
@@ -67,8 +70,12 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	note(err)
 	m.returned, err = dbconv.NewClientResponseReturnedRows(meter, manyRows)
 	note(err)
+	m.parts, err = meter.Float64Histogram("sqllease.acquire.part", metric.WithUnit("s"), seconds,
+		metric.WithDescription("The parts of acquires that took time: queue, dial, and resets of a millisecond and more."))
+	note(err)
+	m.queue, m.dial, m.reset = withAttribute(attrs, keyPart.String("queue")), withAttribute(attrs, keyPart.String("dial")), withAttribute(attrs, keyPart.String("reset"))
 	m.leaks, err = meter.Int64Counter("sqllease.leaks", metric.WithUnit("{lease}"),
-		metric.WithDescription("Leases reported as held past the threshold, by class."))
+		metric.WithDescription("Leases reported, once in each class: busy is a slow call and no leak; one idle in hand may be proven later."))
 	note(err)
 	m.closed, err = meter.Int64Counter("sqllease.session.closed", metric.WithUnit("{connection}"),
 		metric.WithDescription("Sessions closed, by reason."))
@@ -79,6 +86,7 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	m.locks, err = meter.Int64Counter("sqllease.deadlocks", metric.WithUnit("{deadlock}"),
 		metric.WithDescription("Reports of a pool in which every lease is held by a goroutine that waits for another."))
 	note(err)
+	m.begin()
 	note(m.observe(meter, set, attrs, stats))
 	return m, errs
 }
@@ -116,9 +124,7 @@ func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attr
 	if err != nil {
 		return err
 	}
-	with := func(attr attribute.KeyValue) metric.MeasurementOption {
-		return metric.WithAttributeSet(attribute.NewSet(append(attrs[:len(attrs):len(attrs)], attr)...))
-	}
+	with := func(attr attribute.KeyValue) metric.MeasurementOption { return withAttribute(attrs, attr) }
 	state := func(s dbconv.ClientConnectionStateAttr) metric.MeasurementOption {
 		return with(semconv.DBClientConnectionStateKey.String(string(s)))
 	}
@@ -132,7 +138,9 @@ func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attr
 		o.ObserveInt64(leases, int64(s.Use.OpenRows), rows)
 		o.ObserveInt64(leases, int64(s.Use.InTx), tx)
 		o.ObserveInt64(leases, int64(s.Use.Idle), hand)
-		o.ObserveInt64(limit.Inst(), int64(s.Limit), set)
+		if s.Limit > 0 {
+			o.ObserveInt64(limit.Inst(), int64(s.Limit), set)
+		}
 		o.ObserveInt64(pending.Inst(), int64(s.Waiting), set)
 		o.ObserveFloat64(hold, s.OldestHold.Seconds(), set)
 		o.ObserveFloat64(wait, s.OldestWait.Seconds(), set)
@@ -143,6 +151,25 @@ func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attr
 	return err
 }
 
+// withAttribute is the option of a measurement with one attribute more.
+func withAttribute(attrs []attribute.KeyValue, attr attribute.KeyValue) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(append(attrs[:len(attrs):len(attrs)], attr)...))
+}
+
+// begin lets counters of what happens seldom begin at zero, so that their first
+// event is seen as an increase.
+func (m *metrics) begin() {
+	for class := range classes {
+		m.countLeaks(class, 0)
+	}
+	for why := range closeReasons {
+		m.countClosed(why, 0)
+	}
+	for _, counter := range []metric.Int64Counter{m.nestings, m.locks, m.timeouts.Inst()} {
+		counter.Add(context.Background(), 0, m.poolAdd...)
+	}
+}
+
 // close stops the observation.
 func (m *metrics) close() {
 	if m.observed != nil {
@@ -151,8 +178,17 @@ func (m *metrics) close() {
 }
 
 // acquired records a successful acquire that took that long.
-func (m *metrics) acquired(ctx context.Context, _ parts, took time.Duration) {
+func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 	m.waitTime.Inst().Record(ctx, took.Seconds(), m.pool...)
+	if p.queue > 0 {
+		m.parts.Record(ctx, p.queue.Seconds(), m.queue)
+	}
+	if p.dial > 0 {
+		m.parts.Record(ctx, p.dial.Seconds(), m.dial)
+	}
+	if p.reset >= slowReset {
+		m.parts.Record(ctx, p.reset.Seconds(), m.reset)
+	}
 }
 
 func (m *metrics) timedOut(ctx context.Context) { m.timeouts.Inst().Add(ctx, 1, m.poolAdd...) }
@@ -161,20 +197,29 @@ func (m *metrics) dialed(ctx context.Context, took time.Duration) {
 	m.dialTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 }
 
-func (m *metrics) held(took time.Duration) {
-	m.useTime.Inst().Record(context.Background(), took.Seconds(), m.pool...)
+// held records a hold, as an example of which the trace that took it can stand.
+func (m *metrics) held(by trace.SpanContext, took time.Duration) {
+	ctx := context.Background()
+	if by.IsSampled() {
+		ctx = trace.ContextWithSpanContext(ctx, by)
+	}
+	m.useTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 }
 
-func (m *metrics) leaked(class Class) {
-	m.leaks.Add(context.Background(), 1, m.poolAdd[0], metric.WithAttributes(keyLeakClass.String(class.String())))
+func (m *metrics) leaked(class Class) { m.countLeaks(class, 1) }
+
+func (m *metrics) countLeaks(class Class, n int64) {
+	m.leaks.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyLeakClass.String(class.value())))
 }
 
 func (m *metrics) nested() { m.nestings.Add(context.Background(), 1, m.poolAdd...) }
 
 func (m *metrics) deadlocked() { m.locks.Add(context.Background(), 1, m.poolAdd...) }
 
-func (m *metrics) sessionClosed(why closeReason) {
-	m.closed.Add(context.Background(), 1, m.poolAdd[0], metric.WithAttributes(keyReason.String(why.String())))
+func (m *metrics) sessionClosed(why closeReason) { m.countClosed(why, 1) }
+
+func (m *metrics) countClosed(why closeReason, n int64) {
+	m.closed.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyReason.String(why.String())))
 }
 
 // operated records a finished operation.

@@ -30,6 +30,7 @@ const (
 	keyDial      = attribute.Key("sqllease.acquire.dial")  // seconds
 	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
 	keyLease     = attribute.Key("sqllease.lease.id")
+	keyPart      = attribute.Key("sqllease.acquire.part")
 	keyUse       = attribute.Key("sqllease.lease.use")
 	keyLeakClass = attribute.Key("sqllease.leak.class")
 	keyHold      = attribute.Key("sqllease.hold") // seconds

@@ -71,7 +71,7 @@ func (t *telemetry) instrument(routes http.Handler) http.Handler {
 
 // scrape answers Prometheus.
 func (t *telemetry) scrape() http.Handler {
-	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
 func (t *telemetry) close(ctx context.Context) error {

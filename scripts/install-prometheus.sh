@@ -20,3 +20,6 @@ if [[ ! -e $policy ]]; then
 fi
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus
+if command -v systemctl >/dev/null; then
+	systemctl disable --quiet prometheus.service # the package enables it for the next boot
+fi

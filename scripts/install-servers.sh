@@ -26,3 +26,8 @@ if [[ ! -e $policy ]]; then
 fi
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+if command -v systemctl >/dev/null; then # the packages enable their services for the next boot
+	for package in "${missing[@]}"; do
+		systemctl disable --quiet "${package%-server}.service"
+	done
+fi

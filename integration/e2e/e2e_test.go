@@ -55,7 +55,7 @@ func TestRulesPassTheirUnitTests(t *testing.T) {
 func TestEveryExpressionAnswers(t *testing.T) {
 	prometheus := find(t, "prometheus")
 	demo := build(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("not within %v", patience))
 	t.Cleanup(cancel)
 	target := freeAddr(t)
 	_, port, err := net.SplitHostPort(target)
