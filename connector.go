@@ -438,7 +438,15 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 		c.gate.giveEmpty(h)
 		return h, nil
 	}
-	if err := h.acquire(ctx, start); err != nil {
+	returned := false
+	defer func() {
+		if !returned { // a panic: database/sql counts this connection for ever
+			c.lose(1)
+		}
+	}()
+	err := h.acquire(ctx, start)
+	returned = true
+	if err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -810,7 +818,7 @@ func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now time
 		go c.report([]Leak{l}) // aside, likewise
 	}
 	if h.lease.tx != nil { // its connection was bad, or its driver panicked
-		c.tracing.endTx(h.lease.endTx(), "lost", nil)
+		c.tracing.endTx(h.lease.endTx(nil), "lost", nil)
 	}
 	h.lease.forget()
 	c.adoptSoon(now)

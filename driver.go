@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // handle is the driver.Conn that database/sql sees. It implements every
@@ -203,6 +205,14 @@ func (h *handle) use() error {
 	return h.c.reclaimed(h)
 }
 
+// isTaken tells whether the session was taken for good: takeLocked gives it
+// back if it finds that it came between.
+func (h *handle) isTaken() bool {
+	h.c.gate.mu.Lock()
+	defer h.c.gate.mu.Unlock()
+	return h.lease.hand.Load() == taken
+}
+
 // unuse ends it, unless the session was lost in it.
 func (h *handle) unuse() { h.lease.hand.CompareAndSwap(inUse, inHand) }
 
@@ -371,8 +381,9 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 		return nil, err
 	}
 	began = true
-	h.lease.beginTx(span)
-	return &tx{h: h, inner: inner, ctx: ctx}, nil
+	begun := &tx{h: h, inner: inner, ctx: ctx, span: span}
+	h.c.tracing.endTx(h.lease.beginTx(begun), "lost", nil) // one whose end has not been seen
+	return begun, nil
 }
 
 // begin is what database/sql does with a connection to begin a transaction.
@@ -477,6 +488,7 @@ type tx struct {
 	h     *handle
 	inner driver.Tx
 	ctx   context.Context // of BeginTx: whose end makes database/sql roll back
+	span  trace.Span      // nil: none
 }
 
 // Commit commits.
@@ -523,7 +535,7 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	o, _ := t.h.start(context.WithoutCancel(t.ctx), c, "")
 	defer func() { // after the call's own span
 		if o.returned {
-			t.h.c.tracing.endTx(t.h.lease.endTx(), outcome(c, err), err)
+			t.h.c.tracing.endTx(t.h.lease.endTx(t), outcome(c, err), err)
 		}
 	}()
 	defer o.end(&err)
@@ -727,7 +739,7 @@ func (r *rows) Columns() []string {
 	l := &r.op.h.lease
 	l.naming.Add(1) // before the look: see takeLocked
 	defer l.naming.Add(-1)
-	if l.hand.Load() == taken {
+	if l.hand.Load() == taken && r.op.h.isTaken() {
 		if r.named.Load() == 2 {
 			return r.columns
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -29,7 +30,7 @@ func endpointOf(c driver.Connector) (e endpoint) {
 			e = endpoint{}
 		}
 	}()
-	v := settingsOf(reflect.ValueOf(c))
+	v := settingsOf(reflect.ValueOf(c), 8)
 	if v.Kind() != reflect.Struct {
 		return endpoint{}
 	}
@@ -48,16 +49,18 @@ func endpointOf(c driver.Connector) (e endpoint) {
 }
 
 // settingsOf looks through pointers, interfaces and the field that has the
-// settings.
-func settingsOf(v reflect.Value) reflect.Value {
-	for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
-		v = v.Elem()
-	}
-	if v.Kind() != reflect.Struct {
+// settings, so many steps and no more.
+func settingsOf(v reflect.Value, steps int) reflect.Value {
+	switch {
+	case steps == 0:
+		return reflect.Value{}
+	case v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface:
+		return settingsOf(v.Elem(), steps-1)
+	case v.Kind() != reflect.Struct:
 		return v
 	}
 	if cfg := v.FieldByName("cfg"); cfg.IsValid() {
-		return settingsOf(cfg)
+		return settingsOf(cfg, steps-1)
 	}
 	return v
 }
@@ -82,23 +85,29 @@ func hostPort(addr string) (host string, port int) {
 	return host, port
 }
 
+// plain is a setting that is surely one: a name or an address, and nothing that
+// another setting could hide in.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_./:-]+$`)
+
 // endpointOfDSN reads a data source name of PostgreSQL, in either of its forms.
-// It takes out what it knows and nothing else; of several hosts, none.
+// It takes out what it knows and nothing else; of several hosts, and where a
+// user or password may have been taken for something else, nothing at all.
 func endpointOfDSN(dsn string) (e endpoint) {
 	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
 		u, err := url.Parse(dsn)
-		if err != nil || strings.ContainsAny(u.Host, ",@") || strings.ContainsAny(u.Path, ":@") || (u.User == nil && strings.Contains(dsn, "@")) {
-			return endpoint{} // several hosts, or a user or password that was not escaped
+		if err != nil || strings.Count(dsn, "@") > 1 || (u.User == nil && strings.Contains(dsn, "@")) ||
+			strings.Contains(u.RawQuery+u.Fragment, "@") || strings.ContainsAny(u.Path, ":@") {
+			return endpoint{}
 		}
 		e.address, e.namespace = u.Hostname(), strings.TrimPrefix(u.Path, "/")
 		e.port, _ = strconv.Atoi(u.Port())
-		return e
-	}
-	if strings.ContainsAny(dsn, `'\`) {
-		return endpoint{} // a value in quotes, which may look like another setting
+		return e.orNone()
 	}
 	for _, field := range strings.Fields(dsn) {
-		key, value, _ := strings.Cut(field, "=")
+		key, value, found := strings.Cut(field, "=")
+		if !found || key == "" || value == "" || strings.ContainsAny(field, `;'"\,`) {
+			return endpoint{}
+		}
 		switch key {
 		case "host":
 			e.address = value
@@ -108,8 +117,15 @@ func endpointOfDSN(dsn string) (e endpoint) {
 			e.namespace = value
 		}
 	}
-	if strings.Contains(e.address, ",") {
-		return endpoint{}
+	return e.orNone()
+}
+
+// orNone is the endpoint if it is plain, and nothing otherwise.
+func (e endpoint) orNone() endpoint {
+	for _, s := range []string{e.address, e.namespace} {
+		if s != "" && !plain.MatchString(s) {
+			return endpoint{}
+		}
 	}
 	return e
 }

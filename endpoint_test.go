@@ -92,3 +92,26 @@ func FuzzEndpointOfDSN(f *testing.F) {
 		}
 	})
 }
+
+// cyclic has settings that lead back to it.
+type cyclic struct {
+	telemetryFake
+	cfg *cyclic
+}
+
+func TestNothingOfADSNIsTakenForSomethingElse(t *testing.T) {
+	c := &cyclic{}
+	c.cfg = c
+	assert.Equal(t, endpoint{}, endpointOf(c))
+	for _, dsn := range []string{
+		"host=h;port=5432;user=bob;password=s3cret;dbname=x",
+		"database=d;uid=bob;pwd=s3cret",
+		"server=h; database=d;password=s3cret",
+		"password = dbname=s3cret",
+		"postgres://bob:p@s3cret?x@host/db",
+		"postgres://bob:p@s3cret#x@host/db",
+		`host='s3cret'`,
+	} {
+		assert.Equal(t, endpoint{}, endpointOfDSN(dsn), dsn)
+	}
+}

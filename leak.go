@@ -354,7 +354,7 @@ func (g *gate) takeLocked(l *lease, f *findings) bool {
 	s.leaveHandle(atCloser)
 	s.reason = closedReclaimed
 	f.reclaimed = append(f.reclaimed, s)
-	if span := l.endTx(); span != nil {
+	if span := l.endTx(nil); span != nil {
 		f.lostTx = append(f.lostTx, span)
 	}
 	return true

@@ -132,20 +132,20 @@ type lease struct {
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under gate.mu, never the other way round.
 	mu       sync.Mutex
-	parts    parts      // guarded by mu
-	acquired time.Time  // guarded by mu; zero while still in the reset of the acquire
-	inCall   call       // guarded by mu; callNone: idle in hand
-	last     call       // guarded by mu
-	since    time.Time  // guarded by mu
-	query    string     // guarded by mu
-	begun    time.Time  // guarded by mu: when the last call began
-	inTx     bool       // guarded by mu
-	tx       trace.Span // guarded by mu, but for the holder's reads: the span of the transaction; nil: none
-	openRows int        // guarded by mu
-	results  int        // guarded by mu: result sets opened on this lease
-	opened   uint64     // guarded by mu: result sets opened under this handle so far, each of which has this as its number
-	latest   uint64     // guarded by mu: the number of the one opened last; 0: it was closed
-	rows     *rows      // guarded by mu: the one opened last, until the garbage collector is asked for it
+	parts    parts     // guarded by mu
+	acquired time.Time // guarded by mu; zero while still in the reset of the acquire
+	inCall   call      // guarded by mu; callNone: idle in hand
+	last     call      // guarded by mu
+	since    time.Time // guarded by mu
+	query    string    // guarded by mu
+	begun    time.Time // guarded by mu: when the last call began
+	inTx     bool      // guarded by mu
+	tx       *tx       // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
+	openRows int       // guarded by mu
+	results  int       // guarded by mu: result sets opened on this lease
+	opened   uint64    // guarded by mu: result sets opened under this handle so far, each of which has this as its number
+	latest   uint64    // guarded by mu: the number of the one opened last; 0: it was closed
+	rows     *rows     // guarded by mu: the one opened last, until the garbage collector is asked for it
 
 	naming atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
 	watch  atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
@@ -234,18 +234,28 @@ func (l *lease) leave(now time.Time) {
 	l.mu.Unlock()
 }
 
-// beginTx notes that a transaction began, with its span, if it has one.
-func (l *lease) beginTx(span trace.Span) {
-	l.mu.Lock()
-	l.inTx, l.tx = true, span
-	l.mu.Unlock()
-}
-
-// endTx notes that it ended, and returns the span to be ended.
-func (l *lease) endTx() trace.Span {
+// beginTx notes that a transaction began. It returns the span of one that it
+// displaces: database/sql may begin another before it has rolled back one whose
+// context ended.
+func (l *lease) beginTx(t *tx) (displaced trace.Span) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	span := l.tx
+	if l.tx != nil {
+		displaced = l.tx.span
+	}
+	l.inTx, l.tx = true, t
+	return displaced
+}
+
+// endTx notes the end of a transaction, of whichever is open if t is nil, and
+// returns the span to be ended; nil if there is none, or it was ended.
+func (l *lease) endTx(t *tx) trace.Span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tx == nil || (t != nil && l.tx != t) {
+		return nil
+	}
+	span := l.tx.span
 	l.inTx, l.tx = false, nil
 	return span
 }

@@ -92,6 +92,7 @@ func (g *gate) prove(l *lease, now time.Time) {
 func (g *gate) await(f *findings) {
 	for _, r := range f.unclosed {
 		p := &proof{op: r.op, number: r.number}
+		p.op.asked = true                                                                                     // its span was started, or never will be
 		p.op.ctx = trace.ContextWithSpanContext(context.Background(), trace.SpanContextFromContext(r.op.ctx)) // it may refer to the rows
 		runtime.AddCleanup(r, g.unreachable.add, p)
 	}

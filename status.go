@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strconv"
 	"sync"
 )
@@ -14,18 +15,53 @@ import (
 // db.response.status_code: MySQL's error number, or an SQLSTATE. It is empty
 // where err is not of the server. No driver is imported for it: those of
 // PostgreSQL have a method, and MySQL's is known by name.
-func statusCode(err error) string {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if s, ok := err.(interface{ SQLState() string }); ok {
-			return s.SQLState()
+func statusCode(err error) (code string) {
+	defer func() {
+		if recover() != nil { // an error that is nil within, or otherwise odd
+			code = ""
 		}
-		v := reflect.Indirect(reflect.ValueOf(err))
-		if v.Kind() != reflect.Struct || v.Type().Name() != "MySQLError" {
-			continue
+	}()
+	for range 16 { // more have not been wrapped in each other in good faith
+		if err == nil {
+			return ""
 		}
-		if n := v.FieldByName("Number"); n.IsValid() && n.CanUint() {
-			return strconv.FormatUint(n.Uint(), 10)
+		if code := ownCode(err); code != "" {
+			return code
 		}
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, err := range joined.Unwrap() {
+				if code := statusCode(err); code != "" {
+					return code
+				}
+			}
+			return ""
+		}
+		err = errors.Unwrap(err)
+	}
+	return ""
+}
+
+// sqlState is what an SQLSTATE looks like: an error may say other things.
+var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+
+// ownCode is the code of an error itself.
+func ownCode(err error) string {
+	v := reflect.ValueOf(err)
+	if v.Kind() == reflect.Pointer && v.IsNil() {
+		return ""
+	}
+	if s, ok := err.(interface{ SQLState() string }); ok {
+		if code := s.SQLState(); sqlState.MatchString(code) {
+			return code
+		}
+		return ""
+	}
+	v = reflect.Indirect(v)
+	if v.Kind() != reflect.Struct || v.Type().Name() != "MySQLError" {
+		return ""
+	}
+	if n := v.FieldByName("Number"); n.IsValid() && n.CanUint() {
+		return strconv.FormatUint(n.Uint(), 10)
 	}
 	return ""
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,20 +74,26 @@ func newTracing(cfg *settings) tracing {
 }
 
 // guarded is Config.FilterSpan, a panic of which must not cost the connection
-// that is being used: there is a span then.
+// that is being used: there is a span then. It is said once, aside, since the
+// Logger may use this very database.
 func guarded(cfg *settings) func(context.Context, Operation) bool {
 	if cfg.FilterSpan == nil {
 		return nil
 	}
-	var once sync.Once
+	var said atomic.Bool
 	return func(ctx context.Context, op Operation) (wanted bool) {
 		defer func() {
-			if v := recover(); v != nil {
-				wanted = true
-				once.Do(func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			wanted = true
+			if said.CompareAndSwap(false, true) {
+				go func() {
+					defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
 					cfg.Logger.Error("sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once",
-						"pool", cfg.Name, "call", op.Call, "summary", op.Summary, "panic", v)
-				})
+						"pool", cfg.Name, "call", op.Call, "summary", op.Summary, "panic", fmt.Sprintf("%T", v))
+				}()
 			}
 		}()
 		return cfg.FilterSpan(ctx, op)
@@ -228,7 +233,7 @@ func (t *tracing) recordError(span trace.Span, err error) {
 	span.SetAttributes(attrs...)
 	span.SetStatus(codes.Error, kind)
 	event := []attribute.KeyValue{semconv.ExceptionType(fmt.Sprintf("%T", err))}
-	if t.raw || saysNothingOfData(err) {
+	if t.raw || (t.text && saysNothingOfData(err)) {
 		event = append(event, semconv.ExceptionMessage(err.Error()))
 	}
 	span.AddEvent(semconv.ExceptionEventName, trace.WithAttributes(event...))
@@ -287,6 +292,7 @@ type operation struct {
 	ctx      context.Context
 	span     trace.Span // nil: none, or not yet
 	decline  *decline   // nil: this call cannot be declined
+	asked    bool       // whether there is to be a span has been decided
 	returned bool       // the driver returned; set by the caller, false in a panic
 	reading  bool       // the operation goes on until its rows are closed
 }
@@ -318,6 +324,10 @@ func (h *handle) startDirect(ctx context.Context, c call, query string, d *decli
 }
 
 func (o *operation) startSpan(ctx context.Context) context.Context {
+	if o.asked {
+		return ctx
+	}
+	o.asked = true
 	t := &o.h.c.tracing
 	if !t.roots && !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx // before anything that costs
@@ -330,8 +340,8 @@ func (o *operation) startSpan(ctx context.Context) context.Context {
 		return ctx
 	}
 	options := []trace.SpanStartOption{t.call, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(o.begun)}
-	if tx := o.h.lease.tx; tx != nil && o.query != "" {
-		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.SpanContext()}))
+	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" {
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.span.SpanContext()}))
 	}
 	ctx, o.span = t.tracer.Start(ctx, o.name(sum), options...)
 	return ctx
@@ -367,7 +377,7 @@ func (o *operation) end(result *error) {
 		o.decline.learn(err)
 	}
 	if err == driver.ErrSkip {
-		return
+		return // a span that was started, since the driver had never declined, is not ended, and so not seen
 	}
 	if o.reading { // a copy of o, in the rows, goes on
 		o.h.c.gate.prove(&o.h.lease, now)

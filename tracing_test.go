@@ -592,7 +592,10 @@ func TestTheCodeOfAnErrorIsFoundWithinOthers(t *testing.T) {
 	assert.Equal(t, "1213", statusCode(fmt.Errorf("placing the order: %w", &mysql.MySQLError{Number: 1213})))
 	assert.Equal(t, "40001", statusCode(fmt.Errorf("placing the order: %w", sqlStateError{"40001"})))
 	assert.Empty(t, statusCode(errors.New("no such host")))
+	assert.Equal(t, "40001", statusCode(errors.Join(errors.New("rolled back"), sqlStateError{"40001"})))
 	assert.Empty(t, statusCode((*mysql.MySQLError)(nil)))
+	assert.Empty(t, statusCode((*sqlStateError)(nil)), "a driver's error may be nil within")
+	assert.Empty(t, statusCode(sqlStateError{"duplicate value 's3cret'"}), "that is no SQLSTATE")
 	assert.Empty(t, statusCode(nil))
 }
 
@@ -1069,4 +1072,37 @@ func attributeSets(m metricdata.Metrics) (sets []attribute.Set) {
 		}
 	}
 	return sets
+}
+
+// database/sql may begin a transaction on a connection before it has rolled back
+// one whose context ended.
+func TestOverlappingTransactionsEndTheirSpans(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{})
+	conn, err := p.db.Conn(t.Context())
+	require.NoError(t, err)
+	for range 300 {
+		ctx, cancel := context.WithCancel(underParent(t))
+		tx, err := conn.BeginTx(ctx, nil)
+		require.NoError(t, err)
+		cancel()
+		_ = tx.Commit()
+		tx, err = conn.BeginTx(underParent(t), nil)
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit())
+	}
+	require.NoError(t, conn.Close()) // and newTelemetryPool checks that all have ended
+}
+
+func TestAFilterIsAskedOnceForASpan(t *testing.T) {
+	asked := 0
+	p := newTelemetryPool(t, &telemetryFake{answer: []driver.Value{int64(1)}}, Config{OmitSpans: []string{"acquire"}, FilterSpan: func(context.Context, Operation) bool {
+		asked++
+		return asked%2 == 0
+	}})
+	for range 10 {
+		exec(t, underParent(t), p.db, "DO 1")
+		require.NoError(t, p.db.QueryRowContext(underParent(t), "SELECT value").Scan(new(int)))
+	}
+	assert.Equal(t, 20, asked)
+	assert.Len(t, p.takeAll(), 10)
 }
