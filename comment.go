@@ -13,7 +13,7 @@ import (
 // commented appends a comment to a statement that is run directly, in the
 // format of sqlcommenter (https://google.github.io/sqlcommenter/spec/): sorted
 // pairs of key='value', percent-encoded. A statement with a comment of its own
-// is left as it is.
+// is left as it is, and so is what does not begin as SQL does.
 func (c *Connector) commented(ctx context.Context, query string) string {
 	if !c.cfg.Comments {
 		return query
@@ -21,6 +21,9 @@ func (c *Connector) commented(ctx context.Context, query string) string {
 	body := strings.TrimRight(query, "; \t\r\n")
 	if body == "" || strings.Contains(body, "/*") || strings.Contains(body, "--") || strings.Contains(body, "#") {
 		return query // a comment in a comment, or behind one, says nothing
+	}
+	if !strings.ContainsAny(body, " \t\r\n") || c.summaries.of(query).operation == "OTHER" {
+		return query // the name of a procedure or of a prepared statement, or what is no SQL
 	}
 	tags := c.commentTags(ctx)
 	if len(tags) == 0 {

@@ -52,7 +52,7 @@ func TestWhatHasNoComment(t *testing.T) {
 	_, err = st.ExecContext(underParent(t))
 	require.NoError(t, err)
 	require.NoError(t, st.Close())
-	queries := []string{"SELECT 1 /* mine */", "SELECT 1 -- mine", "SELECT 1 # mine", ";", "", "SELECT '/*'"}
+	queries := []string{"SELECT 1 /* mine */", "SELECT 1 -- mine", "SELECT 1 # mine", ";", "", "SELECT '/*'", "dbo.my_procedure", "{\"find\": 1}", "VACUUM"}
 	for _, query := range queries {
 		exec(t, underParent(t), p.db, query)
 	}

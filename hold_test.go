@@ -251,3 +251,25 @@ func TestALeaseThatIsUsedAfterItsReportIsReportedAgain(t *testing.T) {
 		assert.True(t, p.one(t).Returned)
 	})
 }
+
+// To read on, or to close what was read, is to use it as well.
+func TestReadingOnIsUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{})
+		conn := p.lease(t)
+		rows, err := conn.QueryContext(t.Context(), "SELECT a FROM t")
+		require.NoError(t, err)
+		for range 2 {
+			leakPause(31 * time.Second)
+			assert.Equal(t, 1, p.one(t).OpenRows)
+			require.True(t, rows.Next())
+		}
+		leakPause(31 * time.Second)
+		p.one(t)
+		require.NoError(t, rows.Err())
+		require.NoError(t, rows.Close())
+		leakPause(31 * time.Second)
+		assert.Zero(t, p.one(t).OpenRows, "the connection itself is left")
+		require.NoError(t, conn.Close())
+	})
+}

@@ -563,6 +563,7 @@ func (c *Connector) callOnLeak(l Leak) {
 	if c.cfg.OnLeak == nil {
 		return
 	}
+	defer c.recovered("logging a panic of Config.OnLeak")
 	defer func() {
 		if v := recover(); v != nil {
 			c.cfg.Logger.Error("sqllease: Config.OnLeak panicked; the report itself is not lost", "pool", l.Pool, "lease", l.ID, "panic", v)

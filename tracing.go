@@ -308,6 +308,11 @@ func (h *handle) start(ctx context.Context, c call, query string) (operation, co
 // reported as idle in hand.
 func (h *handle) enter(c call, query string, now time.Time) {
 	h.lease.enter(c, query, now)
+	h.used(now)
+}
+
+// used tells the watch that a lease which was reported as idle in hand is used.
+func (h *handle) used(now time.Time) {
 	if h.lease.watch.Load() {
 		h.c.gate.watchAgain(&h.lease, now)
 	}
@@ -405,6 +410,7 @@ func (r *rows) end() {
 	r.closed = true
 	now := time.Now()
 	r.op.h.lease.closeResult(r, now)
+	r.op.h.used(now)
 	r.op.finish(now, r.err, r.read)
 }
 
