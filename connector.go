@@ -89,7 +89,8 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 }
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
-	c := &Connector{inner: inner, cfg: cfg, tracing: newTracing(cfg), own: queueless}
+	c := &Connector{inner: inner, cfg: cfg, own: queueless}
+	c.tracing = newTracing(cfg, &c.summaries)
 	findGoroutines()
 	c.summaries.grammar = grammarOf(cfg.Dialect)
 	c.life, c.end = context.WithCancel(context.Background())

@@ -762,9 +762,7 @@ func (r *rows) Next(dest []driver.Value) error {
 	defer r.op.h.unuse()
 	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
-	if r.op.h.lease.watch.Load() {
-		r.op.h.used(time.Now())
-	}
+	r.op.h.used()
 	err := r.inner.Next(dest)
 	if err == nil && r.read == 0 && slices.ContainsFunc(dest, isRows) {
 		r.op.h.c.gate.unwrap(&r.op.h.lease) // database/sql reads such a value without us

@@ -230,7 +230,7 @@ type findings struct {
 	reclaimed []*session // for the watch to close
 	unclosed  []*rows    // for the watch to have proved
 	abandoned []*proof   // for the watch to end their operations
-	lostTx    []trace.Span
+	lostTx    []trace.Span // of transactions that nobody will end
 }
 
 // overdue returns what there is to report, and arms the timer for the next
@@ -282,7 +282,7 @@ func (g *gate) judgeLocked(l *lease, f *findings) {
 	}
 	class, report, again := judge(busy, lasts, l.limit, g.longCall, l.told)
 	if class == ClassIdleInHand && g.reclaimAfter > 0 && (report || l.told.idle) {
-		again = max(g.reclaimAfter-lasts, time.Millisecond)
+		again = max(g.reclaimAfter-lasts, soonest)
 	}
 	if again > 0 {
 		g.lookLocked(l, f.now.Add(max(again, soonest)))
@@ -586,7 +586,7 @@ func (t *tracing) leaked(l Leak) {
 		return
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	_, span := t.tracer.Start(ctx, spanLeak, t.acquire,
+	_, span := t.tracer.Start(ctx, spanLeak, t.pool,
 		trace.WithTimestamp(l.Acquired),
 		trace.WithLinks(trace.Link{SpanContext: l.SpanContext}))
 	span.SetAttributes(

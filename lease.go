@@ -87,17 +87,17 @@ const (
 	callCommit
 	callRollback
 	callPing
+	callAcquire
+	callTx    // from begin to commit or rollback: the span of a transaction
 	callRows  // reading rows; has no span of its own
 	callReset // of the acquire; likewise
-	callAcquire
-	callTx // from begin to commit or rollback: the span of a transaction
 	calls
 )
 
-var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "rows", "reset", "acquire", "transaction"}
+var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "acquire", "transaction", "rows", "reset"}
 
 // spanCalls are the names of those that have spans.
-var spanCalls = []string{"query", "exec", "prepare", "begin", "commit", "rollback", "ping", "acquire", "transaction"}
+var spanCalls = callNames[callQuery:callRows]
 
 func (c call) String() string { return callNames[c] }
 

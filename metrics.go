@@ -235,8 +235,9 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows int
 	}
 	attrs = append(attrs, semconv.DBOperationName(name))
 	if err != nil {
-		attrs = append(attrs, semconv.ErrorTypeKey.String(m.errors.of(errorType(err))))
-		if code := statusCode(err); code != "" {
+		kind, code := errorType(err)
+		attrs = append(attrs, semconv.ErrorTypeKey.String(m.errors.of(kind)))
+		if code != "" {
 			attrs = append(attrs, semconv.DBResponseStatusCode(m.errors.of(code)))
 		}
 	}

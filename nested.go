@@ -66,8 +66,9 @@ func (g *gate) nestedLocked(w *waiter, now time.Time) {
 	if holder == nil || holder.nesting != nil {
 		return
 	}
-	if _, known := g.nestings[placeOf(holder, w)]; !known {
-		holder.nesting = g.nestingOf(holder, w, "goroutine", holds, g.requestsLocked(), now)
+	place := placeOf(holder, w)
+	if _, known := g.nestings[place]; !known {
+		holder.nesting = g.nestingOf(place, holder, w, "goroutine", holds, g.requestsLocked(), now)
 	}
 }
 
@@ -124,7 +125,7 @@ func (g *gate) nestedTracesLocked(idle []*lease, now time.Time) (found []*nestin
 			if requests == 0 {
 				requests = g.requestsLocked()
 			}
-			found = append(found, g.nestingOf(h.newest, w, "trace", h.leases, requests, now))
+			found = append(found, g.nestingOf(place, h.newest, w, "trace", h.leases, requests, now))
 		}
 		return true
 	})
@@ -160,9 +161,9 @@ func (g *gate) holdingsLocked(idle []*lease) map[trace.TraceID]*holding {
 }
 
 // nestingOf describes a nesting.
-func (g *gate) nestingOf(holder *lease, w *waiter, common string, holds, requests int, now time.Time) *nesting {
+func (g *gate) nestingOf(place [2]uint64, holder *lease, w *waiter, common string, holds, requests int, now time.Time) *nesting {
 	return &nesting{
-		place: placeOf(holder, w), holder: holder.read(now), waiter: w.lease.read(now), common: common,
+		place: place, holder: holder.read(now), waiter: w.lease.read(now), common: common,
 		waited: now.Sub(w.since), limit: g.limit, perRequest: holds + 1, requests: requests,
 	}
 }
@@ -246,6 +247,24 @@ func (g *gate) deadlockLocked(idle []*lease, now time.Time) *deadlock {
 	if len(idle) == 0 || len(idle) < g.leases.len || g.leases.len < g.open {
 		return nil
 	}
+	circle, last := g.pairLocked(idle, now)
+	if circle == nil {
+		return nil
+	}
+	g.deadlocked = true
+	return g.standstillLocked(&deadlock{since: last.since, fresh: !before}, circle, last, now)
+}
+
+// heldBy is a lease and the waiter whose goroutine used it last.
+type heldBy struct {
+	lease  *lease
+	waiter *waiter
+}
+
+// pairLocked finds for each lease the waiter whose goroutine used it last, and
+// the last of these waiters; nil if one has none. It looks at a lease once: its
+// holder may begin a call at any time.
+func (g *gate) pairLocked(idle []*lease, now time.Time) (circle []heldBy, last *waiter) {
 	waiting := map[uint64]*waiter{}
 	g.waiters.each(func(w *waiter) bool {
 		if id := w.lease.goroutine; id != 0 && now.Sub(w.since) >= stallAfter {
@@ -253,35 +272,34 @@ func (g *gate) deadlockLocked(idle []*lease, now time.Time) *deadlock {
 		}
 		return true
 	})
-	last := waiting[idle[0].caller.Load()]
 	for _, l := range idle {
 		w := waiting[l.caller.Load()]
 		if w == nil || !ofRequest(l, w.lease) {
-			return nil
+			return nil, nil
 		}
-		if w.number > last.number {
+		if last == nil || w.number > last.number {
 			last = w
 		}
+		circle = append(circle, heldBy{l, w})
 	}
-	g.deadlocked = true
-	return g.standstillLocked(&deadlock{since: last.since, fresh: !before}, idle, waiting, last, now)
+	return circle, last
 }
 
 // standstillLocked says what there is to say of a deadlock, and ends it where
 // the gate is to.
-func (g *gate) standstillLocked(d *deadlock, idle []*lease, waiting map[uint64]*waiter, last *waiter, now time.Time) *deadlock {
+func (g *gate) standstillLocked(d *deadlock, circle []heldBy, last *waiter, now time.Time) *deadlock {
 	d.tell = g.failOnDeadlock || g.deadlockTold.IsZero() || now.Sub(g.deadlockTold) >= deadlockEvery
 	if d.fresh {
 		g.counts.deadlocks++
 	}
 	if d.tell {
 		g.deadlockTold = now
-		d.circle = g.circleLocked(idle, waiting, now)
+		d.circle = g.circleLocked(circle, now)
 	}
 	if g.failOnDeadlock {
 		failed := last.lease.read(now)
 		d.failed = &failed
-		g.breakLocked(last, waiting, idle)
+		g.breakLocked(circle, last)
 	}
 	return d
 }
@@ -289,16 +307,16 @@ func (g *gate) standstillLocked(d *deadlock, idle []*lease, waiting map[uint64]*
 // breakLocked ends a deadlock: the last of the waiters fails, and what it holds
 // lets the others go on. They go before those who hold nothing, which would
 // otherwise be served first, take their connection, and wait again.
-func (g *gate) breakLocked(last *waiter, waiting map[uint64]*waiter, idle []*lease) {
+func (g *gate) breakLocked(circle []heldBy, last *waiter) {
 	g.deadlocked = false
 	g.waiters.remove(&last.node)
 	last.err = ErrDeadlock
 	close(last.ready)
 	holders := map[*waiter]bool{}
-	var others []*waiter
-	for _, l := range idle {
-		holders[waiting[l.caller.Load()]] = true
+	for _, c := range circle {
+		holders[c.waiter] = true
 	}
+	var others []*waiter
 	for range g.waiters.len { // once round the queue, those who hold something first
 		w := g.waiters.popFirst()
 		if holders[w] {
@@ -314,21 +332,20 @@ func (g *gate) breakLocked(last *waiter, waiting map[uint64]*waiter, idle []*lea
 	}
 }
 
-// circleLocked pairs what is held with what is waited for.
-func (g *gate) circleLocked(idle []*lease, waiting map[uint64]*waiter, now time.Time) (circle []nesting) {
+// circleLocked describes each goroutine with the first lease it holds.
+func (g *gate) circleLocked(circle []heldBy, now time.Time) (out []nesting) {
 	holds, most := map[*waiter]int{}, 0
-	for _, l := range idle {
-		w := waiting[l.caller.Load()]
-		if holds[w]++; holds[w] == 1 {
-			circle = append(circle, nesting{holder: l.read(now), waiter: w.lease.read(now), common: "goroutine", waited: now.Sub(w.since), limit: g.limit})
+	for _, c := range circle {
+		if holds[c.waiter]++; holds[c.waiter] == 1 {
+			out = append(out, nesting{holder: c.lease.read(now), waiter: c.waiter.lease.read(now), common: "goroutine", waited: now.Sub(c.waiter.since), limit: g.limit})
 		}
-		most = max(most, holds[w])
+		most = max(most, holds[c.waiter])
 	}
 	requests := g.requestsLocked()
-	for i := range circle {
-		circle[i].perRequest, circle[i].requests = most+1, requests
+	for i := range out {
+		out[i].perRequest, out[i].requests = most+1, requests
 	}
-	return circle
+	return out
 }
 
 // reportNesting tells of a place where requests hold a connection and wait for

@@ -67,24 +67,24 @@ func ownCode(err error) string {
 }
 
 // errorType is the attribute error.type: what the server said, the well-known
-// errors by name, others by their Go type.
-func errorType(err error) string {
+// errors by name, others by their Go type; and what the server said by itself.
+func errorType(err error) (kind, code string) {
 	if code := statusCode(err); code != "" {
-		return code
+		return code, code
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return "context.DeadlineExceeded"
+		return "context.DeadlineExceeded", ""
 	case errors.Is(err, context.Canceled):
-		return "context.Canceled"
+		return "context.Canceled", ""
 	case errors.Is(err, driver.ErrBadConn):
-		return "driver.ErrBadConn"
+		return "driver.ErrBadConn", ""
 	case err == errPanicked:
-		return "panic"
+		return "panic", ""
 	case err == errUnclosed:
-		return "unclosed"
+		return "unclosed", ""
 	}
-	return fmt.Sprintf("%T", err)
+	return fmt.Sprintf("%T", err), ""
 }
 
 // bounded lets the first values through that it sees, and calls all later ones

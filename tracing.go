@@ -46,26 +46,28 @@ var errPanicked = errors.New("sqllease: the driver panicked")
 
 // tracing makes the spans of one connector.
 type tracing struct {
-	tracer  trace.Tracer
-	roots   bool
-	raw     bool // statements and errors are shown as they are
-	text    bool // statements are shown
-	omit    [calls]bool
-	filter  func(context.Context, Operation) bool // nil: all are wanted
-	acquire trace.SpanStartEventOption            // attributes of acquire spans
-	call    trace.SpanStartEventOption            // attributes of every operation's span
+	tracer trace.Tracer
+	roots  bool
+	raw    bool // statements and errors are shown as they are
+	text   bool // statements are shown
+	omit   [calls]bool
+	filter func(context.Context, Operation) bool // nil: all are wanted
+	pool   trace.SpanStartEventOption            // attributes of every span
+
+	summaries *summaries // those of the connector
 }
 
-func newTracing(cfg *settings) tracing {
+func newTracing(cfg *settings, sums *summaries) tracing {
 	attrs := append(poolAttributes(cfg), cfg.endpoint.attributes()...)
 	t := tracing{
-		raw:     cfg.QueryText == QueryTextRaw,
-		text:    cfg.QueryText != QueryTextOff,
-		filter:  guarded(cfg),
-		tracer:  cfg.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
-		roots:   cfg.RootSpans,
-		acquire: trace.WithAttributes(attrs...),
-		call:    trace.WithAttributes(attrs...),
+		raw:    cfg.QueryText == QueryTextRaw,
+		text:   cfg.QueryText != QueryTextOff,
+		filter: guarded(cfg),
+		tracer: cfg.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
+		roots:  cfg.RootSpans,
+		pool:   trace.WithAttributes(attrs...),
+
+		summaries: sums,
 	}
 	for c := range calls {
 		t.omit[c] = slices.Contains(cfg.OmitSpans, c.String())
@@ -120,9 +122,9 @@ func systemName(d Dialect) string {
 	return string(d)
 }
 
-// wanted tells whether a call of that context gets a span. sum is nil where it
-// has no statement.
-func (t *tracing) wanted(ctx context.Context, c call, sum *summary) bool {
+// wanted tells whether a call of that context gets a span. query is empty where
+// it has no statement.
+func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
 	if t.omit[c] || (!t.roots && !trace.SpanContextFromContext(ctx).IsValid()) {
 		return false
 	}
@@ -130,7 +132,8 @@ func (t *tracing) wanted(ctx context.Context, c call, sum *summary) bool {
 		return true
 	}
 	op := Operation{Call: c.String()}
-	if sum != nil {
+	if query != "" {
+		sum := t.summaries.of(query)
 		op.Summary, op.Statement = sum.text(), sum.sanitised
 	}
 	return t.filter(ctx, op)
@@ -139,10 +142,10 @@ func (t *tracing) wanted(ctx context.Context, c call, sum *summary) bool {
 // startAcquire starts the span of an acquire that queues or dials; nil if
 // there is to be none.
 func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Context, trace.Span) {
-	if !t.wanted(ctx, callAcquire, nil) {
+	if !t.wanted(ctx, callAcquire, "") {
 		return ctx, nil
 	}
-	return t.tracer.Start(ctx, spanAcquire, t.acquire,
+	return t.tracer.Start(ctx, spanAcquire, t.pool,
 		trace.WithSpanKind(trace.SpanKindInternal), trace.WithTimestamp(start))
 }
 
@@ -151,7 +154,7 @@ func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, sta
 	if acquire == nil || !acquire.IsRecording() {
 		return
 	}
-	_, span := t.tracer.Start(ctx, name, t.acquire, trace.WithTimestamp(start))
+	_, span := t.tracer.Start(ctx, name, t.pool, trace.WithTimestamp(start))
 	span.End(trace.WithTimestamp(start.Add(took)))
 }
 
@@ -161,7 +164,7 @@ func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.
 	if acquire == nil || !acquire.IsRecording() {
 		return ctx, nil
 	}
-	return t.tracer.Start(ctx, spanDial, t.acquire, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
+	return t.tracer.Start(ctx, spanDial, t.pool, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
 }
 
 // endPart ends it.
@@ -175,10 +178,10 @@ func (t *tracing) endPart(span trace.Span, err error) {
 
 // startTx starts the span of a transaction; nil if there is to be none.
 func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
-	if !t.wanted(ctx, callTx, nil) {
+	if !t.wanted(ctx, callTx, "") {
 		return ctx, nil
 	}
-	return t.tracer.Start(ctx, spanTx, t.call, trace.WithSpanKind(trace.SpanKindInternal))
+	return t.tracer.Start(ctx, spanTx, t.pool, trace.WithSpanKind(trace.SpanKindInternal))
 }
 
 // endTx ends it.
@@ -225,7 +228,7 @@ func (t *tracing) recordError(span trace.Span, err error) {
 	if err == nil {
 		return
 	}
-	kind, code := errorType(err), statusCode(err)
+	kind, code := errorType(err)
 	attrs := []attribute.KeyValue{semconv.ErrorTypeKey.String(kind)}
 	if code != "" {
 		attrs = append(attrs, semconv.DBResponseStatusCode(code))
@@ -308,13 +311,13 @@ func (h *handle) start(ctx context.Context, c call, query string) (operation, co
 // reported as idle in hand.
 func (h *handle) enter(c call, query string, now time.Time) {
 	h.lease.enter(c, query, now)
-	h.used(now)
+	h.used()
 }
 
 // used tells the watch that a lease which was reported as idle in hand is used.
-func (h *handle) used(now time.Time) {
+func (h *handle) used() {
 	if h.lease.watch.Load() {
-		h.c.gate.watchAgain(&h.lease, now)
+		h.c.gate.watchAgain(&h.lease, time.Now())
 	}
 }
 
@@ -328,39 +331,34 @@ func (h *handle) startDirect(ctx context.Context, c call, query string, d *decli
 	return o, ctx
 }
 
+// startSpan starts the operation's span, unless that was decided before.
 func (o *operation) startSpan(ctx context.Context) context.Context {
 	if o.asked {
 		return ctx
 	}
 	o.asked = true
 	t := &o.h.c.tracing
-	if !t.roots && !trace.SpanContextFromContext(ctx).IsValid() {
-		return ctx // before anything that costs
-	}
-	var sum *summary
-	if o.query != "" {
-		sum = o.h.c.summaries.of(o.query)
-	}
-	if !t.wanted(ctx, o.call, sum) {
+	if !t.wanted(ctx, o.call, o.query) {
 		return ctx
 	}
-	options := []trace.SpanStartOption{t.call, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(o.begun)}
+	options := []trace.SpanStartOption{t.pool, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(o.begun)}
 	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.span.SpanContext()}))
 	}
-	ctx, o.span = t.tracer.Start(ctx, o.name(sum), options...)
+	ctx, o.span = t.tracer.Start(ctx, o.name(), options...)
 	return ctx
 }
 
 // name is the span's name: the summary of the statement, or the call.
-func (o *operation) name(sum *summary) string {
-	switch {
-	case sum == nil:
+func (o *operation) name() string {
+	if o.query == "" {
 		return o.call.String()
-	case o.call == callPrepare:
-		return "prepare " + sum.text()
 	}
-	return sum.text()
+	text := o.h.c.summaries.of(o.query).text()
+	if o.call == callPrepare {
+		return "prepare " + text
+	}
+	return text
 }
 
 // firstRow notes when the first row came.
@@ -393,9 +391,7 @@ func (o *operation) end(result *error) {
 
 // rows lets the operation go on until its rows are closed.
 func (o *operation) rows(inner driver.Rows) driver.Rows {
-	if o.span == nil {
-		o.startSpan(o.ctx)
-	}
+	o.startSpan(o.ctx)
 	o.reading = true
 	r := &rows{inner: inner, op: *o}
 	o.h.lease.openResult(r)
@@ -410,16 +406,14 @@ func (r *rows) end() {
 	r.closed = true
 	now := time.Now()
 	r.op.h.lease.closeResult(r, now)
-	r.op.h.used(now)
+	r.op.h.used()
 	r.op.finish(now, r.err, r.read)
 }
 
 // finish ends the span and records the metrics. rows is negative where there
 // are none to count.
 func (o *operation) finish(now time.Time, err error, rows int64) {
-	if o.span == nil {
-		o.startSpan(o.ctx)
-	}
+	o.startSpan(o.ctx)
 	if o.span != nil {
 		o.describe(err, rows)
 		o.span.End(trace.WithTimestamp(now))
