@@ -37,13 +37,14 @@ type Connector struct {
 
 	execDeclines, queryDeclines declines
 
-	watchTimer, expiryTimer, queueTimer, adoptTimer *time.Timer // they fire on goroutines of their own; armed under gate.mu
+	watchTimer, expiryTimer, queueTimer, drainTimer, adoptTimer *time.Timer // they fire on goroutines of their own; armed under gate.mu
 
-	dbMu    sync.Mutex   // held for the field only; adoptMu comes before it
-	db      []*sql.DB    // guarded by dbMu: those attached
-	adoptMu sync.Mutex   // held for one adoption, methods of *sql.DB included: never taken in a handle's call
-	own     int          // guarded by adoptMu: the limit that the attached databases have themselves
-	adopted atomic.Int64 // when the last adoption began, in Unix nanoseconds
+	dbMu    sync.Mutex        // held for the field only; adoptMu comes before it
+	db      []*sql.DB         // guarded by dbMu: those attached
+	adoptMu sync.Mutex        // held for one adoption, methods of *sql.DB included: never taken in a handle's call
+	own     int               // guarded by adoptMu: the limit that the attached databases have themselves
+	queued  map[*sql.DB]int64 // guarded by adoptMu: how many callers had queued in each
+	adopted atomic.Int64      // when the last adoption began, in Unix nanoseconds
 
 	adoptions, dials, dialErrors, discoveryFailures atomic.Uint64
 	leaks, proven, longCalls, lateReturns           atomic.Uint64
@@ -89,7 +90,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 }
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
-	c := &Connector{inner: inner, cfg: cfg, own: queueless}
+	c := &Connector{inner: inner, cfg: cfg, own: queueless, queued: map[*sql.DB]int64{}}
 	c.tracing = newTracing(cfg, &c.summaries)
 	findGoroutines()
 	c.summaries.grammar = grammarOf(cfg.Dialect)
@@ -103,6 +104,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.gate.reclaimAfter = cfg.ReclaimAfter
 	c.gate.slowAfter = cfg.SlowAcquireThreshold
 	c.gate.armQueue = func(at time.Time) { arm(&c.queueTimer, time.Until(at), c.lookAtQueue) }
+	c.gate.armDrain = func() { arm(&c.drainTimer, drainFor, c.drained) }
 	c.gate.failOnDeadlock = cfg.FailOnDeadlock
 	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
 	var errs []error
@@ -322,9 +324,10 @@ func (c *Connector) Attach(db *sql.DB) {
 	c.adoptMu.Lock()
 	defer c.adoptMu.Unlock()
 	if n := db.Stats().MaxOpenConnections; n > 0 {
-		c.setLimit(n)
+		c.takeOver(db, n)
+	} else {
+		db.SetMaxOpenConns(c.own)
 	}
-	db.SetMaxOpenConns(c.own)
 	c.dbMu.Lock()
 	defer c.dbMu.Unlock()
 	c.db = append(slices.Clone(c.db), db)
@@ -346,16 +349,45 @@ func (c *Connector) adopt(now time.Time) {
 	c.adopted.Store(now.UnixNano())
 	c.own = queueless + int(min(max(c.lost.Load(), 0), mostLost))
 	for _, db := range c.attached() {
-		n := db.Stats().MaxOpenConnections
-		if n != c.own {
-			db.SetMaxOpenConns(c.own)
-		}
-		if n < queueless || n > queueless+mostLost { // else it is ours, or was, and an application has put it back
-			c.setLimit(n)
+		switch n := db.Stats().MaxOpenConnections; {
+		case n < queueless || n > queueless+mostLost:
+			c.takeOver(db, n)
 			if c.lost.Load() > 0 {
 				go c.wake(db)
 			}
+		case n != c.own: // it was ours, and an application may have put it back
+			db.SetMaxOpenConns(c.own)
 		}
+	}
+}
+
+// takeOver makes an application's limit the gate's. adoptMu is held.
+func (c *Connector) takeOver(db *sql.DB, n int) {
+	c.drain(db)
+	db.SetMaxOpenConns(c.own)
+	c.drain(db) // those who came meanwhile; now nobody can
+	for _, s := range c.gate.setLimit(n) {
+		c.retireAside(s)
+	}
+}
+
+// drain has the gate drain the queue of a *sql.DB in which callers have queued
+// since it was asked last. adoptMu is held.
+func (c *Connector) drain(db *sql.DB) {
+	if n := db.Stats().WaitCount; n > c.queued[db] {
+		c.queued[db] = n
+		c.gate.drain()
+	}
+}
+
+// drainFor is how long callers may queue in database/sql once they need not.
+const drainFor = 100 * time.Millisecond
+
+// drained ends the draining of database/sql's queue.
+func (c *Connector) drained() {
+	defer c.recovered("serving callers after a change of the limit")
+	for _, s := range c.gate.drained() {
+		c.retireAside(s)
 	}
 }
 
@@ -414,13 +446,6 @@ func (c *Connector) adoptSoon(now time.Time) {
 	}
 }
 
-// setLimit changes the gate's limit, and closes aside the sessions over it.
-func (c *Connector) setLimit(n int) {
-	for _, s := range c.gate.setLimit(n) {
-		c.retireAside(s)
-	}
-}
-
 // Connect acquires a session for a caller for whom database/sql has no free
 // connection: on the caller's goroutine and with its context. See the package
 // comment for what the gate does with it. Errors of the driver pass through
@@ -463,6 +488,9 @@ func (h *handle) acquire(ctx context.Context, start time.Time) error {
 		defer cancel()
 	}
 	a := acquire{c: c, lease: &h.lease, start: start}
+	if !h.pending {
+		a.looked = start
+	}
 	s, err := a.session(ctx)
 	if err != nil {
 		return err
@@ -498,17 +526,17 @@ func (c *Connector) warnAside(text string, args ...any) {
 
 // acquire is one acquire on its way through the gate.
 type acquire struct {
-	c     *Connector
-	lease *lease
-	start time.Time
-	parts parts
-	span  trace.Span // nil: none
+	c      *Connector
+	lease  *lease
+	start  time.Time
+	looked time.Time // when an adoption began last; zero: in a handle's call, where none may
+	parts  parts
+	span   trace.Span // nil: none
 }
 
 // session gets a session in transit: from the gate, or by dialling.
 func (a *acquire) session(ctx context.Context) (s *session, err error) {
-	g := &a.c.gate
-	s, w, err := g.ask(a.lease, a.start)
+	s, w, err := a.ask()
 	if s != nil && a.reset(ctx, s) {
 		return s, nil // neither queued nor dialled: no span
 	}
@@ -519,6 +547,19 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	s, err = a.slow(ctx, outer, w, err)
 	ended = err
 	return s, err
+}
+
+// ask asks the gate, and looks again for a limit to adopt where one may have
+// been set since it was looked for.
+func (a *acquire) ask() (*session, *waiter, error) {
+	for {
+		s, w, err := a.c.gate.ask(a.lease, a.start, a.looked)
+		if err != errUnsure {
+			return s, w, err
+		}
+		a.looked = time.Now()
+		a.c.adopt(a.looked)
+	}
 }
 
 // slow goes on with an acquire that was refused, queued or has to dial.
@@ -798,7 +839,7 @@ func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(time.Now())) }
 func (c *Connector) stopTimers() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
-	for _, t := range []*time.Timer{c.expiryTimer, c.queueTimer, c.adoptTimer} {
+	for _, t := range []*time.Timer{c.expiryTimer, c.queueTimer, c.drainTimer, c.adoptTimer} {
 		if t != nil {
 			t.Stop()
 		}

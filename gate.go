@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -14,7 +15,8 @@ import (
 //     exceed limit (but for sessions that were on lease when it was lowered).
 //   - A session is under exactly one handle, or spare, or with exactly one
 //     goroutine (its dialler, the waiter it was served to, or its closer).
-//   - If somebody waits, no session is idle or spare, and there is no room.
+//   - If somebody waits, no session is spare, and there is no room; nor is one
+//     idle, but while the gate drains database/sql's own queue.
 type gate struct {
 	// mu is held for moving sessions, waiters and leases between lists, and
 	// for nothing else: no dial, no driver call, no callback, no log, no
@@ -34,6 +36,7 @@ type gate struct {
 	proving    int           // guarded by mu: result sets on lease that the garbage collector is asked for
 	asked      time.Time     // guarded by mu: when it was asked last
 	empty      int           // guarded by mu: handles without a session that database/sql may have in its free list
+	draining   bool          // guarded by mu: callers may queue in database/sql
 	lastID     uint64        // guarded by mu
 	lastBad    time.Time     // guarded by mu: when a lease last ended with a bad connection
 	lastWaiter uint64        // guarded by mu
@@ -58,6 +61,7 @@ type gate struct {
 	armWatch  func(at time.Time)
 	armExpiry func(at time.Time)
 	armQueue  func(at time.Time)
+	armDrain  func()
 	threshold time.Duration // of the watch, for leases idle in hand; negative: there is no watch
 	longCall  time.Duration // of the watch, for calls; negative: none
 
@@ -89,10 +93,16 @@ type waiter struct {
 	err     error
 }
 
+// errUnsure is ask's answer where the caller has to look again whether callers
+// queue in database/sql.
+var errUnsure = errors.New("sqllease: callers may queue in database/sql")
+
 // ask is the non-blocking half of an acquire. It answers with a session in
 // transit, or with a waiter in the queue, or with neither: then there was
-// room, which the caller has taken, and it dials.
-func (g *gate) ask(l *lease, now time.Time) (*session, *waiter, error) {
+// room, which the caller has taken, and it dials. A session that came back after
+// the caller saw, at looked, that nobody queues in database/sql may be on its way
+// to somebody who does, and is not stolen; zero: the caller cannot look.
+func (g *gate) ask(l *lease, now, looked time.Time) (*session, *waiter, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -105,6 +115,9 @@ func (g *gate) ask(l *lease, now time.Time) (*session, *waiter, error) {
 	if g.roomLocked() {
 		g.reserveLocked()
 		return nil, nil, nil
+	}
+	if !looked.IsZero() && g.idle.len > 0 && g.idle.first.of.used.After(looked) && !g.draining {
+		return nil, nil, errUnsure
 	}
 	if s := g.stealLocked(); s != nil {
 		return s, nil, nil
@@ -162,6 +175,9 @@ func (g *gate) placeLocked(w *waiter) int {
 // handle: database/sql takes the newest first, and is least likely to be
 // reaching for this one. The handle becomes hollow.
 func (g *gate) stealLocked() *session {
+	if g.draining {
+		return nil
+	}
 	s := g.idle.popFirst()
 	if s == nil {
 		return nil
@@ -170,6 +186,40 @@ func (g *gate) stealLocked() *session {
 	g.emptyLocked(s.handle)
 	s.leaveHandle(inTransit)
 	return s
+}
+
+// drain is called where callers may queue in database/sql: it gives them what
+// comes back without passing its free list, so that a session that is idle here
+// may be on its way to one of them. Whoever finds it stolen is refused, and
+// database/sql gives in to its third refusal. So until drained, which armDrain
+// sees to, idle sessions are not taken from under their handles, and those that
+// come back are kept as spares. Their handles are dropped, and for each of these
+// database/sql asks its opener for as many connections as callers queue in it,
+// who then come to the gate.
+func (g *gate) drain() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.draining = true
+		g.armDrain()
+	}
+}
+
+// drained ends that: who was given an idle session has reset it by now. It
+// serves who came meanwhile, and returns the sessions over the limit, for the
+// caller to close.
+func (g *gate) drained() []*session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.draining = false
+	for g.waiters.len > 0 {
+		s := g.stealLocked()
+		if s == nil {
+			break
+		}
+		g.serveLocked(g.waiters.popFirst(), s)
+	}
+	return g.surplusLocked()
 }
 
 // emptyLocked notes that database/sql has a handle without a session in its
@@ -302,10 +352,14 @@ func (g *gate) parkLocked(s *session) bool {
 		g.serveLocked(w, s)
 		return true
 	}
+	g.spareLocked(s)
+	return true
+}
+
+func (g *gate) spareLocked(s *session) {
 	s.place = isSpare
 	g.spare.push(&s.node, s)
 	g.expireAtLocked(s.life.expiry(s.used))
-	return true
 }
 
 // overLocked tells whether the limit was lowered below what is open.
@@ -441,6 +495,11 @@ func (g *gate) release(h *handle, valid bool, now time.Time) (stays bool, e endi
 		g.serveLocked(w, s)
 		return false, e
 	}
+	if g.draining {
+		s.leaveHandle(inTransit)
+		g.spareLocked(s)
+		return false, e
+	}
 	g.idleLocked(s)
 	return true, e
 }
@@ -479,10 +538,11 @@ func (g *gate) fateLocked(s *session, valid bool, now time.Time) (closeReason, b
 }
 
 // drop takes the session from under a handle that is being closed, and makes
-// the caller its closer. It returns nil for a session that stays as a spare:
-// because fewer than keep would be ready without it, or because it is dropped
-// only for the place that an empty handle takes in database/sql's free list. An
-// empty handle that is dropped has such a spare dropped in its stead.
+// the caller its closer. It returns nil for a session that goes to a waiter, or
+// stays as a spare: because fewer than keep would be ready without it, or
+// because it is dropped only for the place that an empty handle takes in
+// database/sql's free list. An empty handle that is dropped has such a spare
+// dropped in its stead.
 func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, e ending) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -497,7 +557,7 @@ func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, e ending) {
 		g.lastBad = now
 	case isIdle:
 		g.idle.remove(&s.node)
-		if !g.closed && (g.idle.len+g.spare.len < keep || g.spare.len < g.empty) {
+		if !g.closed && (g.waiters.len > 0 || g.idle.len+g.spare.len < keep || g.spare.len < g.empty) {
 			s.leaveHandle(inTransit)
 			if g.parkLocked(s) {
 				return nil, e
@@ -534,8 +594,12 @@ func (g *gate) setLimit(n int) []*session {
 	defer g.mu.Unlock()
 	g.limit = n
 	g.admitLocked()
-	var over []*session
-	for n > 0 && g.open-len(over) > n {
+	return g.surplusLocked()
+}
+
+// surplusLocked takes those sessions over the limit that nobody uses.
+func (g *gate) surplusLocked() (over []*session) {
+	for g.limit > 0 && g.open-len(over) > g.limit {
 		s := g.takeReadyLocked()
 		if s == nil {
 			break
@@ -550,7 +614,7 @@ func (g *gate) setLimit(n int) []*session {
 // closer.
 func (g *gate) takeReadyLocked() *session {
 	s := g.spare.popFirst()
-	if s == nil {
+	if s == nil && !g.draining {
 		s = g.idle.popFirst()
 	}
 	if s != nil {
@@ -572,7 +636,7 @@ func (g *gate) closeReadyLocked(s *session) {
 func (g *gate) shut() []*session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.closed = true
+	g.closed, g.draining = true, false
 	for w := g.waiters.popFirst(); w != nil; w = g.waiters.popFirst() {
 		w.err = ErrClosed
 		close(w.ready)

@@ -57,6 +57,7 @@ type gateModel struct {
 
 	limit     int
 	closed    bool
+	draining  bool
 	dialing   int
 	idle      []*modelSession // longest idle first
 	spare     []*modelSession // longest spare first
@@ -85,6 +86,7 @@ func newGateModel(t *testing.T, seed uint64, limit int) *gateModel {
 		longCall:  -1,
 		armWatch:  func(at time.Time) { m.watchedAt = at },
 		armQueue:  func(time.Time) {},
+		armDrain:  func() {},
 		armExpiry: func(at time.Time) { m.armedFor = at },
 	}
 	return m
@@ -204,7 +206,11 @@ func (m *gateModel) newHandle() *modelHandle {
 // false if there is nothing to do it to.
 
 func (m *gateModel) stepAsk() bool {
-	s, w, err := m.g.ask(&lease{}, m.now)
+	var looked time.Time
+	if m.rand.IntN(4) == 0 {
+		looked = m.now.Add(-time.Duration(m.rand.IntN(5000)) * time.Millisecond)
+	}
+	s, w, err := m.g.ask(&lease{}, m.now, looked)
 	switch {
 	case m.closed:
 		m.note("ask: refused")
@@ -219,7 +225,10 @@ func (m *gateModel) stepAsk() bool {
 		m.note("ask: room")
 		m.require(s == nil && w == nil && err == nil, "expected room")
 		m.dialing++
-	case len(m.idle) > 0:
+	case len(m.idle) > 0 && !m.draining && !looked.IsZero() && m.idle[0].used.After(looked):
+		m.note("ask: unsure")
+		m.require(s == nil && w == nil && err == errUnsure, "a session that came back meanwhile must not be stolen")
+	case len(m.idle) > 0 && !m.draining:
 		want := m.idle[0]
 		want.h.empty = true
 		m.note("ask: steal")
@@ -422,6 +431,10 @@ func (m *gateModel) release(valid bool) bool {
 	case len(m.queue) > 0:
 		m.counts.handovers++
 		m.serve(s, nil)
+	case m.draining:
+		m.leaveHandle(s)
+		s.where = isSpare
+		m.spare = append(m.spare, s)
 	default:
 		s.where = isIdle
 		m.idle = append(m.idle, s)
@@ -558,10 +571,12 @@ func (m *gateModel) dropIdle(s *modelSession, keep int, over bool) {
 	switch {
 	case m.closed:
 		m.toCloser(s, closedShutdown)
-	case len(m.idle)+len(m.spare) >= keep && len(m.spare) >= m.empty():
+	case len(m.queue) == 0 && len(m.idle)+len(m.spare) >= keep && len(m.spare) >= m.empty():
 		m.toCloser(s, closedDropped)
 	case over:
 		m.toCloser(s, closedLimit)
+	case len(m.queue) > 0:
+		m.serve(s, nil)
 	default:
 		s.where = isSpare
 		m.spare = append(m.spare, s)
@@ -639,7 +654,13 @@ func (m *gateModel) stepLimit() bool {
 	over := m.g.setLimit(n)
 	m.limit = n
 	m.admit()
-	for surplus := m.open() - n; n > 0 && surplus > 0; surplus-- {
+	m.surplus(over)
+	return true
+}
+
+// surplus closes what is over the limit, as far as nobody uses it.
+func (m *gateModel) surplus(over []*session) {
+	for surplus := m.open() - m.limit; m.limit > 0 && surplus > 0; surplus-- {
 		s := m.takeReady()
 		if s == nil {
 			break
@@ -649,12 +670,36 @@ func (m *gateModel) stepLimit() bool {
 		over = over[1:]
 	}
 	m.require(len(over) == 0, "a lower limit closes %d sessions too many", len(over))
+}
+
+func (m *gateModel) stepDrain() bool {
+	m.note("drain")
+	m.g.drain()
+	m.draining = !m.closed
+	return true
+}
+
+func (m *gateModel) stepDrained() bool {
+	m.note("drained")
+	over := m.g.drained()
+	m.draining = false
+	for len(m.queue) > 0 && len(m.idle) > 0 {
+		s := m.idle[0]
+		m.idle = m.idle[1:]
+		m.emptyHandle(s)
+		m.counts.steals++
+		m.serve(s, nil)
+	}
+	m.surplus(over)
 	return true
 }
 
 // takeReady takes the session that is ready longest, spares first.
 func (m *gateModel) takeReady() *modelSession {
 	for _, l := range []*[]*modelSession{&m.spare, &m.idle} {
+		if l == &m.idle && m.draining {
+			continue
+		}
 		if len(*l) > 0 {
 			s := (*l)[0]
 			*l = (*l)[1:]
@@ -676,7 +721,7 @@ func (m *gateModel) stepShut() bool {
 func (m *gateModel) shut() {
 	m.note("shut")
 	ready := m.g.shut()
-	m.closed = true
+	m.closed, m.draining = true, false
 	for len(m.queue) > 0 {
 		m.serve(nil, ErrClosed)
 	}
@@ -749,7 +794,8 @@ func (m *gateModel) check() {
 	m.checkLeases()
 	m.checkPlaces()
 	if len(m.queue) > 0 {
-		m.require(len(m.idle)+len(m.spare) == 0, "%d wait while %d are idle and %d spare", len(m.queue), len(m.idle), len(m.spare))
+		m.require(len(m.idle) == 0 || m.draining, "%d wait while %d are idle", len(m.queue), len(m.idle))
+		m.require(len(m.spare) == 0, "%d wait while %d are spare", len(m.queue), len(m.spare))
 		m.require(!m.room(), "%d wait while there is room", len(m.queue))
 		m.require(!m.closed, "%d wait at a closed gate", len(m.queue))
 	}
@@ -947,6 +993,6 @@ func (m *gateModel) moves() []modelMove {
 		{"release", m.stepRelease}, {"release", m.stepRelease}, {"bad release", m.stepBadRelease},
 		{"release without a lease", m.stepReleaseUnleased}, {"checkout", m.stepCheckout}, {"drop", m.stepDrop},
 		{"context ends", m.stepLeave}, {"collect", m.stepCollect}, {"collect", m.stepCollect},
-		{"limit", m.stepLimit}, {"shut", m.stepShut}, {"expire", m.stepExpire}, {"watch", m.stepWatch}, {"time", m.stepTime},
+		{"limit", m.stepLimit}, {"drain", m.stepDrain}, {"drained", m.stepDrained}, {"drained", m.stepDrained}, {"shut", m.stepShut}, {"expire", m.stepExpire}, {"watch", m.stepWatch}, {"time", m.stepTime},
 	}
 }

@@ -227,9 +227,9 @@ func (g *gate) watchAtLocked(at time.Time) {
 type findings struct {
 	now       time.Time
 	leaks     []Leak
-	reclaimed []*session // for the watch to close
-	unclosed  []*rows    // for the watch to have proved
-	abandoned []*proof   // for the watch to end their operations
+	reclaimed []*session   // for the watch to close
+	unclosed  []*rows      // for the watch to have proved
+	abandoned []*proof     // for the watch to end their operations
 	lostTx    []trace.Span // of transactions that nobody will end
 }
 

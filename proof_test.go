@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"log/slog"
 	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -272,7 +273,19 @@ func TestALimitIsAdoptedWhereOnlyLostConnectionsAreLeft(t *testing.T) {
 		p.SetMaxOpenConns(2)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		require.NoError(t, p.PingContext(ctx))
+		var all, both sync.WaitGroup
+		both.Add(2)
+		for range 2 {
+			all.Go(func() {
+				conn, err := p.Conn(ctx)
+				both.Done()
+				both.Wait() // each is served while the other holds on
+				if assert.NoError(t, err) {
+					assert.NoError(t, conn.Close())
+				}
+			})
+		}
+		all.Wait()
 		assert.Equal(t, 2, p.c.Stats().Limit)
 	})
 }
