@@ -26,7 +26,7 @@ demo: ## see it at work, with nothing to install: make demo ARGS="-duration 15s"
 NEWEST := go1.27.0
 
 .PHONY: test
-test: test-unit test-newest test-integration test-dashboards ## every test; installs the servers it needs
+test: test-unit test-newest test-integration e2e ## every test; installs the servers it needs
 
 .PHONY: test-unit
 test-unit: ## the tests that need nothing but Go and a C compiler for the race detector
@@ -45,10 +45,21 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 	cd integration && go test -p 1 ./...
 	cd integration/sqlite && go test ./...
 
-.PHONY: test-dashboards
-test-dashboards: ## the dashboard and the alert rules, on a real Prometheus; installs it
+.PHONY: e2e
+e2e: ## the dashboard and the alert rules, on a real Prometheus; installs it
 	scripts/install-prometheus.sh
 	cd integration/e2e && go test -count 1 ./...
+
+.PHONY: jaeger
+jaeger: ## the demo's traces in a real Jaeger; builds it, which takes ten minutes once
+	scripts/install-jaeger.sh
+	cd integration/e2e && go test -count 1 -tags jaeger -v -run Jaeger .
+
+.PHONY: pictures
+pictures: ## draw docs/trace.svg and docs/dashboard.svg from a run of the demo
+	scripts/install-jaeger.sh
+	scripts/install-prometheus.sh
+	cd integration/e2e && go test -count 1 -tags pictures -v -run DrawPictures .
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
@@ -58,7 +69,7 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 	fi
 	for module in $(MODULES); do \
 		echo "lint $$module"; \
-		(cd $$module && go vet ./... && $(GOLANGCI) run ./...); \
+		(cd $$module && go vet ./... && $(GOLANGCI) run --build-tags pictures ./...); \
 	done
 
 # Built from source, once per version; it may need a newer Go than the library.

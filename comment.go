@@ -56,9 +56,8 @@ func (c *Connector) commentTags(ctx context.Context) map[string]string {
 // not cost the connection that is being used.
 func (c *Connector) applicationsTags(ctx context.Context, tags map[string]string) {
 	defer func() {
-		if v := recover(); v != nil && c.warnedTags.CompareAndSwap(false, true) {
-			c.warnAside("sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once",
-				"pool", c.cfg.Name, "panic", v)
+		if v := recover(); v != nil {
+			c.tagsPanicked(v)
 		}
 	}()
 	maps.Copy(tags, c.cfg.CommentTags(ctx))

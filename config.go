@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"time"
 
@@ -174,6 +175,19 @@ type Operation struct {
 type settings struct {
 	Config
 	endpoint endpoint
+}
+
+// panicked tells what somebody else's code panicked with. The value may have data
+// of the application in it, and is shown only where statements are; the runtime's
+// own panics, such as of a nil map, have none.
+func (s *settings) panicked(v any) string {
+	if err, ok := v.(runtime.Error); ok {
+		return err.Error()
+	}
+	if s.QueryText == QueryTextRaw {
+		return fmt.Sprint(v)
+	}
+	return fmt.Sprintf("a %T; QueryTextRaw shows it", v)
 }
 
 // newSettings checks cfg and fills in what zero stands for.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path"
 	"reflect"
 	"runtime/debug"
@@ -31,9 +32,10 @@ type Connector struct {
 	tracing tracing
 	metrics metrics
 
-	discovery *discovery // nil: never ask
-	summaries summaries
-	sites     sites
+	discovery    *discovery // nil: never ask
+	summaries    summaries
+	tagsPanicked func(any)
+	sites        sites
 
 	execDeclines, queryDeclines declines
 
@@ -53,7 +55,6 @@ type Connector struct {
 	idleTxLimit                                     atomic.Int64 // likewise
 
 	warnedOpener, warnedDiscovery atomic.Bool
-	warnedTags                    atomic.Bool
 	refilling                     atomic.Bool
 
 	life      context.Context // ends with Close; what nobody waits for is bounded by it
@@ -92,6 +93,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg, own: queueless, queued: map[*sql.DB]int64{}}
 	c.tracing = newTracing(cfg, &c.summaries)
+	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
 	findGoroutines()
 	c.summaries.grammar = grammarOf(cfg.Dialect)
 	c.life, c.end = context.WithCancel(context.Background())
@@ -111,7 +113,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.metrics, errs = newMetrics(cfg, c.stats)
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
-			"pool", cfg.Name, "error", errors.Join(errs...))
+			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))
 	}
 	return c
 }
@@ -512,7 +514,7 @@ func (c *Connector) warnUnseen() {
 	c.warnAside("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
 		"SetMaxOpenConns was called on a *sql.DB that the connector does not know. "+
 		"Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector (sqllease.ConnectorOf(db) finds it)",
-		"pool", c.cfg.Name)
+		slog.String("pool", c.cfg.Name))
 }
 
 // warnAside logs on a goroutine of its own, for who holds room or a lock that
@@ -768,7 +770,8 @@ func (c *Connector) discoveryFailed(err error) {
 	c.warnAside("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits, "+
 		"and the last one discovered, if any. "+
 		"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
-		"pool", c.cfg.Name, "dialect", string(c.cfg.Dialect), "query", c.discovery.query, "error", err)
+		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
+		slog.String("query", c.discovery.query), slog.Any("error", err))
 }
 
 // retire closes a session that this goroutine is the closer of, and gives its
@@ -816,7 +819,7 @@ func (c *Connector) recovered(doing string) {
 	}
 	defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
 	c.cfg.Logger.Error("sqllease: a panic was stopped while "+doing+", and the pool goes on; the stack tells whose it is",
-		"pool", c.cfg.Name, "panic", v, "stack", string(debug.Stack()))
+		slog.String("pool", c.cfg.Name), slog.String("panic", c.cfg.panicked(v)), slog.String("stack", string(debug.Stack())))
 }
 
 // retireAll closes sessions side by side: one that hangs must not keep the

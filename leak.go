@@ -466,7 +466,7 @@ func (c *Connector) record(l *Leak) {
 		level = slog.LevelInfo
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	c.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.Any("leak", *l))
+	c.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.String("pool", l.Pool), slog.Any("leak", *l))
 }
 
 // count counts each lease once in each class.
@@ -566,7 +566,8 @@ func (c *Connector) callOnLeak(l Leak) {
 	defer c.recovered("logging a panic of Config.OnLeak")
 	defer func() {
 		if v := recover(); v != nil {
-			c.cfg.Logger.Error("sqllease: Config.OnLeak panicked; the report itself is not lost", "pool", l.Pool, "lease", l.ID, "panic", v)
+			c.cfg.Logger.Error("sqllease: Config.OnLeak panicked; the report itself is not lost",
+				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.Any("panic", v))
 		}
 	}()
 	c.cfg.OnLeak(l)
@@ -586,9 +587,12 @@ func (t *tracing) leaked(l Leak) {
 		return
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	_, span := t.tracer.Start(ctx, spanLeak, t.pool,
+	_, span := t.start(ctx, spanLeak, t.pool,
 		trace.WithTimestamp(l.Acquired),
 		trace.WithLinks(trace.Link{SpanContext: l.SpanContext}))
+	if span == nil {
+		return
+	}
 	span.SetAttributes(
 		keyLease.Int64(int64(l.ID)),
 		keyLeakClass.String(l.Class.value()),
@@ -597,5 +601,5 @@ func (t *tracing) leaked(l Leak) {
 	if !l.Returned {
 		span.SetStatus(codes.Error, l.Class.String())
 	}
-	span.End(trace.WithTimestamp(l.Acquired.Add(l.Hold)))
+	t.end(span, trace.WithTimestamp(l.Acquired.Add(l.Hold)))
 }

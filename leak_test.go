@@ -732,6 +732,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.class":      "idle in hand",
 			"leak.site":       site,
 			"leak.times":      int64(1),
+			"pool":            "orders",
 			"leak.folded":     int64(0),
 			"leak.hold":       30 * time.Second,
 			"leak.acquired":   acquired,

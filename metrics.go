@@ -35,11 +35,14 @@ type metrics struct {
 	observed metric.Registration // nil if it could not be made
 }
 
-// The buckets of histograms, where no view says otherwise. Those of seconds are
-// what the conventions advise for operations, with some for waits that are
-// shorter; the SDK's own are made for milliseconds.
+// The buckets of histograms, where no view says otherwise. Those of seconds have
+// the bounds that the conventions advise for operations, some for waits that are
+// shorter, and some in between: a percentile is read off within one bucket, and
+// between 1 and 5 s it would be off by as much. The SDK's own are made for
+// milliseconds.
 var (
-	seconds  = metric.WithExplicitBucketBoundaries(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30)
+	seconds = metric.WithExplicitBucketBoundaries(
+		0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 	manyRows = metric.WithExplicitBucketBoundaries(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 )
 
@@ -87,17 +90,21 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 		metric.WithDescription("Reports of a pool in which every lease is held by a goroutine that waits for another."))
 	note(err)
 	m.begin()
-	note(m.observe(meter, set, attrs, stats))
+	note(m.observe(meter, int64(cfg.MinIdle), set, attrs, stats))
 	return m, errs
 }
 
 // observe registers what is read from the gate when metrics are collected.
-func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attrs []attribute.KeyValue, stats func() Stats) error {
+func (m *metrics) observe(meter metric.Meter, minIdle int64, set metric.MeasurementOption, attrs []attribute.KeyValue, stats func() Stats) error {
 	count, err := dbconv.NewClientConnectionCountObservable(meter)
 	if err != nil {
 		return err
 	}
 	limit, err := dbconv.NewClientConnectionMaxObservable(meter)
+	if err != nil {
+		return err
+	}
+	least, err := dbconv.NewClientConnectionIdleMinObservable(meter)
 	if err != nil {
 		return err
 	}
@@ -141,13 +148,14 @@ func (m *metrics) observe(meter metric.Meter, set metric.MeasurementOption, attr
 		if s.Limit > 0 {
 			o.ObserveInt64(limit.Inst(), int64(s.Limit), set)
 		}
+		o.ObserveInt64(least.Inst(), minIdle, set)
 		o.ObserveInt64(pending.Inst(), int64(s.Waiting), set)
 		o.ObserveFloat64(hold, s.OldestHold.Seconds(), set)
 		o.ObserveFloat64(wait, s.OldestWait.Seconds(), set)
 		o.ObserveFloat64(idleLimit, s.IdleLimit.Seconds(), set)
 		o.ObserveFloat64(lifetime, s.Lifetime.Seconds(), set)
 		return nil
-	}, count.Inst(), leases, limit.Inst(), pending.Inst(), hold, wait, idleLimit, lifetime)
+	}, count.Inst(), leases, limit.Inst(), least.Inst(), pending.Inst(), hold, wait, idleLimit, lifetime)
 	return err
 }
 

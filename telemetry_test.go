@@ -5,8 +5,12 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -142,11 +146,55 @@ func TestTheDocumentationListsTheSpans(t *testing.T) {
 	})
 }
 
+// logged finds the keys of log records in a source file.
+func logged(t *testing.T, file string) (keys []string) {
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	require.NoError(t, err)
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok || len(call.Args) != 2 {
+			return true
+		}
+		callee, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok || fmt.Sprint(callee.X) != "slog" {
+			return true
+		}
+		key, ok := call.Args[0].(*ast.BasicLit)
+		require.True(t, ok, "%s: a key that is no constant", file)
+		keys = append(keys, strings.Trim(key.Value, `"`))
+		return true
+	})
+	return keys
+}
+
+func TestTheDocumentationListsTheLogs(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	emitted := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, key := range logged(t, file) {
+			emitted[key] = true
+		}
+	}
+	documented := map[string]bool{"pool": true}
+	for line := range strings.Lines(section(t, "Logs")) {
+		if cells := strings.Split(line, "|"); len(cells) > 4 {
+			for _, key := range quoted.FindAllStringSubmatch(cells[3], -1) {
+				documented[key[1]] = true
+			}
+		}
+	}
+	assert.Equal(t, documented, emitted)
+}
+
 // What has a name of the conventions has its unit and its meaning too.
 func TestNamesOfTheConventionsAreTheConventions(t *testing.T) {
 	conventions := map[string]string{}
 	for _, i := range []interface{ Name() string }{
-		dbconv.ClientConnectionCountObservable{}, dbconv.ClientConnectionMaxObservable{}, dbconv.ClientConnectionPendingRequestsObservable{},
+		dbconv.ClientConnectionCountObservable{}, dbconv.ClientConnectionMaxObservable{}, dbconv.ClientConnectionIdleMinObservable{}, dbconv.ClientConnectionPendingRequestsObservable{},
 		dbconv.ClientConnectionTimeouts{}, dbconv.ClientConnectionWaitTime{}, dbconv.ClientConnectionCreateTime{}, dbconv.ClientConnectionUseTime{},
 		dbconv.ClientOperationDuration{}, dbconv.ClientResponseReturnedRows{},
 	} {

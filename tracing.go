@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,7 @@ type tracing struct {
 	pool   trace.SpanStartEventOption            // attributes of every span
 
 	summaries *summaries // those of the connector
+	panicked  func(any)  // the application's sampler, span processor or tracer did
 }
 
 func newTracing(cfg *settings, sums *summaries) tracing {
@@ -68,6 +70,7 @@ func newTracing(cfg *settings, sums *summaries) tracing {
 		pool:   trace.WithAttributes(attrs...),
 
 		summaries: sums,
+		panicked:  once(cfg, "sqllease: the tracer provider panicked; there is no span where it does, and this is said once"),
 	}
 	for c := range calls {
 		t.omit[c] = slices.Contains(cfg.OmitSpans, c.String())
@@ -75,30 +78,60 @@ func newTracing(cfg *settings, sums *summaries) tracing {
 	return t
 }
 
-// guarded is Config.FilterSpan, a panic of which must not cost the connection
-// that is being used: there is a span then. It is said once, aside, since the
-// Logger may use this very database.
+// once returns what tells of the first panic of the application's code, which
+// must not cost the connection that is being used: aside, since the Logger may
+// use this very database.
+func once(cfg *settings, text string) func(panicked any) {
+	var said atomic.Bool
+	return func(v any) {
+		if !said.CompareAndSwap(false, true) {
+			return
+		}
+		go func() {
+			defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
+			cfg.Logger.Error(text, slog.String("pool", cfg.Name), slog.String("panic", cfg.panicked(v)))
+		}()
+	}
+}
+
+// guarded is Config.FilterSpan, which may panic.
 func guarded(cfg *settings) func(context.Context, Operation) bool {
 	if cfg.FilterSpan == nil {
 		return nil
 	}
-	var said atomic.Bool
+	tell := once(cfg, "sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once")
 	return func(ctx context.Context, op Operation) (wanted bool) {
 		defer func() {
-			v := recover()
-			if v == nil {
-				return
-			}
-			wanted = true
-			if said.CompareAndSwap(false, true) {
-				go func() {
-					defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
-					cfg.Logger.Error("sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once",
-						"pool", cfg.Name, "call", op.Call, "summary", op.Summary, "panic", fmt.Sprintf("%T", v))
-				}()
+			if v := recover(); v != nil {
+				wanted = true
+				tell(v)
 			}
 		}()
 		return cfg.FilterSpan(ctx, op)
+	}
+}
+
+// start starts a span; nil where the application's sampler, span processor or
+// tracer panics.
+func (t *tracing) start(ctx context.Context, name string, options ...trace.SpanStartOption) (in context.Context, span trace.Span) {
+	in = ctx
+	defer t.survive()
+	return t.tracer.Start(ctx, name, options...)
+}
+
+// end ends a span, if there is one. Its options cost before it looks.
+func (t *tracing) end(span trace.Span, options ...trace.SpanEndOption) {
+	if span == nil {
+		return
+	}
+	defer t.survive()
+	span.End(options...)
+}
+
+// survive is deferred around the application's telemetry.
+func (t *tracing) survive() {
+	if v := recover(); v != nil {
+		t.panicked(v)
 	}
 }
 
@@ -145,7 +178,7 @@ func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Co
 	if !t.wanted(ctx, callAcquire, "") {
 		return ctx, nil
 	}
-	return t.tracer.Start(ctx, spanAcquire, t.pool,
+	return t.start(ctx, spanAcquire, t.pool,
 		trace.WithSpanKind(trace.SpanKindInternal), trace.WithTimestamp(start))
 }
 
@@ -154,8 +187,8 @@ func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, sta
 	if acquire == nil || !acquire.IsRecording() {
 		return
 	}
-	_, span := t.tracer.Start(ctx, name, t.pool, trace.WithTimestamp(start))
-	span.End(trace.WithTimestamp(start.Add(took)))
+	_, span := t.start(ctx, name, t.pool, trace.WithTimestamp(start))
+	t.end(span, trace.WithTimestamp(start.Add(took)))
 }
 
 // startDial starts the span of the dial in an acquire, which is the parent of
@@ -164,7 +197,7 @@ func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.
 	if acquire == nil || !acquire.IsRecording() {
 		return ctx, nil
 	}
-	return t.tracer.Start(ctx, spanDial, t.pool, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
+	return t.start(ctx, spanDial, t.pool, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
 }
 
 // endPart ends it.
@@ -173,7 +206,7 @@ func (t *tracing) endPart(span trace.Span, err error) {
 		return
 	}
 	t.recordError(span, err)
-	span.End()
+	t.end(span)
 }
 
 // startTx starts the span of a transaction; nil if there is to be none.
@@ -181,7 +214,7 @@ func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
 	if !t.wanted(ctx, callTx, "") {
 		return ctx, nil
 	}
-	return t.tracer.Start(ctx, spanTx, t.pool, trace.WithSpanKind(trace.SpanKindInternal))
+	return t.start(ctx, spanTx, t.pool, trace.WithSpanKind(trace.SpanKindInternal))
 }
 
 // endTx ends it.
@@ -196,7 +229,7 @@ func (t *tracing) endTx(span trace.Span, outcome string, err error) {
 			span.SetStatus(codes.Error, outcome)
 		}
 	}
-	span.End()
+	t.end(span)
 }
 
 // endAcquire ends it with its parts.
@@ -211,7 +244,7 @@ func (t *tracing) endAcquire(span trace.Span, now time.Time, p parts, err error)
 			keyReset.Float64(p.reset.Seconds()))
 		t.recordError(span, err)
 	}
-	span.End(trace.WithTimestamp(now))
+	t.end(span, trace.WithTimestamp(now))
 }
 
 // refused emits the span of a checkout whose reset took time and failed:
@@ -345,7 +378,7 @@ func (o *operation) startSpan(ctx context.Context) context.Context {
 	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.span.SpanContext()}))
 	}
-	ctx, o.span = t.tracer.Start(ctx, o.name(), options...)
+	ctx, o.span = t.start(ctx, o.name(), options...)
 	return ctx
 }
 
@@ -416,7 +449,7 @@ func (o *operation) finish(now time.Time, err error, rows int64) {
 	o.startSpan(o.ctx)
 	if o.span != nil {
 		o.describe(err, rows)
-		o.span.End(trace.WithTimestamp(now))
+		o.h.c.tracing.end(o.span, trace.WithTimestamp(now))
 	}
 	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 }

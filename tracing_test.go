@@ -806,6 +806,74 @@ func TestSpansCanBeLeftOut(t *testing.T) {
 	})
 }
 
+// panickingTelemetry is a sampler and span processor that panics.
+type panickingTelemetry struct{ start, end bool }
+
+func (p panickingTelemetry) panics(is bool) {
+	if is {
+		panic("the application's own bug")
+	}
+}
+
+func (p panickingTelemetry) ShouldSample(sdktrace.SamplingParameters) sdktrace.SamplingResult {
+	p.panics(p.start)
+	return sdktrace.SamplingResult{Decision: sdktrace.RecordAndSample}
+}
+func (p panickingTelemetry) Description() string                             { return "" }
+func (p panickingTelemetry) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+func (p panickingTelemetry) OnEnd(sdktrace.ReadOnlySpan)                     { p.panics(p.end) }
+func (p panickingTelemetry) Shutdown(context.Context) error                  { return nil }
+func (p panickingTelemetry) ForceFlush(context.Context) error                { return nil }
+
+func TestTelemetryThatPanicsCostsNothingButItsSpans(t *testing.T) {
+	for _, broken := range []panickingTelemetry{{start: true}, {end: true}} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &leakLog{}
+			db, err := OpenDB(&telemetryFake{}, Config{
+				MaxOpen: 2, RootSpans: true, LeakThreshold: 10 * time.Second, Logger: slog.New(log),
+				TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSampler(broken), sdktrace.WithSpanProcessor(broken)),
+			})
+			require.NoError(t, err)
+			c, _ := ConnectorOf(db)
+			ctx := t.Context()
+			tx, err := db.BeginTx(ctx, nil) // dials
+			require.NoError(t, err)
+			_, err = tx.ExecContext(ctx, "DO 1")
+			require.NoError(t, err)
+			conn, err := db.Conn(ctx)
+			require.NoError(t, err)
+			waiter := make(chan error, 1)
+			go func() { waiter <- db.PingContext(ctx) }() // queues
+			elapse(20 * time.Second)                      // leaks
+			require.NoError(t, tx.Commit())
+			require.NoError(t, <-waiter)
+			require.NoError(t, conn.Close())
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			var all []*sql.Conn
+			for range 2 {
+				conn, err := db.Conn(short)
+				require.NoError(t, err)
+				all = append(all, conn)
+			}
+			require.Error(t, db.PingContext(short))
+			for _, conn := range all {
+				require.NoError(t, conn.Close())
+			}
+			s := c.Stats()
+			assert.Equal(t, []int{2, 0, 2, 0}, []int{s.Open, s.InUse, s.Idle + s.Spare, s.Waiting})
+			require.NoError(t, db.Close())
+			told := 0
+			for _, r := range log.take() {
+				if strings.Contains(r.message, "the tracer provider panicked") {
+					told++
+				}
+			}
+			assert.Equal(t, 1, told)
+		})
+	}
+}
+
 func TestAPingHasASpan(t *testing.T) {
 	p := newTelemetryPool(t, &telemetryFake{}, Config{})
 	require.NoError(t, p.db.PingContext(underParent(t)))
@@ -893,6 +961,7 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 		assert.Equal(t, map[string]string{
 			"db.client.connection.count":            "{connection}",
 			"db.client.connection.max":              "{connection}",
+			"db.client.connection.idle.min":         "{connection}",
 			"db.client.connection.pending_requests": "{request}",
 			"db.client.connection.timeouts":         "{timeout}",
 			"db.client.connection.create_time":      "s",
@@ -951,7 +1020,7 @@ func TestNothingIsCountedTwice(t *testing.T) {
 
 func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 3})
+		p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 3, MinIdle: 1})
 		first, err := p.db.Conn(t.Context())
 		require.NoError(t, err)
 		second, err := p.db.Conn(t.Context())
@@ -976,7 +1045,7 @@ func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 		}
 		assert.Equal(t, map[string]float64{
 			"db.client.connection.countused": 1, "db.client.connection.countidle": 1,
-			"db.client.connection.max": 3, "db.client.connection.pending_requests": 0,
+			"db.client.connection.max": 3, "db.client.connection.idle.min": 1, "db.client.connection.pending_requests": 0,
 			"sqllease.lease.countbusy": 0, "sqllease.lease.countopen_rows": 0, "sqllease.lease.countin_tx": 0, "sqllease.lease.countidle": 1,
 			"sqllease.oldest_hold": 5, "sqllease.oldest_wait": 0, "sqllease.idle_limit": 0, "sqllease.lifetime": 0,
 		}, got)

@@ -22,13 +22,16 @@ type expression struct {
 
 // dashboard is what the tests read of Grafana's model.
 type dashboard struct {
-	Panels []struct {
-		Title, Type, Description string
-		Targets                  []struct{ Expr, LegendFormat string }
-	}
+	Panels     []panel
 	Templating struct {
 		List []struct{ Name, Type, Definition string }
 	}
+}
+
+type panel struct {
+	Title, Type, Description string
+	Targets                  []struct{ Expr, LegendFormat string }
+	FieldConfig              struct{ Defaults struct{ Unit string } }
 }
 
 func readDashboard(t *testing.T) dashboard {

@@ -6,10 +6,10 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -58,9 +58,7 @@ func TestEveryExpressionAnswers(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("not within %v", patience))
 	t.Cleanup(cancel)
 	target := freeAddr(t)
-	_, port, err := net.SplitHostPort(target)
-	require.NoError(t, err)
-	ctx = start(ctx, t, demo, "-duration", "15s", "-serve", "-port", port)
+	ctx = start(ctx, t, demo, "-duration", "15s", "-serve", "-port", port(t, target))
 	ctx, prom := scrape(ctx, t, prometheus, target)
 
 	d := readDashboard(t)
@@ -70,7 +68,14 @@ func TestEveryExpressionAnswers(t *testing.T) {
 		assert.NoError(t, err, "variable %s", v.name)
 		assert.Len(t, values, 1, "variable %s", v.name)
 	}
-	eventually(ctx, t, func() error { return leakAlertFires(ctx, prom) })
+	eventually(ctx, t, func() error {
+		return fires(ctx, prom, "SqlleaseLeak", `^Pool shop of \S+ has leaked leases \((proven|idle_in_hand)\)$`)
+	})
+	leave := crowd(ctx, t, target, 20)
+	eventually(ctx, t, func() error {
+		return fires(ctx, prom, "SqlleasePoolExhausted", `^Pool shop of \S+ is exhausted: \d+ callers wait$`)
+	})
+	leave()
 	t.Run("each histogram of durations has the objective as a bound", func(t *testing.T) { bucketsFit(ctx, t, prom) })
 	t.Run("exemplars lead from a slow acquire to its trace", func(t *testing.T) {
 		eventually(ctx, t, func() error { return exemplarsAreThere(ctx, prom) })
@@ -100,8 +105,8 @@ scrape_configs: [{job_name: demo, static_configs: [{targets: [%q]}]}]
 func scrape(ctx context.Context, t *testing.T, prometheus, target string) (context.Context, v1.API) {
 	t.Helper()
 	dir := t.TempDir()
-	rules, err := filepath.Abs(dashboards + "sqllease-rules.yaml")
-	require.NoError(t, err)
+	rules := filepath.Join(dir, "rules.yaml")
+	require.NoError(t, os.WriteFile(rules, impatient(t), 0o644))
 	config := filepath.Join(dir, "prometheus.yml")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, configuration, rules, target), 0o644))
 	addr := freeAddr(t)
@@ -115,6 +120,16 @@ func scrape(ctx context.Context, t *testing.T, prometheus, target string) (conte
 		return err
 	})
 	return ctx, prom
+}
+
+// impatient are the rules, with alerts that fire within seconds.
+func impatient(t *testing.T) []byte {
+	t.Helper()
+	rules, err := os.ReadFile(dashboards + "sqllease-rules.yaml")
+	require.NoError(t, err)
+	lasting := regexp.MustCompile(`(?m)^( +for:) \d+m$`)
+	require.True(t, lasting.Match(rules))
+	return lasting.ReplaceAll(rules, []byte("$1 2s"))
 }
 
 // loaded returns the rules, once each has been evaluated without an error.
@@ -201,25 +216,22 @@ func (e expression) wrong(answer model.Vector) string {
 	return ""
 }
 
-// leakAlertFires tells whether the alert of the leaks that the demo plants
-// fires, and has its texts.
-func leakAlertFires(ctx context.Context, prom v1.API) error {
+// fires tells whether an alert fires, and with a summary like that.
+func fires(ctx context.Context, prom v1.API, name, summary string) error {
 	alerts, err := prom.Alerts(ctx)
 	if err != nil {
 		return err
 	}
 	for _, a := range alerts.Alerts {
-		if a.Labels["alertname"] != "SqlleaseLeak" || a.State != v1.AlertStateFiring {
+		if string(a.Labels["alertname"]) != name || a.State != v1.AlertStateFiring {
 			continue
 		}
-		summary := string(a.Annotations["summary"])
-		want := fmt.Sprintf("Pool shop of %s has leaked leases (%s)", a.Labels["instance"], a.Labels["sqllease_leak_class"])
-		if summary != want {
-			return fmt.Errorf("the alert's summary is %q, not %q", summary, want)
+		if says := string(a.Annotations["summary"]); !regexp.MustCompile(summary).MatchString(says) {
+			return fmt.Errorf("the summary of %s is %q, not %s", name, says, summary)
 		}
 		return nil
 	}
-	return fmt.Errorf("SqlleaseLeak does not fire; alerts: %v", alerts.Alerts)
+	return fmt.Errorf("%s does not fire; alerts: %v", name, alerts.Alerts)
 }
 
 // bucketsFit looks whether percentiles can be told: with bounds made for
