@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease"
 )
@@ -80,6 +82,27 @@ func BenchmarkExec(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := db.ExecContext(b.Context(), "UPDATE t SET a = 1"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkTracedExec shows what a span costs, and one that is not sampled.
+func BenchmarkTracedExec(b *testing.B) {
+	sampled := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled})
+	for name, parent := range map[string]trace.SpanContext{
+		"no parent": {}, "unsampled": sampled.WithTraceFlags(0), "sampled": sampled,
+	} {
+		b.Run(name, func(b *testing.B) {
+			db, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{MaxOpen: 10, TracerProvider: sdktrace.NewTracerProvider()})
+			require.NoError(b, err)
+			defer db.Close() //nolint:errcheck // nothing to close
+			ctx := trace.ContextWithSpanContext(context.Background(), parent)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := db.ExecContext(ctx, "UPDATE t SET a = 1"); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -718,6 +718,7 @@ type rows struct {
 	number uint64 // among those of its handle
 	read   int64  // rows read so far
 	err    error  // what ended the reading, if not the last row
+	seen   bool   // a row of this result set has shown what every column holds
 
 	columns []string      // of this result set, as first asked for
 	named   atomic.Uint32 // 0: not asked for; 1: columns is being written; 2: it may be read
@@ -764,13 +765,22 @@ func (r *rows) Next(dest []driver.Value) error {
 	defer r.op.h.lease.endRow(r.read)
 	r.op.h.used()
 	err := r.inner.Next(dest)
-	if err == nil && r.read == 0 && slices.ContainsFunc(dest, isRows) {
-		r.op.h.c.gate.unwrap(&r.op.h.lease) // database/sql reads such a value without us
+	if err == nil && !r.seen {
+		r.look(dest)
 	}
 	return r.advanced(err)
 }
 
-// isRows tells whether a value is a result set of its own, as some drivers have them.
+// look finds values that are result sets of their own, as some drivers have
+// them: database/sql reads those without us. A column that is NULL tells nothing.
+func (r *rows) look(dest []driver.Value) {
+	r.seen = !slices.Contains(dest, nil)
+	if slices.ContainsFunc(dest, isRows) {
+		r.op.h.c.gate.unwrap(&r.op.h.lease)
+	}
+}
+
+// isRows tells whether a value is a result set.
 func isRows(v driver.Value) bool {
 	_, ok := v.(driver.Rows)
 	return ok
@@ -829,6 +839,7 @@ func (r *rows) NextResultSet() error {
 	}
 	defer r.op.h.unuse()
 	r.named.Store(0)
+	r.seen = false
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {
 		return n.NextResultSet()
 	}

@@ -54,6 +54,7 @@ type tracing struct {
 	omit   [calls]bool
 	filter func(context.Context, Operation) bool // nil: all are wanted
 	pool   trace.SpanStartEventOption            // attributes of every span
+	client []trace.SpanStartOption               // and that it is a call to the server
 
 	summaries *summaries // those of the connector
 	panicked  func(any)  // the application's sampler, span processor or tracer did
@@ -68,6 +69,7 @@ func newTracing(cfg *settings, sums *summaries) tracing {
 		tracer: cfg.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
 		roots:  cfg.RootSpans,
 		pool:   trace.WithAttributes(attrs...),
+		client: []trace.SpanStartOption{trace.WithAttributes(attrs...), trace.WithSpanKind(trace.SpanKindClient)},
 
 		summaries: sums,
 		panicked:  once(cfg, "sqllease: the tracer provider panicked; there is no span where it does, and this is said once"),
@@ -119,7 +121,7 @@ func (t *tracing) start(ctx context.Context, name string, options ...trace.SpanS
 	return t.tracer.Start(ctx, name, options...)
 }
 
-// end ends a span, if there is one. Its options cost before it looks.
+// end ends a span, if there is one.
 func (t *tracing) end(span trace.Span, options ...trace.SpanEndOption) {
 	if span == nil {
 		return
@@ -337,7 +339,7 @@ type operation struct {
 func (h *handle) start(ctx context.Context, c call, query string) (operation, context.Context) {
 	o := operation{h: h, call: c, query: query, begun: time.Now(), ctx: ctx}
 	h.enter(c, query, o.begun)
-	return o, o.startSpan(ctx)
+	return o, o.startSpan(ctx, false)
 }
 
 // enter notes the call on the lease, which the watch looks at again if it was
@@ -359,13 +361,14 @@ func (h *handle) startDirect(ctx context.Context, c call, query string, d *decli
 	o := operation{h: h, call: c, query: query, begun: time.Now(), ctx: ctx, decline: d}
 	h.enter(c, query, o.begun)
 	if d.state.Load() == declineNever {
-		ctx = o.startSpan(ctx)
+		ctx = o.startSpan(ctx, false)
 	}
 	return o, ctx
 }
 
-// startSpan starts the operation's span, unless that was decided before.
-func (o *operation) startSpan(ctx context.Context) context.Context {
+// startSpan starts the operation's span, unless that was decided before; late,
+// once the call is over, with the time at which it began.
+func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	if o.asked {
 		return ctx
 	}
@@ -374,7 +377,10 @@ func (o *operation) startSpan(ctx context.Context) context.Context {
 	if !t.wanted(ctx, o.call, o.query) {
 		return ctx
 	}
-	options := []trace.SpanStartOption{t.pool, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(o.begun)}
+	options := t.client[:len(t.client):len(t.client)] // shared: an unsampled span should cost no allocation of ours
+	if late {
+		options = append(options, trace.WithTimestamp(o.begun))
+	}
 	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.span.SpanContext()}))
 	}
@@ -424,7 +430,7 @@ func (o *operation) end(result *error) {
 
 // rows lets the operation go on until its rows are closed.
 func (o *operation) rows(inner driver.Rows) driver.Rows {
-	o.startSpan(o.ctx)
+	o.startSpan(o.ctx, true)
 	o.reading = true
 	r := &rows{inner: inner, op: *o}
 	o.h.lease.openResult(r)
@@ -446,18 +452,19 @@ func (r *rows) end() {
 // finish ends the span and records the metrics. rows is negative where there
 // are none to count.
 func (o *operation) finish(now time.Time, err error, rows int64) {
-	o.startSpan(o.ctx)
-	if o.span != nil {
+	o.startSpan(o.ctx, true)
+	switch t := &o.h.c.tracing; {
+	case o.span == nil:
+	case o.span.IsRecording():
 		o.describe(err, rows)
-		o.h.c.tracing.end(o.span, trace.WithTimestamp(now))
+		t.end(o.span, trace.WithTimestamp(now))
+	default:
+		t.end(o.span)
 	}
 	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 }
 
 func (o *operation) describe(err error, rows int64) {
-	if !o.span.IsRecording() {
-		return
-	}
 	if o.query != "" {
 		sum := o.h.c.summaries.of(o.query)
 		o.span.SetAttributes(
