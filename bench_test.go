@@ -163,31 +163,3 @@ func BenchmarkSaturated(b *testing.B) {
 		})
 	}
 }
-
-// What a call costs in allocations, over the bare driver, is part of what this
-// library promises.
-func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
-	exec := func(db *sql.DB) {
-		_, err := db.ExecContext(context.Background(), "UPDATE t SET a = 1")
-		require.NoError(t, err)
-	}
-	query := func(db *sql.DB) {
-		var n int64
-		require.NoError(t, db.QueryRowContext(context.Background(), "SELECT n FROM t").Scan(&n))
-	}
-	bare := sql.OpenDB(idleDriver{})
-	defer func() { require.NoError(t, bare.Close()) }()
-	wrapped, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, wrapped.Close()) }()
-	for name, c := range map[string]struct {
-		call func(*sql.DB)
-		more float64
-	}{
-		"Exec":     {exec, 0},
-		"QueryRow": {query, 1},
-	} {
-		over := testing.AllocsPerRun(1000, func() { c.call(wrapped) }) - testing.AllocsPerRun(1000, func() { c.call(bare) })
-		require.LessOrEqual(t, over, c.more, name)
-	}
-}

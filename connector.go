@@ -111,6 +111,9 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, c.stats)
+	c.summaries.describe = func(d *described, query string) {
+		d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.operation)
+	}
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))
@@ -853,7 +856,8 @@ func (c *Connector) stopTimers() {
 // still holds its lock on the connection, so that no next lease has begun.
 func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now time.Time) {
 	if held > 0 {
-		c.metrics.held(h.lease.span, held)
+		h.taker.span = h.lease.span
+		c.metrics.held(&h.taker, held)
 	}
 	if e.nesting != nil {
 		go c.reportNesting(e.nesting) // aside: the Logger may use this very database

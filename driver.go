@@ -27,6 +27,7 @@ type handle struct {
 	back    bool     // guarded by that lock: its session was taken, and database/sql has dropped it after all
 	empty   bool     // guarded by gate.mu: it counts in gate.empty
 	lease   lease
+	taker   taker // guarded by that lock: the one of the lease that ended last
 }
 
 var (

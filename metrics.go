@@ -10,6 +10,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
 // metrics are the instruments of one connector.
@@ -30,7 +31,8 @@ type metrics struct {
 	nestings           metric.Int64Counter
 	locks              metric.Int64Counter
 
-	errors *bounded // the values of error.type
+	calls  [calls][]metric.RecordOption // of calls that succeed and have no statement
+	errors *bounded                     // the values of error.type
 
 	observed metric.Registration // nil if it could not be made
 }
@@ -59,6 +61,9 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
 	m.base, m.errors = append(slices.Clone(attrs), cfg.endpoint.attributes()...), &bounded{}
 	m.pool = []metric.RecordOption{set}
+	for c := range calls {
+		m.calls[c] = m.recordOf(c.String())
+	}
 	m.poolAdd = []metric.AddOption{set}
 	var err error
 	m.waitTime, err = dbconv.NewClientConnectionWaitTime(meter, seconds)
@@ -206,12 +211,26 @@ func (m *metrics) dialed(ctx context.Context, took time.Duration) {
 }
 
 // held records a hold, as an example of which the trace that took it can stand.
-func (m *metrics) held(by trace.SpanContext, took time.Duration) {
-	ctx := context.Background()
-	if by.IsSampled() {
-		ctx = trace.ContextWithSpanContext(ctx, by)
+func (m *metrics) held(by *taker, took time.Duration) {
+	m.useTime.Inst().Record(by.context(), took.Seconds(), m.pool...)
+}
+
+// taker stands for the span that took a lease, which may be over: its context
+// can be used again, where one for each lease would cost two allocations.
+type taker struct {
+	noop.Span
+	span trace.SpanContext
+	ctx  context.Context // nil: not made yet
+}
+
+// SpanContext is that of the span.
+func (t *taker) SpanContext() trace.SpanContext { return t.span }
+
+func (t *taker) context() context.Context {
+	if t.ctx == nil {
+		t.ctx = trace.ContextWithSpan(context.Background(), t)
 	}
-	m.useTime.Inst().Record(ctx, took.Seconds(), m.pool...)
+	return t.ctx
 }
 
 func (m *metrics) leaked(class Class) { m.countLeaks(class, 1) }
@@ -236,22 +255,35 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows int
 	if !inst.Enabled(o.ctx) {
 		return
 	}
-	attrs := append(make([]attribute.KeyValue, 0, len(m.base)+3), m.base...)
+	options := m.calls[o.call]
+	if o.query != "" && o.call != callPrepare {
+		options = o.statement().record
+	}
+	if err != nil {
+		options = m.failed(o, err)
+	}
+	inst.Record(o.ctx, took.Seconds(), options...)
+	if rows >= 0 {
+		m.returned.Inst().Record(o.ctx, rows, options...)
+	}
+}
+
+// recordOf makes the options of the metrics of an operation, which are shared by
+// all calls that succeed.
+func (m *metrics) recordOf(operation string) []metric.RecordOption {
+	return []metric.RecordOption{withAttribute(m.base, semconv.DBOperationName(operation))}
+}
+
+// failed makes the options of the metrics of a call that failed.
+func (m *metrics) failed(o *operation, err error) []metric.RecordOption {
 	name := o.call.String()
 	if o.query != "" && o.call != callPrepare {
-		name = o.h.c.summaries.of(o.query).operation
+		name = o.statement().operation
 	}
-	attrs = append(attrs, semconv.DBOperationName(name))
-	if err != nil {
-		kind, code := errorType(err)
-		attrs = append(attrs, semconv.ErrorTypeKey.String(m.errors.of(kind)))
-		if code != "" {
-			attrs = append(attrs, semconv.DBResponseStatusCode(m.errors.of(code)))
-		}
+	kind, code := errorType(err)
+	attrs := append(slices.Clip(m.base), semconv.DBOperationName(name), semconv.ErrorTypeKey.String(m.errors.of(kind)))
+	if code != "" {
+		attrs = append(attrs, semconv.DBResponseStatusCode(m.errors.of(code)))
 	}
-	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
-	inst.Record(o.ctx, took.Seconds(), set)
-	if rows >= 0 {
-		m.returned.Inst().Record(o.ctx, rows, set)
-	}
+	return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attrs...))}
 }

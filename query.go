@@ -5,6 +5,9 @@ import (
 	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // summary is what telemetry and reports say of a statement. It contains no
@@ -21,6 +24,15 @@ func (s *summary) text() string {
 		return s.operation
 	}
 	return s.operation + " " + s.target
+}
+
+// described is a summary and what telemetry makes of it: making that anew at each
+// call would cost more than the call.
+type described struct {
+	*summary
+	name   string                  // the summary's text
+	start  []trace.SpanStartOption // of the spans of its calls
+	record []metric.RecordOption   // of the metrics of its calls that succeed
 }
 
 // grammar tells apart how servers read the same characters.
@@ -45,10 +57,11 @@ func grammarOf(d Dialect) grammar {
 // summaries caches summaries by statement. It is bounded in entries and in
 // bytes: a statement that does not fit is summarised anew each time.
 type summaries struct {
-	grammar grammar // set once
+	grammar  grammar                          // set once
+	describe func(d *described, query string) // set once: makes start and record; nil: nobody wants them
 
 	mu    sync.RWMutex
-	known map[string]*summary // guarded by mu
+	known map[string]*described // guarded by mu
 }
 
 const (
@@ -56,24 +69,28 @@ const (
 	longestSummary = 4096 // bytes of a statement worth remembering
 )
 
-func (c *summaries) of(query string) *summary {
+func (c *summaries) of(query string) *described {
 	c.mu.RLock()
-	s := c.known[query]
+	d := c.known[query]
 	c.mu.RUnlock()
-	if s != nil {
-		return s
+	if d != nil {
+		return d
 	}
-	s = summarise(query, c.grammar)
+	s := summarise(query, c.grammar)
+	d = &described{summary: s, name: s.text()}
+	if c.describe != nil {
+		c.describe(d, query)
+	}
 	if len(query) > longestSummary {
-		return s
+		return d
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil || len(c.known) >= mostSummaries {
-		c.known = make(map[string]*summary) // starting over is cheap, and bounded
+		c.known = make(map[string]*described) // starting over is cheap, and bounded
 	}
-	c.known[strings.Clone(query)] = s
-	return s
+	c.known[strings.Clone(query)] = d
+	return d
 }
 
 // summarise reads a statement once. What it returns shares no memory with it:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -53,8 +54,9 @@ type tracing struct {
 	text   bool // statements are shown
 	omit   [calls]bool
 	filter func(context.Context, Operation) bool // nil: all are wanted
-	pool   trace.SpanStartEventOption            // attributes of every span
-	client []trace.SpanStartOption               // and that it is a call to the server
+	attrs  []attribute.KeyValue                  // of every span
+	pool   trace.SpanStartEventOption            // these
+	client []trace.SpanStartOption               // these, of a call to the server
 
 	summaries *summaries // those of the connector
 	panicked  func(any)  // the application's sampler, span processor or tracer did
@@ -68,8 +70,9 @@ func newTracing(cfg *settings, sums *summaries) tracing {
 		filter: guarded(cfg),
 		tracer: cfg.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
 		roots:  cfg.RootSpans,
+		attrs:  slices.Clip(attrs),
 		pool:   trace.WithAttributes(attrs...),
-		client: []trace.SpanStartOption{trace.WithAttributes(attrs...), trace.WithSpanKind(trace.SpanKindClient)},
+		client: clientOptions(attrs),
 
 		summaries: sums,
 		panicked:  once(cfg, "sqllease: the tracer provider panicked; there is no span where it does, and this is said once"),
@@ -111,6 +114,27 @@ func guarded(cfg *settings) func(context.Context, Operation) bool {
 		}()
 		return cfg.FilterSpan(ctx, op)
 	}
+}
+
+// clientOptions are those of a call to the server. They are shared by all of
+// its spans, so that an unsampled one costs no allocation of ours.
+func clientOptions(attrs []attribute.KeyValue) []trace.SpanStartOption {
+	return slices.Clip([]trace.SpanStartOption{trace.WithAttributes(attrs...), trace.WithSpanKind(trace.SpanKindClient)})
+}
+
+// startOf makes the options of the spans of a statement's calls.
+func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
+	attrs := append(t.attrs, semconv.DBOperationName(s.operation), semconv.DBQuerySummary(s.name))
+	switch {
+	case t.raw:
+		attrs = append(attrs, semconv.DBQueryText(strings.Clone(query)))
+	case t.text:
+		attrs = append(attrs, semconv.DBQueryText(s.sanitised))
+	}
+	if s.target != "" {
+		attrs = append(attrs, semconv.DBCollectionName(s.target))
+	}
+	return clientOptions(attrs)
 }
 
 // start starts a span; nil where the application's sampler, span processor or
@@ -169,7 +193,7 @@ func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
 	op := Operation{Call: c.String()}
 	if query != "" {
 		sum := t.summaries.of(query)
-		op.Summary, op.Statement = sum.text(), sum.sanitised
+		op.Summary, op.Statement = sum.name, sum.sanitised
 	}
 	return t.filter(ctx, op)
 }
@@ -326,6 +350,7 @@ type operation struct {
 	h        *handle
 	call     call
 	query    string
+	known    *described // of query; nil: not looked up yet
 	begun    time.Time
 	ctx      context.Context
 	span     trace.Span // nil: none, or not yet
@@ -377,27 +402,35 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	if !t.wanted(ctx, o.call, o.query) {
 		return ctx
 	}
-	options := t.client[:len(t.client):len(t.client)] // shared: an unsampled span should cost no allocation of ours
+	name, options := o.shown()
 	if late {
 		options = append(options, trace.WithTimestamp(o.begun))
 	}
 	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.span.SpanContext()}))
 	}
-	ctx, o.span = t.start(ctx, o.name(), options...)
+	ctx, o.span = t.start(ctx, name, options...)
 	return ctx
 }
 
-// name is the span's name: the summary of the statement, or the call.
-func (o *operation) name() string {
+// shown returns the name and the options of its span.
+func (o *operation) shown() (string, []trace.SpanStartOption) {
 	if o.query == "" {
-		return o.call.String()
+		return o.call.String(), o.h.c.tracing.client
 	}
-	text := o.h.c.summaries.of(o.query).text()
+	s := o.statement()
 	if o.call == callPrepare {
-		return "prepare " + text
+		return "prepare " + s.name, s.start
 	}
-	return text
+	return s.name, s.start
+}
+
+// statement is what is known of its statement, looked up once.
+func (o *operation) statement() *described {
+	if o.known == nil {
+		o.known = o.h.c.summaries.of(o.query)
+	}
+	return o.known
 }
 
 // firstRow notes when the first row came.
@@ -453,35 +486,13 @@ func (r *rows) end() {
 // are none to count.
 func (o *operation) finish(now time.Time, err error, rows int64) {
 	o.startSpan(o.ctx, true)
-	switch t := &o.h.c.tracing; {
-	case o.span == nil:
-	case o.span.IsRecording():
-		o.describe(err, rows)
-		t.end(o.span, trace.WithTimestamp(now))
-	default:
-		t.end(o.span)
+	t := &o.h.c.tracing
+	if o.span != nil && o.span.IsRecording() {
+		if rows >= 0 {
+			o.span.SetAttributes(semconv.DBResponseReturnedRows(int(rows)))
+		}
+		t.recordError(o.span, err)
 	}
+	t.end(o.span)
 	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
-}
-
-func (o *operation) describe(err error, rows int64) {
-	if o.query != "" {
-		sum := o.h.c.summaries.of(o.query)
-		o.span.SetAttributes(
-			semconv.DBOperationName(sum.operation),
-			semconv.DBQuerySummary(sum.text()))
-		switch t := &o.h.c.tracing; {
-		case t.raw:
-			o.span.SetAttributes(semconv.DBQueryText(o.query))
-		case t.text:
-			o.span.SetAttributes(semconv.DBQueryText(sum.sanitised))
-		}
-		if sum.target != "" {
-			o.span.SetAttributes(semconv.DBCollectionName(sum.target))
-		}
-	}
-	if rows >= 0 {
-		o.span.SetAttributes(semconv.DBResponseReturnedRows(int(rows)))
-	}
-	o.h.c.tracing.recordError(o.span, err)
 }
