@@ -59,7 +59,8 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a typed literal", "SELECT DATE '2026-11-21', TIMESTAMP'2026-11-21 10:00'", "SELECT", "", "SELECT DATE ?, ?", 0},
 
 		{"a backslash before a quote in any of them", `SELECT E'it\'s', b, 'c' FROM orders`, "SELECT", "", "SELECT ?", 0},
-		{"a placeholder is no tag", "SELECT $1$, $1$, b", "SELECT", "", "SELECT $1$, $1$, b", 0},
+		{"a placeholder is no tag", "SELECT $1$, $1$, b", "SELECT", "", "SELECT $1$, $1$, b", grammarPostgreSQL},
+		{"elsewhere it may be one", "SELECT $1$, 'x $1$, b", "SELECT", "", "SELECT ?", grammarMySQL},
 		{"dollar quotes", "SELECT $$it's$$, b", "SELECT", "", "SELECT ?, b", grammarPostgreSQL},
 		{"dollar quotes with a tag", "DO $body$ BEGIN PERFORM $$x$$; END $body$", "DO", "", "DO ?", grammarPostgreSQL},
 		{"dollar quotes with another tag within", "SELECT $a$ $b$ x $b$ $a$, b", "SELECT", "", "SELECT ?, b", grammarPostgreSQL},
@@ -126,7 +127,54 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a comment that is executed, without texts", "SELECT /*!40001 SQL_NO_CACHE */ a FROM t", "SELECT", "t", "SELECT a FROM t", grammarMySQL},
 		{"a dollar within a name", "SELECT v$a$b, 'x$a$ y' FROM v$session", "SELECT", "v$session", "SELECT v$a$b, ? FROM v$session", grammarPostgreSQL},
 		{"a tag of letters beyond ASCII", "SELECT $é$ x $é$, b", "SELECT", "", "SELECT ?, b", grammarPostgreSQL},
-		{"dollar quotes are names in MySQL", "SELECT $a$, 'x' FROM $t", "SELECT", "", "SELECT $a$, ? FROM $t", grammarMySQL},
+		{"a program in MySQL's dollar quotes", "CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS $js$ return key(\"it's\") $js$", "CREATE", "", "CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS ?", grammarMySQL},
+		{"dollar quotes may be names in MariaDB: nothing behind them is certain", "SELECT $$, ' $$ x', 'y'", "SELECT", "", "SELECT ?", grammarMySQL},
+		{"a tag of MySQL's of any character", "SELECT $1€$ x $1€$", "SELECT", "", "SELECT ?", grammarMySQL},
+		{"a dollar in a name of MySQL's", "SELECT a$b, a$$, $x, t.c$, @v$ FROM $t WHERE $x = 'y'", "SELECT", "", "SELECT a$b, a$$, $x, t.c$, @v$ FROM $t WHERE $x = ?", grammarMySQL},
+		{"a placeholder before dollar quotes", "SELECT $1$a$ x $a$, b", "SELECT", "", "SELECT $1?, b", grammarPostgreSQL},
+		{"a tag of any character", "SELECT $€$ x $€$, $\xff$ y $\xff$, $٣$ z $٣$, b", "SELECT", "", "SELECT ?, ?, ?, b", grammarPostgreSQL},
+		{"a name of any character", "SELECT a€$b$, ٣$b$, \u00a0$b$, 'x $b$', 'y'", "SELECT", "", "SELECT a€$b$, ٣$b$, \u00a0$b$, ?, ?", grammarPostgreSQL},
+		{"a comment behind a hexadecimal number", "SELECT 0xe--it's\n, 'x'", "SELECT", "", "SELECT ? , ?", grammarPostgreSQL},
+		{"a comment behind a name of digits", "SELECT 1e-- it's\n, 'x'", "SELECT", "", "SELECT ? , ?", grammarMySQL},
+		{"a control character behind --", "SELECT 5--\x01 it's\n, 'x'", "SELECT", "", "SELECT ??", grammarMySQL},
+		{"a zero byte ends a comment in MySQL", "SELECT 1 # \x00'\n x'", "SELECT", "", "SELECT ? ?", grammarMySQL},
+		{"a zero byte may end one elsewhere", "SELECT 1 -- \x00'\n x'", "SELECT", "", "SELECT ? ?", 0},
+		{"a comment in a comment that is executed", "SELECT /*! # */ it's\n*/ 'x'", "SELECT", "", "SELECT ?", grammarMySQL},
+		{"another", "SELECT /*! -- */ it's\n*/ 'x'", "SELECT", "", "SELECT ?", grammarMySQL},
+		{"a comment that TiDB executes", "SELECT /*T! 'a */ b', c */ 'x'", "SELECT", "", "SELECT ?", grammarMySQL},
+		{"a comment's end in a hint's text", `SELECT /*+ SET_VAR(a = "b */ c") */ 'x'`, "SELECT", "", "SELECT ?", grammarMySQL},
+		{"names in a hint", "SELECT /*+ INDEX(`a` `b`) QB_NAME('c') */ d", "SELECT", "", "SELECT d", grammarMySQL},
+		{"a bracket in a name of SQL Server's", "SELECT [a]]'b], 'x'", "SELECT", "", "SELECT ?", 0},
+		{"minus signs in a name of SQL Server's", "SELECT [a -- b], 'x\ny'", "SELECT", "", "SELECT ?", 0},
+
+		{"a setting's value without quotes", "SET LOCAL app.token = hunter2", "SET", "", "SET LOCAL app.token = ?", grammarPostgreSQL},
+		{"in double quotes", `SET app.token TO "hunter 2"`, "SET", "", "SET app.token TO ?", grammarPostgreSQL},
+		{"in double quotes of Unicode", `SET app.token TO U&"hunter 2"`, "SET", "", "SET app.token TO ?&?", grammarPostgreSQL},
+		{"in backticks", "SET GLOBAL wsrep_sst_auth = `hunter 2`", "SET", "", "SET GLOBAL wsrep_sst_auth = ?", grammarMySQL},
+		{"behind a dollar", "SET GLOBAL wsrep_sst_auth = $hunter2, @v = $x", "SET", "", "SET GLOBAL wsrep_sst_auth = ?, @v = ?", grammarMySQL},
+		{"a setting's list", `set search_path to tenant, "$user"; select a from t`, "SET", "t", "set search_path to ?, ?; select a from t", grammarPostgreSQL},
+		{"settings in a row", "SET a = hunter2, GLOBAL b := c, @d = NOW ()", "SET", "", "SET a = ?, GLOBAL b := ?, @d = NOW ()", grammarMySQL},
+		{"a setting that is no value", "SET NAMES utf8mb4; SET TRANSACTION READ ONLY; SET ROLE bob", "SET", "", "SET NAMES utf8mb4; SET TRANSACTION READ ONLY; SET ROLE bob", 0},
+		{"a setting for one statement", "SET STATEMENT a=1 FOR SELECT b FROM t WHERE c = d", "SET", "t", "SET STATEMENT a=? FOR SELECT b FROM t WHERE c = d", grammarMySQL},
+		{"a role's setting", "ALTER ROLE bob IN DATABASE d SET app.token TO hunter2", "ALTER", "", "ALTER ROLE bob IN DATABASE d SET app.token TO ?", grammarPostgreSQL},
+		{"a server's setting", `ALTER SYSTEM SET app.token = "hunter2"`, "ALTER", "", "ALTER SYSTEM SET app.token = ?", grammarPostgreSQL},
+		{"another name", "ALTER ROLE bob RENAME TO jane", "ALTER", "", "ALTER ROLE bob RENAME TO jane", grammarPostgreSQL},
+		{"a password without quotes", "CREATE USER bob WITH PASSWORD hunter2", "CREATE", "", "CREATE USER bob WITH PASSWORD ?", grammarPostgreSQL},
+		{"a password in double quotes", `ALTER ROLE bob PASSWORD /* new */ "hunter2" LOGIN`, "ALTER", "", "ALTER ROLE bob PASSWORD ?", grammarPostgreSQL},
+		{"a password that is set", "SET PASSWORD FOR bob@localhost = p@hunter2", "SET", "", "SET PASSWORD ?", grammarMySQL},
+		{"a password of Oracle's", "CREATE USER bob identified by hunter2", "CREATE", "", "CREATE USER bob identified by ?", 0},
+		{"a password of a plugin", "GRANT USAGE ON *.* TO bob IDENTIFIED WITH p BY hunter2", "GRANT", "", "GRANT USAGE ON *.* TO bob IDENTIFIED WITH ?", grammarMySQL},
+		{"a password that is marked as one", "CREATE OR REPLACE USER bob IDENTIFIED BY PASSWORD '*0'", "CREATE", "", "CREATE OR REPLACE USER bob IDENTIFIED BY ?", grammarMySQL},
+		{"a table of passwords", "CREATE TABLE users (identified bool, password text)", "CREATE", "users", "CREATE TABLE users (identified bool, password text)", 0},
+		{"a column of passwords", "UPDATE users SET password = $1, a = b WHERE password = old", "UPDATE", "users", "UPDATE users SET password = $1, a = b WHERE password = old", 0},
+		{"a grant on passwords", "GRANT SELECT (password) ON users TO bob", "GRANT", "", "GRANT SELECT (password) ON users TO bob", grammarPostgreSQL},
+		{"a location with its keys", `BACKUP INTO "s3://a?AWS_SECRET_ACCESS_KEY=b" WITH encryption_passphrase = hunter2`, "OTHER", "", "BACKUP ?", grammarPostgreSQL},
+		{"a location that is kept", `CREATE EXTERNAL CONNECTION c AS "s3://a"`, "CREATE", "", "CREATE EXTERNAL ?", grammarPostgreSQL},
+		{"data behind a statement", "COPY t (a) FROM stdin WITH (FORMAT csv);\nx,y\n\\.\n", "COPY", "t", "COPY t (a) FROM stdin WITH (FORMAT csv); ?", grammarPostgreSQL},
+		{"data that begins as a comment", "COPY t FROM STDIN;\n#a\n", "COPY", "t", "COPY t FROM STDIN; ?", grammarPostgreSQL},
+		{"what is copied from a query", "COPY (SELECT a FROM t) TO STDOUT", "COPY", "t", "COPY (SELECT a FROM t) TO STDOUT", grammarPostgreSQL},
+		{"a file that is loaded", "LOAD DATA INFILE 'a' INTO TABLE t", "LOAD", "t", "LOAD DATA INFILE ? INTO TABLE t", grammarMySQL},
+		{"data that comes later", "COPY t FROM STDIN", "COPY", "t", "COPY t FROM STDIN", grammarPostgreSQL},
 		{"names in double quotes in PostgreSQL", `SELECT "it's", 'x' FROM "Shop"."Orders" WHERE "a""b" = 1`, "SELECT", "shop.orders", `SELECT "it's", ? FROM "Shop"."Orders" WHERE "a""b" = ?`, grammarPostgreSQL},
 		{"a name without end", "SELECT `a, 'x'", "SELECT", "", "SELECT ?", grammarMySQL},
 		{"a backtick is nothing in PostgreSQL", "SELECT `, 'x'", "SELECT", "", "SELECT `, ?", grammarPostgreSQL},
@@ -275,6 +323,10 @@ var plantings = []struct {
 		noise = strings.ReplaceAll(noise, "tag_1", "tag_2")
 		return "$tag_1$ " + noise + secret + noise + " $tag_1$"
 	}},
+	{"dollar quotes of MySQL's", inMySQL, func(noise, secret string) string {
+		noise = strings.ReplaceAll(noise, "$1é$", "$2é$")
+		return "$1é$ " + noise + secret + noise + " $1é$"
+	}},
 	{"a comment", everywhere, func(noise, secret string) string {
 		noise = strings.ReplaceAll(strings.ReplaceAll(noise, "*", ""), "/", "")
 		return "/* " + noise + secret + noise + " */ 1"
@@ -326,15 +378,20 @@ var plots = []struct {
 	{inMySQL, "#- it's bob's\nSELECT 5--%s, %s"},
 	{inMySQL, "SELECT /* /* it's */ %s, /*!40101 %s */ 1"},
 	{everywhere, "SELECT a[1:%s], b.%s"},
+	{everywhere, "SET a.b = c, d = %s; SELECT %s"},
+	{everywhere, "ALTER USER u IDENTIFIED BY %s PASSWORD %s"},
+	{inPostgreSQL, "SELECT 0xe--it's\n, %s, a€$b$, ' $b$', %s"},
+	{inMySQL, "SELECT 1e-- it's\n, %s, a$b, $x, %s"},
 }
 
 // FuzzSummarise plants secrets in statements, and looks for them in what
 // telemetry would say. It also reads the noise as a statement of its own.
 func FuzzSummarise(f *testing.F) {
 	for i, noise := range []string{
-		"", "'", "''", `\`, `\\`, `\'`, `'\`, `"`, `\"`, "`", "$", "$$", "$1", "$tag$", "$tag_1$", "/*", "*/", "--", "#", "\n", "\r",
+		"", "'", "''", `\`, `\\`, `\'`, `'\`, `"`, `\"`, "`", "$", "$$", "$1", "$tag$", "$tag_1$", "$1$", "$€$", "a€$b$", "/*", "*/", "--", "#", "\n", "\r",
 		"\x00", "\xff", "é", ";", "?", "N'", "x'", "E'\\", "0x", "1e", "1e+", ".", ":", "@", "SELECT a FROM t WHERE b = 'c'",
-		"-/**/-", "/*/", "/**/*", "'/*'", `it's "so" $$said$$ /* and */ -- done`,
+		"SET a = b", "SET a TO U&\"b\", c; SELECT d", "CREATE USER a PASSWORD b", "a IDENTIFIED BY b", "ALTER ROLE a SET b = c", "COPY t FROM STDIN; a",
+		"-/**/-", "1e-- ", "--\x01", "/*! # */", "/*+ ' */", "[a]]'", "\u00a0", "/*/", "/**/*", "'/*'", `it's "so" $$said$$ /* and */ -- done`,
 	} {
 		for planting := range plantings {
 			f.Add(noise, uint64(i)*7919+1_000_003, uint8(planting), uint8(i+planting))

@@ -1,0 +1,92 @@
+package sqllease
+
+import "strings"
+
+// clause is where in a statement the sanitiser is, as far as it tells whether a
+// name is a value there. Servers take some values without quotes: PostgreSQL,
+// MySQL and MariaDB those of SET, CockroachDB locations and passphrases, and
+// passwords in older releases, Oracle passwords. Where quotes are required and
+// were forgotten, the statement fails, but telemetry says it all the same.
+type clause struct {
+	kind       kind
+	identified bool // the last word was IDENTIFIED
+	value      bool // the next name is a value
+	listed     bool // the last was one
+	data       bool // of COPY … FROM STDIN; it comes behind the semicolon
+	secret     bool // all the rest may be one
+}
+
+// kind is what a statement is about.
+type kind uint8
+
+const (
+	kindUnread  kind = iota
+	kindPlain        // nothing that has such values
+	kindDefines      // CREATE, ALTER or GRANT, of what is not known yet
+	kindOther        // of something else
+	kindAccount      // of accounts, or of databases, which have settings too
+	kindSet
+	kindCopy
+	kindBackup // to or from a location, which may contain its keys
+)
+
+var kinds = map[string]kind{
+	"CREATE": kindDefines, "ALTER": kindDefines, "GRANT": kindDefines, "SET": kindSet, "COPY": kindCopy,
+	"BACKUP": kindBackup, "RESTORE": kindBackup, "IMPORT": kindBackup, "EXPORT": kindBackup,
+}
+
+var definitions = map[string]kind{
+	"USER": kindAccount, "ROLE": kindAccount, "GROUP": kindAccount, "LOGIN": kindAccount,
+	"DATABASE": kindAccount, "SYSTEM": kindAccount,
+	"CHANGEFEED": kindBackup, "EXTERNAL": kindBackup, "SCHEDULE": kindBackup,
+}
+
+// pass takes notice of a token.
+func (c *clause) pass(token string, g grammar) {
+	switch {
+	case token == ";":
+		*c = clause{secret: c.data}
+	case c.kind == kindUnread:
+		c.begin(kinds, token, kindPlain)
+	case c.kind == kindPlain:
+	case c.kind == kindDefines:
+		c.begin(definitions, token, kindOther)
+	case c.kind == kindCopy:
+		c.data = c.data || strings.EqualFold(token, "STDIN")
+	default:
+		c.define(token, g)
+	}
+}
+
+func (c *clause) begin(known map[string]kind, token string, otherwise kind) {
+	c.kind = otherwise
+	if k, ok := known[strings.ToUpper(token)]; ok {
+		c.kind = k
+	}
+	c.secret = c.kind == kindBackup
+}
+
+// define takes notice of a token of a SET, or of the definition of something.
+func (c *clause) define(token string, g grammar) {
+	word := strings.ToUpper(token)
+	switch {
+	case c.identified && (word == "BY" || word == "WITH" || word == "VIA"), word == "PASSWORD" && c.kind != kindOther:
+		c.secret = true
+	case word == "SET" && c.kind == kindAccount:
+		c.kind = kindSet
+	case word == "FOR" && c.kind == kindSet: // MariaDB's SET STATEMENT … FOR SELECT …
+		*c = clause{}
+	case c.kind == kindSet:
+		c.set(word, g)
+	}
+	c.identified = word == "IDENTIFIED"
+}
+
+// set takes notice of a token of a SET. PostgreSQL's values may be lists;
+// MySQL's have another variable behind the comma.
+func (c *clause) set(word string, g grammar) {
+	last := c.value
+	goesOn := word == "," && g != grammarMySQL || word == "&" // U&"…"
+	c.value = word == "=" || word == "TO" || goesOn && c.listed
+	c.listed = last
+}

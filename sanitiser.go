@@ -1,0 +1,380 @@
+package sqllease
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// sanitiser rewrites a statement with ? for every literal. Where servers
+// disagree on what a character begins, and its grammar does not tell, what
+// follows counts as a literal to the end of the statement: to take one
+// server's comment for another's text is to take its texts for names.
+type sanitiser struct {
+	in      string
+	grammar grammar
+	pos     int
+	out     strings.Builder
+	words   []string // the first words, for the summary
+	space   bool     // white space or a comment is due
+	clause  clause   // where in a statement it is
+}
+
+func (z *sanitiser) run() {
+	z.out.Grow(len(z.in))
+	for z.pos < len(z.in) {
+		z.step()
+	}
+}
+
+// step consumes one token.
+func (z *sanitiser) step() {
+	rest := z.in[z.pos:]
+	r, size := utf8.DecodeRuneInString(rest)
+	switch {
+	case z.grammar.isSpace(r):
+		z.skip(size)
+	case z.clause.secret:
+		z.hide()
+	case strings.HasPrefix(rest, "--"), r == '#':
+		z.lineComment(rest)
+	case strings.HasPrefix(rest, "/*"):
+		z.comment(rest)
+	case r == '\'':
+		z.emit(text(rest, '\''), "?")
+	case r == '"':
+		z.doubleQuotes(rest)
+	case r == '`' && z.grammar != grammarPostgreSQL:
+		z.name(rest, '`')
+	case r == '[' && z.grammar == grammarUnknown && mayBeName(rest):
+		z.hide()
+	case r == '$':
+		z.dollar(rest)
+	case isDigit(rest[0]) || r == '.' && len(rest) > 1 && isDigit(rest[1]):
+		z.emit(z.grammar.number(rest), "?")
+	case (r == ':' || r == '@') && z.grammar.beginsName(rest[1:]):
+		n := 1 + z.grammar.word(rest[1:])
+		z.emit(n, rest[:n])
+	case z.grammar.beginsName(rest):
+		z.word(rest)
+	default:
+		z.emit(size, rest[:size])
+	}
+}
+
+// word emits a word, or, if it is the prefix of a literal (N'…', x'…',
+// _utf8'…'), the literal.
+func (z *sanitiser) word(rest string) {
+	n := z.grammar.word(rest)
+	switch {
+	case z.clause.value && strings.HasPrefix(strings.TrimLeft(rest[n:], " \t\r\n"), "("):
+		z.emit(n, rest[:n]) // it is a function's
+	case n == len(rest) || rest[n] != '\'':
+		z.emitName(rest[:n])
+	case z.grammar == grammarUnknown && strings.HasSuffix(strings.ToLower(rest[:n]), "q"):
+		z.hide() // Oracle's q'[…]' may have any quotes in it
+	default:
+		z.emit(n+text(rest[n:], '\''), "?")
+	}
+}
+
+// lineComment skips what begins with # or --. To PostgreSQL # is an operator;
+// to MySQL -- is one, unless white space follows.
+func (z *sanitiser) lineComment(rest string) {
+	switch {
+	case z.grammar == grammarPostgreSQL && rest[0] == '#', z.grammar == grammarMySQL && twoMinuses(rest):
+		z.emit(1, rest[:1])
+		return
+	case z.grammar == grammarPostgreSQL:
+		z.skip(untilAny(rest, "\r\n"))
+		return
+	}
+	line := rest[:until(rest, "\n")]
+	if z.mayGoOn(line) {
+		z.hide()
+		return
+	}
+	z.skip(len(line))
+}
+
+// mayGoOn tells whether what may be a comment may be none, or end before its
+// line does: MySQL's ends at a zero byte, TiDB's does not.
+func (z *sanitiser) mayGoOn(line string) bool {
+	certain := line[0] != '#' && blankFollows(line)
+	switch {
+	case strings.Contains(line, "\x00"):
+		return true
+	case z.grammar == grammarMySQL:
+		return !certain && line[0] != '#' // a control character follows, which not all take for white space
+	}
+	return strings.Contains(strings.TrimSuffix(line, "\r\n"), "\r") || !certain && hasQuote(line)
+}
+
+func blankFollows(minuses string) bool {
+	return len(minuses) == 2 || strings.IndexByte(" \t\n\v\f\r", minuses[2]) >= 0
+}
+
+func twoMinuses(s string) bool {
+	return s[0] == '-' && len(s) > 2 && s[2] > ' ' && s[2] <= '~'
+}
+
+// comment skips a block comment. They nest in PostgreSQL. What MySQL executes
+// of one (/*! … */) may contain texts, and comments that hide its end; a hint
+// may contain texts that do.
+func (z *sanitiser) comment(rest string) {
+	n := 2 + until(rest[2:], "*/")
+	body := rest[2:n]
+	switch {
+	case z.grammar == grammarPostgreSQL:
+		z.skip(nested(rest))
+	case executable(body) && hasTextOrComment(body), strings.HasPrefix(body, "+") && endsInQuotes(body),
+		z.grammar == grammarUnknown && strings.Contains(body, "/*"):
+		z.hide()
+	default:
+		z.skip(n)
+	}
+}
+
+// executable tells a comment that MySQL, MariaDB or TiDB executes.
+func executable(comment string) bool {
+	return strings.HasPrefix(comment, "!") || strings.HasPrefix(comment, "M!") || strings.HasPrefix(comment, "T!")
+}
+
+// doubleQuotes are a name in PostgreSQL. In MySQL they may be a text, and in
+// others as well.
+func (z *sanitiser) doubleQuotes(rest string) {
+	if z.grammar == grammarPostgreSQL {
+		z.name(rest, '"')
+		return
+	}
+	z.emit(text(rest, '"'), "?")
+}
+
+// name emits a quoted name, in which a quote is doubled.
+func (z *sanitiser) name(rest string, quote byte) {
+	for i := 1; i < len(rest); i++ {
+		if rest[i] != quote {
+			continue
+		}
+		if i+1 < len(rest) && rest[i+1] == quote {
+			i++
+			continue
+		}
+		z.emitName(rest[:i+1])
+		return
+	}
+	z.hide() // it has no end
+}
+
+// dollar emits what begins with a dollar: a text in PostgreSQL's dollar quotes,
+// a placeholder, or a name of MySQL's. Newer releases of MySQL have dollar quotes
+// for programs in JavaScript, of which MariaDB and older ones make names: where
+// they may be either, nothing behind them is certain.
+func (z *sanitiser) dollar(rest string) {
+	tag := z.grammar.dollarTag(rest)
+	switch {
+	case tag != "" && z.grammar == grammarPostgreSQL:
+		z.emit(len(tag)+until(rest[len(tag):], tag), "?")
+	case tag != "":
+		z.hide()
+	case z.grammar == grammarPostgreSQL:
+		n := 1 + digits(rest[1:])
+		z.emit(n, rest[:n])
+	default:
+		z.emitName(rest[:1+z.grammar.word(rest[1:])])
+	}
+}
+
+// hide makes all the rest one literal.
+func (z *sanitiser) hide() { z.emit(len(z.in)-z.pos, "?") }
+
+func (z *sanitiser) skip(n int) {
+	z.pos += n
+	z.space = z.out.Len() > 0
+}
+
+// emitName emits a name, or ? where it is a value.
+func (z *sanitiser) emitName(name string) {
+	if z.clause.value {
+		z.emit(len(name), "?")
+		return
+	}
+	z.emit(len(name), name)
+}
+
+func (z *sanitiser) emit(n int, text string) {
+	if z.space {
+		z.out.WriteByte(' ')
+		z.space = false
+	}
+	z.out.WriteString(text)
+	z.clause.pass(text, z.grammar)
+	z.pos += n
+	const enough = 64
+	if len(z.words) < enough {
+		z.words = append(z.words, text)
+	}
+}
+
+// until is how much of s there is up to and including end, or all of it.
+func until(s, end string) int {
+	if i := strings.Index(s, end); i >= 0 {
+		return i + len(end)
+	}
+	return len(s)
+}
+
+// untilAny is until for whichever of the characters comes first.
+func untilAny(s, ends string) int {
+	if i := strings.IndexAny(s, ends); i >= 0 {
+		return i + 1
+	}
+	return len(s)
+}
+
+// hasQuote tells whether a piece of a statement, read otherwise, might begin a
+// text in it.
+func hasQuote(s string) bool { return strings.ContainsAny(s, "'\"`$") || strings.Contains(s, "/*") }
+
+// hasTextOrComment is hasQuote for what may begin a comment as well.
+func hasTextOrComment(s string) bool {
+	return hasQuote(s) || strings.Contains(s, "--") || strings.Contains(s, "#")
+}
+
+func endsInQuotes(s string) bool {
+	var quote byte
+	for i := range len(s) {
+		switch {
+		case quote == 0 && strings.IndexByte("'\"`", s[i]) >= 0:
+			quote = s[i]
+		case quote == s[i]:
+			quote = 0
+		}
+	}
+	return quote != 0
+}
+
+// mayBeName tells whether a bracket may begin a name of SQL Server's with a
+// quote in it. A bracket in a name is doubled; a name is shorter than what is
+// looked at.
+func mayBeName(s string) bool {
+	const longest = 512
+	s = s[:min(len(s), longest)]
+	end := until(s, "]")
+	for strings.HasPrefix(s[end:], "]") {
+		end += 1 + until(s[end+1:], "]")
+	}
+	return hasTextOrComment(s[:end])
+}
+
+// nested is the length of the block comment that s begins with, where they nest.
+func nested(s string) int {
+	depth := 0
+	for i := 0; i < len(s); i++ {
+		switch {
+		case strings.HasPrefix(s[i:], "/*"):
+			depth++
+			i++
+		case strings.HasPrefix(s[i:], "*/"):
+			depth--
+			i++
+			if depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(s)
+}
+
+// text is the length of the quoted text that s begins with; a doubled quote is
+// part of it. Servers and their settings disagree whether a quote behind a
+// backslash ends it: from there on nothing can be told from a literal, and all
+// the rest counts as one.
+func text(s string, quote byte) int {
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '\\':
+			if i+1 < len(s) && s[i+1] != '\\' && s[i+1] != quote {
+				i++
+				continue
+			}
+			return len(s)
+		case s[i] == quote && i+1 < len(s) && s[i+1] == quote:
+			i++
+		case s[i] == quote:
+			return i + 1
+		}
+	}
+	return len(s)
+}
+
+// dollarTag is the opening tag of dollar quotes, or empty. In PostgreSQL, $1 is
+// a placeholder.
+func (g grammar) dollarTag(s string) string {
+	for i, r := range s[1:] {
+		switch {
+		case r == '$':
+			return s[:i+2]
+		case !isWord(r) && r < utf8.RuneSelf, i == 0 && g == grammarPostgreSQL && isDigit(s[1]):
+			return ""
+		}
+	}
+	return ""
+}
+
+// number is the length of the number that s begins with, hexadecimal and
+// exponents included.
+func (g grammar) number(s string) int {
+	for i, r := range s {
+		if g.inName(r) || r == '.' || (r == '+' || r == '-') && inExponent(s, i) {
+			continue
+		}
+		return i
+	}
+	return len(s)
+}
+
+// inExponent tells a sign that belongs to a number from an operator, which may
+// begin a comment.
+func inExponent(s string, sign int) bool {
+	return sign > 0 && (s[sign-1] == 'e' || s[sign-1] == 'E') && digits(s[sign+1:]) > 0
+}
+
+func digits(s string) int {
+	n := 0
+	for n < len(s) && isDigit(s[n]) {
+		n++
+	}
+	return n
+}
+
+// word is the length of the word that s begins with: a name, of several parts
+// if it has dots, in which a dollar may be.
+func (g grammar) word(s string) int {
+	for i, r := range s {
+		if g.inName(r) || r == '$' && i > 0 || r == '.' && g.beginsName(s[i+1:]) {
+			continue
+		}
+		return i
+	}
+	return len(s)
+}
+
+func (g grammar) beginsName(s string) bool {
+	r, _ := utf8.DecodeRuneInString(s)
+	return r == '_' || unicode.IsLetter(r) || r >= utf8.RuneSelf && g == grammarPostgreSQL && s != ""
+}
+
+// inName tells whether a character may be in a name. To PostgreSQL whatever is
+// beyond ASCII may, white space and broken bytes included.
+func (g grammar) inName(r rune) bool {
+	return isWord(r) || r >= utf8.RuneSelf && g == grammarPostgreSQL
+}
+
+func (g grammar) isSpace(r rune) bool {
+	return unicode.IsSpace(r) && (r < utf8.RuneSelf || g != grammarPostgreSQL)
+}
+
+func isDigit(b byte) bool { return b >= '0' && b <= '9' }
+
+func isWord(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
