@@ -492,6 +492,19 @@ type tx struct {
 	span  trace.Span      // nil: none
 }
 
+// lasting is a context without its end. Unlike that of context.WithoutCancel, its
+// Value allocates nothing.
+type lasting struct{ context.Context }
+
+// Deadline is none.
+func (lasting) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done never comes.
+func (lasting) Done() <-chan struct{} { return nil }
+
+// Err is none.
+func (lasting) Err() error { return nil }
+
 // Commit commits.
 func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
 
@@ -533,7 +546,7 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	defer t.h.unuse()
 	// The context of the transaction may have ended, which is no reason for
 	// its span to have no parent.
-	o, _ := t.h.start(context.WithoutCancel(t.ctx), c, "")
+	o, _ := t.h.start(lasting{t.ctx}, c, "")
 	defer func() { // after the call's own span
 		if o.returned {
 			t.h.c.tracing.endTx(t.h.lease.endTx(t), outcome(c, err), err)

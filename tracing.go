@@ -56,10 +56,11 @@ type tracing struct {
 	filter func(context.Context, Operation) bool // nil: all are wanted
 	attrs  []attribute.KeyValue                  // of every span
 	pool   trace.SpanStartEventOption            // these
-	client []trace.SpanStartOption               // these, of a call to the server
+	client []trace.SpanStartOption               // of a call to the server: these, and its kind
 
-	summaries *summaries // those of the connector
-	panicked  func(any)  // the application's sampler, span processor or tracer did
+	internal  []trace.SpanStartOption // likewise, of what is not one
+	summaries *summaries              // those of the connector
+	panicked  func(any)               // the application's sampler, span processor or tracer did
 }
 
 func newTracing(cfg *settings, sums *summaries) tracing {
@@ -72,7 +73,9 @@ func newTracing(cfg *settings, sums *summaries) tracing {
 		roots:  cfg.RootSpans,
 		attrs:  slices.Clip(attrs),
 		pool:   trace.WithAttributes(attrs...),
-		client: clientOptions(attrs),
+		client: optionsOf(attrs, trace.SpanKindClient),
+
+		internal: optionsOf(attrs, trace.SpanKindInternal),
 
 		summaries: sums,
 		panicked:  once(cfg, "sqllease: the tracer provider panicked; there is no span where it does, and this is said once"),
@@ -116,10 +119,10 @@ func guarded(cfg *settings) func(context.Context, Operation) bool {
 	}
 }
 
-// clientOptions are those of a call to the server. They are shared by all of
-// its spans, so that an unsampled one costs no allocation of ours.
-func clientOptions(attrs []attribute.KeyValue) []trace.SpanStartOption {
-	return slices.Clip([]trace.SpanStartOption{trace.WithAttributes(attrs...), trace.WithSpanKind(trace.SpanKindClient)})
+// optionsOf are options that many spans share, so that an unsampled one costs
+// no allocation of ours. To append to them makes a copy.
+func optionsOf(attrs []attribute.KeyValue, kind trace.SpanKind) []trace.SpanStartOption {
+	return slices.Clip([]trace.SpanStartOption{trace.WithAttributes(attrs...), trace.WithSpanKind(kind)})
 }
 
 // startOf makes the options of the spans of a statement's calls.
@@ -134,7 +137,7 @@ func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
 	if s.target != "" {
 		attrs = append(attrs, semconv.DBCollectionName(s.target))
 	}
-	return clientOptions(attrs)
+	return optionsOf(attrs, trace.SpanKindClient)
 }
 
 // start starts a span; nil where the application's sampler, span processor or
@@ -204,8 +207,7 @@ func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Co
 	if !t.wanted(ctx, callAcquire, "") {
 		return ctx, nil
 	}
-	return t.start(ctx, spanAcquire, t.pool,
-		trace.WithSpanKind(trace.SpanKindInternal), trace.WithTimestamp(start))
+	return t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(start))...)
 }
 
 // part emits the span of a part of an acquire that is over.
@@ -240,7 +242,7 @@ func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
 	if !t.wanted(ctx, callTx, "") {
 		return ctx, nil
 	}
-	return t.start(ctx, spanTx, t.pool, trace.WithSpanKind(trace.SpanKindInternal))
+	return t.start(ctx, spanTx, t.internal...)
 }
 
 // endTx ends it.
@@ -406,10 +408,10 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	if late {
 		options = append(options, trace.WithTimestamp(o.begun))
 	}
-	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" {
-		options = append(options, trace.WithLinks(trace.Link{SpanContext: tx.span.SpanContext()}))
-	}
 	ctx, o.span = t.start(ctx, name, options...)
+	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" && o.span != nil && o.span.IsRecording() {
+		o.span.AddLink(trace.Link{SpanContext: tx.span.SpanContext()})
+	}
 	return ctx
 }
 

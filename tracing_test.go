@@ -1018,9 +1018,14 @@ func TestNothingIsCountedTwice(t *testing.T) {
 	})
 }
 
+func TestACollectionSeesTheConfiguredMinimum(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{MinIdle: 2})
+	assert.Equal(t, int64(2), p.sum(t, "db.client.connection.idle.min"))
+}
+
 func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 3, MinIdle: 1})
+		p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 3})
 		first, err := p.db.Conn(t.Context())
 		require.NoError(t, err)
 		second, err := p.db.Conn(t.Context())
@@ -1045,7 +1050,7 @@ func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 		}
 		assert.Equal(t, map[string]float64{
 			"db.client.connection.countused": 1, "db.client.connection.countidle": 1,
-			"db.client.connection.max": 3, "db.client.connection.idle.min": 1, "db.client.connection.pending_requests": 0,
+			"db.client.connection.max": 3, "db.client.connection.idle.min": 0, "db.client.connection.pending_requests": 0,
 			"sqllease.lease.countbusy": 0, "sqllease.lease.countopen_rows": 0, "sqllease.lease.countin_tx": 0, "sqllease.lease.countidle": 1,
 			"sqllease.oldest_hold": 5, "sqllease.oldest_wait": 0, "sqllease.idle_limit": 0, "sqllease.lifetime": 0,
 		}, got)

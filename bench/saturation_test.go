@@ -1,0 +1,168 @@
+package bench
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease"
+)
+
+// This file is a pool with more callers than connections, in virtual time: what
+// callers wait for is then the order in which they are served, and nothing of
+// the machine.
+
+const (
+	connections = 10
+	meanService = time.Millisecond
+	served      = 10_000 // calls in a run
+)
+
+// service draws how long a caller holds its connection.
+type service struct {
+	name string
+	draw func(*rand.Rand) time.Duration
+}
+
+// services have the same mean. The last is Pareto's, with a shape of 1.5: one
+// call in a hundred takes as long as seven usual ones, and one in 10,000 as 150.
+var services = []service{
+	{"constant", func(*rand.Rand) time.Duration { return meanService }},
+	{"exponential", func(r *rand.Rand) time.Duration { return time.Duration(r.ExpFloat64() * float64(meanService)) }},
+	{"heavy tail", func(r *rand.Rand) time.Duration {
+		const shape = 1.5
+		return time.Duration(float64(meanService) * (shape - 1) / shape * math.Pow(1-r.Float64(), -1/shape))
+	}},
+}
+
+// arrival lets callers come, and returns once all have been served.
+type arrival struct {
+	name string
+	run  func(r *rand.Rand, call func())
+}
+
+// closed is a loop of so many callers, each of whom comes again at once.
+func closed(callers int) arrival {
+	return arrival{fmt.Sprintf("%d callers, always", callers), func(_ *rand.Rand, call func()) {
+		var all sync.WaitGroup
+		for range callers {
+			all.Go(func() {
+				for range served / callers {
+					call()
+				}
+			})
+		}
+		all.Wait()
+	}}
+}
+
+// open lets callers come at random, so many that the connections are in use
+// for that share of the time.
+func open(share float64) arrival {
+	return arrival{fmt.Sprintf("at random, %.0f %% in use", share*100), func(r *rand.Rand, call func()) {
+		gap := float64(meanService) / connections / share
+		var all sync.WaitGroup
+		for range served {
+			<-time.After(time.Duration(r.ExpFloat64()*gap) + 1)
+			all.Go(call)
+		}
+		all.Wait()
+	}}
+}
+
+var arrivals = []arrival{closed(10), closed(20), closed(50), closed(100), closed(200), closed(500), closed(1000), open(0.5), open(0.8), open(0.95), open(1.05)}
+
+// saturated is what came of a run.
+type saturated struct {
+	waits []time.Duration // in ascending order
+	took  time.Duration
+}
+
+func (s saturated) percentile(q float64) time.Duration {
+	return s.waits[min(int(q*float64(len(s.waits))), len(s.waits)-1)]
+}
+
+func (s saturated) throughput() float64 { return float64(len(s.waits)) / s.took.Seconds() }
+
+// saturate runs the load on a pool.
+func saturate(t *testing.T, openDB func() (*sql.DB, error), arrive arrival, hold service) (s saturated) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		db, err := openDB()
+		require.NoError(t, err)
+		var mu sync.Mutex
+		r := rand.New(rand.NewPCG(1, 2))
+		began := time.Now()
+		arrive.run(rand.New(rand.NewPCG(3, 4)), func() {
+			asked := time.Now()
+			conn, err := db.Conn(context.Background())
+			if !assert.NoError(t, err) {
+				return
+			}
+			mu.Lock()
+			s.waits = append(s.waits, time.Since(asked))
+			d := hold.draw(r)
+			mu.Unlock()
+			<-time.After(d + 1)
+			assert.NoError(t, conn.Close())
+		})
+		s.took = time.Since(began)
+		require.NoError(t, db.Close())
+	})
+	slices.Sort(s.waits)
+	return s
+}
+
+func bareDB() (*sql.DB, error) {
+	db := sql.OpenDB(source{driver: nothing{}}.connector())
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	return db, nil
+}
+
+func leasedDB() (*sql.DB, error) {
+	return sqllease.OpenDB(source{driver: nothing{}}.connector(), sqllease.Config{MaxOpen: connections, SlowAcquireThreshold: -1, LeakThreshold: -1})
+}
+
+// TestWaitsUnderSaturation prints what callers wait for, and holds the promise:
+// as much is done as with database/sql alone, and where callers queue all the
+// time, one in a hundred waits a third of what it waits there, or less.
+func TestWaitsUnderSaturation(t *testing.T) {
+	var out strings.Builder
+	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row(table, []string{"callers", "service", "pool", "calls/s", "p50", "p99", "p99.9", "max", ""})
+	for _, hold := range services {
+		for _, arrive := range arrivals {
+			bare, leased := saturate(t, bareDB, arrive, hold), saturate(t, leasedDB, arrive, hold)
+			for _, s := range []struct {
+				name string
+				saturated
+			}{{"database/sql", bare}, {"sqllease", leased}} {
+				row(table, []string{
+					arrive.name, hold.name, s.name, fmt.Sprintf("%.0f", s.throughput()), ms(s.percentile(0.5)),
+					ms(s.percentile(0.99)), ms(s.percentile(0.999)), ms(s.percentile(1)), "",
+				})
+			}
+			assert.InEpsilon(t, bare.throughput(), leased.throughput(), 0.1, "%s, %s", arrive.name, hold.name)
+			if arrive.name == closed(200).name && hold.name == "constant" {
+				assert.Less(t, 3*leased.percentile(0.99), bare.percentile(0.99))
+			}
+		}
+	}
+	require.NoError(t, table.Flush())
+	t.Logf("%d connections, a mean of %v, waits in milliseconds:\n%s", connections, meanService, &out)
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()*1000) }
