@@ -32,16 +32,17 @@ const (
 
 // service draws how long a caller holds its connection.
 type service struct {
-	name string
-	draw func(*rand.Rand) time.Duration
+	name  string
+	times time.Duration // by which the p99 of waits is lower, at least, where callers queue
+	draw  func(*rand.Rand) time.Duration
 }
 
 // services have the same mean. The last is Pareto's, with a shape of 1.5: one
 // call in a hundred takes as long as seven usual ones, and one in 10,000 as 150.
 var services = []service{
-	{"constant", func(*rand.Rand) time.Duration { return meanService }},
-	{"exponential", func(r *rand.Rand) time.Duration { return time.Duration(r.ExpFloat64() * float64(meanService)) }},
-	{"heavy tail", func(r *rand.Rand) time.Duration {
+	{"constant", 3, func(*rand.Rand) time.Duration { return meanService }},
+	{"exponential", 3, func(r *rand.Rand) time.Duration { return time.Duration(r.ExpFloat64() * float64(meanService)) }},
+	{"heavy tail", 2, func(r *rand.Rand) time.Duration {
 		const shape = 1.5
 		return time.Duration(float64(meanService) * (shape - 1) / shape * math.Pow(1-r.Float64(), -1/shape))
 	}},
@@ -49,13 +50,14 @@ var services = []service{
 
 // arrival lets callers come, and returns once all have been served.
 type arrival struct {
-	name string
-	run  func(r *rand.Rand, call func())
+	name   string
+	queues bool // several callers for each connection, all the time
+	run    func(r *rand.Rand, call func())
 }
 
 // closed is a loop of so many callers, each of whom comes again at once.
 func closed(callers int) arrival {
-	return arrival{fmt.Sprintf("%d callers, always", callers), func(_ *rand.Rand, call func()) {
+	return arrival{fmt.Sprintf("%d callers, always", callers), callers >= 10*connections, func(_ *rand.Rand, call func()) {
 		var all sync.WaitGroup
 		for range callers {
 			all.Go(func() {
@@ -71,7 +73,7 @@ func closed(callers int) arrival {
 // open lets callers come at random, so many that the connections are in use
 // for that share of the time.
 func open(share float64) arrival {
-	return arrival{fmt.Sprintf("at random, %.0f %% in use", share*100), func(r *rand.Rand, call func()) {
+	return arrival{fmt.Sprintf("at random, %.0f %% in use", share*100), false, func(r *rand.Rand, call func()) {
 		gap := float64(meanService) / connections / share
 		var all sync.WaitGroup
 		for range served {
@@ -125,6 +127,12 @@ func saturate(t *testing.T, openDB func() (*sql.DB, error), arrive arrival, hold
 	return s
 }
 
+// pools are what is compared.
+var pools = []struct {
+	name string
+	open func() (*sql.DB, error)
+}{{"database/sql", bareDB}, {"sqllease", leasedDB}}
+
 func bareDB() (*sql.DB, error) {
 	db := sql.OpenDB(source{driver: nothing{}}.connector())
 	db.SetMaxOpenConns(connections)
@@ -137,27 +145,28 @@ func leasedDB() (*sql.DB, error) {
 }
 
 // TestWaitsUnderSaturation prints what callers wait for, and holds the promise:
-// as much is done as with database/sql alone, and where callers queue all the
-// time, one in a hundred waits a third of what it waits there, or less.
+// as much is done as with database/sql alone, and where several callers queue for
+// each connection all the time, the longest waits, one in a hundred, are a third
+// of what they are there, or less; half, where few calls take most of the time.
 func TestWaitsUnderSaturation(t *testing.T) {
 	var out strings.Builder
 	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row(table, []string{"callers", "service", "pool", "calls/s", "p50", "p99", "p99.9", "max", ""})
 	for _, hold := range services {
 		for _, arrive := range arrivals {
-			bare, leased := saturate(t, bareDB, arrive, hold), saturate(t, leasedDB, arrive, hold)
-			for _, s := range []struct {
-				name string
-				saturated
-			}{{"database/sql", bare}, {"sqllease", leased}} {
+			var runs []saturated
+			for _, pool := range pools {
+				s := saturate(t, pool.open, arrive, hold)
+				runs = append(runs, s)
 				row(table, []string{
-					arrive.name, hold.name, s.name, fmt.Sprintf("%.0f", s.throughput()), ms(s.percentile(0.5)),
+					arrive.name, hold.name, pool.name, fmt.Sprintf("%.0f", s.throughput()), ms(s.percentile(0.5)),
 					ms(s.percentile(0.99)), ms(s.percentile(0.999)), ms(s.percentile(1)), "",
 				})
 			}
+			bare, leased := runs[0], runs[1]
 			assert.InEpsilon(t, bare.throughput(), leased.throughput(), 0.1, "%s, %s", arrive.name, hold.name)
-			if arrive.name == closed(200).name && hold.name == "constant" {
-				assert.Less(t, 3*leased.percentile(0.99), bare.percentile(0.99))
+			if arrive.queues {
+				assert.Less(t, hold.times*leased.percentile(0.99), bare.percentile(0.99), "%s, %s", arrive.name, hold.name)
 			}
 		}
 	}
