@@ -15,7 +15,7 @@ import (
 // TestDrawWaits draws what callers wait for in docs/waits.svg: make pictures.
 func TestDrawWaits(t *testing.T) {
 	p := plot.New()
-	p.Title.Text = "Waits for one of 10 connections, each held for 1 ms on average (exponential)"
+	p.Title.Text = "Waiting for one of 10 connections, held for 1 ms on average"
 	p.X.Label.Text, p.Y.Label.Text = "callers, always", "milliseconds"
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
