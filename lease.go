@@ -153,7 +153,7 @@ type lease struct {
 	// Apart from mu, since they change with the rows:
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
 	reads   atomic.Uint64 // steps of reading rows: odd while a row is being read
-	readAt  atomic.Int64  // when a row was begun or read, in Unix nanoseconds; not of every row
+	readAt  atomic.Int64  // when a row was begun or read, in nanoseconds after epoch; not of every row
 	stamped atomic.Uint64 // the step of that row
 }
 
@@ -307,12 +307,16 @@ func (l *lease) endRow(n int64) {
 	l.stampRow(n, l.reads.Add(1))
 }
 
+// epoch is what times of rows count from: to read how much later it is costs
+// half of what it costs to read the time.
+var epoch = time.Now()
+
 // stampRow notes the time of a step, for the first rows and then for some:
 // reading the clock for each would be felt.
 func (l *lease) stampRow(n int64, step uint64) {
 	const often = 16
 	if n < often || n%often == 0 {
-		l.readAt.Store(time.Now().UnixNano())
+		l.readAt.Store(int64(time.Since(epoch)))
 		l.stamped.Store(step)
 	}
 }
@@ -336,8 +340,10 @@ func (l *lease) state() (busy bool, since time.Time) {
 
 func (l *lease) stateLocked() (busy bool, since time.Time) {
 	busy, since = l.inCall != callNone, l.since
-	if at := time.Unix(0, l.readAt.Load()); l.openRows > 0 && at.After(since) {
-		since = at
+	if read := l.readAt.Load(); l.openRows > 0 && read != 0 {
+		if at := epoch.Add(time.Duration(read)); at.After(since) {
+			since = at
+		}
 	}
 	return busy || l.reads.Load()%2 == 1, since
 }
