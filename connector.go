@@ -95,6 +95,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.tracing = newTracing(cfg, &c.summaries)
 	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
 	findGoroutines()
+	findFrames()
 	c.summaries.grammar = grammarOf(cfg.Dialect)
 	c.life, c.end = context.WithCancel(context.Background())
 	if d, ok := discoveries[cfg.Dialect]; ok {

@@ -17,9 +17,24 @@ const stackDepth = 32
 type Stack []uintptr
 
 // capture fills buf with the program counters of its caller's callers, skip
-// of them left out, and returns how many it wrote.
+// of them left out, and returns how many it wrote. It is not inlined, since
+// what is recognised is the stack from its caller outwards.
+//
+//go:noinline
 func capture(skip int, buf *[stackDepth]uintptr) int {
-	return runtime.Callers(skip+2, buf[:])
+	var walked fingerprint
+	if to := landmarks.Load(); to != nil {
+		walked = walkFrames(to.panics, to.entry)
+	}
+	if walked.frames == 0 {
+		return runtime.Callers(skip+2, buf[:])
+	}
+	if n := walked.recall(skip, buf); n > 0 {
+		return n
+	}
+	n := runtime.Callers(skip+2, buf[:])
+	walked.remember(skip, buf[:n])
+	return n
 }
 
 // Frames symbolises the stack, inlined calls included.
