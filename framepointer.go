@@ -41,12 +41,14 @@ import (
 //     to C's stack, which is outside of the goroutine's, or to whatever C used
 //     the register for; so may assembly.
 //
-// Two stacks count as one if all their return addresses are the same. That is
-// wrong where the chain misses a frame. It misses the caller of a function without a
-// frame, of which there are two kinds that have anything above them. One was
-// interrupted by a fault, and what is above it is a panic: a stack with one is never
-// recognised. The other is assembly that calls Go, declares NOFRAME and does not
-// save the frame pointer; from two places of one function, these are taken for one.
+// Two stacks count as one if they are equally deep, and all their return
+// addresses are the same. That is wrong where the chain misses a frame. It misses
+// the caller of a function without a frame, of which there are two kinds that
+// have anything above them. One was interrupted by a fault, and what is above it is
+// a panic: a stack with one is never recognised. The other is assembly that calls Go
+// and leaves the frame pointer as it finds it, or has the place of another record
+// in its register: called from two places of one function, it seems to be called
+// from one of them.
 
 // mixA and mixB make a fingerprint of return addresses. Both are odd.
 const (
@@ -62,12 +64,13 @@ const deepestWalk = 128
 // depend on each of them, so that no two stacks of a program share it.
 type fingerprint struct {
 	a, b   uint64
-	frames int // how many return addresses; 0: not known
+	depth  uintptr // in bytes, to the end of the stack
+	frames int     // how many return addresses; 0: not known
 }
 
 // with is the fingerprint with one more return address.
 func (f fingerprint) with(pc uintptr) fingerprint {
-	return fingerprint{(f.a ^ uint64(pc)) * mixA, (f.b + uint64(pc)) * mixB, f.frames + 1}
+	return fingerprint{(f.a ^ uint64(pc)) * mixA, (f.b + uint64(pc)) * mixB, f.depth, f.frames + 1}
 }
 
 // knownStack is what runtime.Callers said.
@@ -187,15 +190,16 @@ func outgrow(calls int) byte {
 func walkHolds() *returns {
 	var buf [stackDepth]uintptr
 	pcs := buf[:runtime.Callers(2, buf[:])]
-	var expected fingerprint
-	for _, pc := range pcs {
-		expected = expected.with(pc)
-	}
 	if len(pcs) < 3 || runtime.FuncForPC(pcs[1]-1).Name() != "runtime.gopanic" {
 		return nil
 	}
 	to := &returns{panics: pcs[1], entry: pcs[len(pcs)-1]}
-	if walkFrames(0, to.entry) != expected || walkFrames(to.panics, to.entry).frames != 0 {
+	walked := walkFrames(0, to.entry)
+	expected := fingerprint{depth: walked.depth}
+	for _, pc := range pcs {
+		expected = expected.with(pc)
+	}
+	if walked != expected || walkFrames(to.panics, to.entry).frames != 0 {
 		return nil
 	}
 	return to

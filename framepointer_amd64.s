@@ -6,7 +6,7 @@
 // What makes the walk safe is said in framepointer.go.
 
 // func walkFrames(panics, entry uintptr) (f fingerprint)
-TEXT ·walkFrames(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·walkFrames(SB), NOSPLIT|NOFRAME, $0-48
 	MOVQ (TLS), AX
 	MOVQ 8(AX), R8
 	CMPQ SP, 0(AX)
@@ -24,6 +24,8 @@ TEXT ·walkFrames(SB), NOSPLIT|NOFRAME, $0-40
 	XORL SI, SI
 	XORL DI, DI
 	MOVQ BP, DX
+	MOVQ R8, BX
+	SUBQ DX, BX
 
 next:
 	TESTQ DX, DX
@@ -56,11 +58,13 @@ unknown:
 	XORL R10, R10
 	XORL R11, R11
 	XORL SI, SI
+	XORL BX, BX
 
 known:
 	MOVQ R10, f_a+16(FP)
 	MOVQ R11, f_b+24(FP)
-	MOVQ SI, f_frames+32(FP)
+	MOVQ BX, f_depth+32(FP)
+	MOVQ SI, f_frames+40(FP)
 	RET
 
 // func stackBounds() (lo, hi, sp uintptr)

@@ -6,7 +6,7 @@
 // What makes the walk safe is said in framepointer.go.
 
 // func walkFrames(panics, entry uintptr) (f fingerprint)
-TEXT ·walkFrames(SB), NOSPLIT|NOFRAME, $0-40
+TEXT ·walkFrames(SB), NOSPLIT|NOFRAME, $0-48
 	LDP  (g), (R4, R3)
 	MOVD RSP, R2
 	CMP  R4, R2
@@ -24,6 +24,7 @@ TEXT ·walkFrames(SB), NOSPLIT|NOFRAME, $0-40
 	MOVD ZR, R6
 	MOVD ZR, R7
 	MOVD R29, R1
+	SUB  R1, R3, R8
 
 next:
 	CBZ  R1, end
@@ -54,11 +55,13 @@ unknown:
 	MOVD ZR, R10
 	MOVD ZR, R11
 	MOVD ZR, R6
+	MOVD ZR, R8
 
 known:
 	MOVD R10, f_a+16(FP)
 	MOVD R11, f_b+24(FP)
-	MOVD R6, f_frames+32(FP)
+	MOVD R8, f_depth+32(FP)
+	MOVD R6, f_frames+40(FP)
 	RET
 
 // func stackBounds() (lo, hi, sp uintptr)

@@ -311,6 +311,17 @@ func TestAStackWithAPanicIsNotRecognised(t *testing.T) {
 	}
 }
 
+// A frame pointer of zero ends the walk wherever it is, as in a call from C.
+func TestAWalkThatEndsElsewhereIsNotRecognised(t *testing.T) {
+	recognising(t)
+	to := landmarks.Load()
+	walked := walkFrames(to.panics, to.entry)
+	assert.Positive(t, walked.frames)
+	assert.Positive(t, walked.depth)
+	assert.Equal(t, fingerprint{}, walkFrames(to.panics, to.entry+1))
+	assert.Equal(t, fingerprint{}, walkFrames(to.entry, to.entry))
+}
+
 // Goroutines are preempted, their stacks grow, shrink and move, and there are
 // more stacks than places for them.
 func TestStacksAreRecognisedUnderPressure(t *testing.T) {
