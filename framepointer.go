@@ -6,12 +6,12 @@ import (
 	"sync/atomic"
 )
 
-// runtime.Callers unwinds a stack by tables: 600 ns for 32 frames. A lease is
-// mostly taken where one was taken before. So a stack is recognised by the
-// return addresses in it, which frame pointers lead to in a tenth of that time,
-// and what runtime.Callers said of it the first time is said again. What frame
-// pointers do not show (inlined calls, wrappers that the runtime leaves out)
-// follows from the return addresses and the runtime's tables, so that whoever
+// runtime.Callers unwinds a stack by tables, which is most of what a lease would
+// cost. A lease is mostly taken where one was taken before. So a stack is
+// recognised by the return addresses in it, which frame pointers lead to in a tenth
+// of the time, and what runtime.Callers said of it the first time is said again.
+// What frame pointers do not show (inlined calls, wrappers that the runtime leaves
+// out) follows from the return addresses and the runtime's tables, so that whoever
 // reads a stack sees no difference.
 //
 // The build tag sqllease_no_framepointers switches this off. It is off as well on
@@ -23,9 +23,10 @@ import (
 //   - It reads two words of the runtime's record of the goroutine, where its
 //     stack begins and ends, and beyond that only the stack: each record (the
 //     frame pointer of the caller and the return address) is aligned, not below
-//     the stack pointer, above the record before it, and ends below the end
-//     of the stack. So it cannot fault, and it ends. The stack pointer itself must lie
-//     within that stack, or nothing is read.
+//     the stack pointer (on arm64, not below the word under it), above the
+//     record before it, and does not reach beyond the end of the stack. So the
+//     walk cannot fault, and it ends. The stack pointer itself must lie within that
+//     stack, or nothing is read.
 //   - The stack neither moves nor goes meanwhile. Only its own goroutine grows
 //     it, in the prologue of a function; walkFrames has none (NOSPLIT) and calls
 //     nothing. Others shrink it, or scan it, only when the goroutine has stopped
@@ -61,7 +62,7 @@ const (
 const deepestWalk = 128
 
 // fingerprint tells stacks apart by their return addresses. 128 bits of it
-// depend on each of them, so that no two stacks of a program share it.
+// depend on each of them: that two stacks share it by chance need not be feared.
 type fingerprint struct {
 	a, b   uint64
 	depth  uintptr // in bytes, to the end of the stack
