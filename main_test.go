@@ -1,10 +1,29 @@
 package sqllease
 
 import (
+	"bytes"
+	"regexp"
+	"runtime/pprof"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
 
 // TestMain fails the package's tests if one of them leaves a goroutine behind.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var ofTheLibrary = regexp.MustCompile(`(?m)^(created by )?github\.com/sqllease/sqllease\.\(\*(Connector|handle|gate|tracing)\)`)
+
+// ownGoroutines counts the goroutines that the library has started, or that are in it.
+func ownGoroutines(t *testing.T) (n int) {
+	t.Helper()
+	var all bytes.Buffer
+	require.NoError(t, pprof.Lookup("goroutine").WriteTo(&all, 2))
+	for _, stack := range bytes.Split(all.Bytes(), []byte("\n\n")) {
+		if ofTheLibrary.Match(stack) {
+			n++
+		}
+	}
+	return n
+}
