@@ -238,6 +238,7 @@ func badInputLimited(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB,
 	t.Helper()
 	l := &badInputLog{}
 	cfg.MaxOpen, cfg.Logger = 1, badInputLogger(l)
+	cfg.QueryText = QueryTextRaw // else the text of an error is not shown
 	db, c := lifetimeOpen(t, inner, cfg)
 	return db, c, l
 }

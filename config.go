@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -188,6 +189,18 @@ func (s *settings) panicked(v any) string {
 		return fmt.Sprint(v)
 	}
 	return fmt.Sprintf("a %T; QueryTextRaw shows it", v)
+}
+
+// said tells of an error of the driver's or the server's. Its text may quote what
+// was sent, or a DSN, and is shown only where statements are; else its type, or
+// the server's code.
+func (s *settings) said(err error) string {
+	_, answered := err.(*answerError) //nolint:errorlint // what it is wrapped in may say more
+	if answered || s.QueryText == QueryTextRaw || saysNothingOfData(err) || err == io.EOF || err == io.ErrUnexpectedEOF {
+		return err.Error()
+	}
+	kind, _ := errorType(err)
+	return kind + "; QueryTextRaw shows its text"
 }
 
 // newSettings checks cfg and fills in what zero stands for.

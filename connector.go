@@ -329,8 +329,8 @@ func (c *Connector) Attach(db *sql.DB) {
 	}
 	c.adoptMu.Lock()
 	defer c.adoptMu.Unlock()
-	if n := db.Stats().MaxOpenConnections; n > 0 {
-		c.takeOver(db, n)
+	if stats := db.Stats(); stats.MaxOpenConnections > 0 {
+		c.takeOver(db, stats)
 	} else {
 		db.SetMaxOpenConns(c.own)
 	}
@@ -355,9 +355,10 @@ func (c *Connector) adopt(now time.Time) {
 	c.adopted.Store(now.UnixNano())
 	c.own = queueless + int(min(max(c.lost.Load(), 0), mostLost))
 	for _, db := range c.attached() {
-		switch n := db.Stats().MaxOpenConnections; {
+		stats := db.Stats()
+		switch n := stats.MaxOpenConnections; {
 		case n < queueless || n > queueless+mostLost:
-			c.takeOver(db, n)
+			c.takeOver(db, stats)
 			if c.lost.Load() > 0 {
 				go c.wake(db)
 			}
@@ -368,21 +369,21 @@ func (c *Connector) adopt(now time.Time) {
 }
 
 // takeOver makes an application's limit the gate's. adoptMu is held.
-func (c *Connector) takeOver(db *sql.DB, n int) {
-	c.drain(db)
+func (c *Connector) takeOver(db *sql.DB, stats sql.DBStats) {
+	c.drain(db, stats)
 	db.SetMaxOpenConns(c.own)
-	c.drain(db) // those who came meanwhile; now nobody can
-	for _, s := range c.gate.setLimit(n) {
+	c.drain(db, db.Stats()) // those who came meanwhile; now nobody can
+	for _, s := range c.gate.setLimit(stats.MaxOpenConnections) {
 		c.retireAside(s)
 	}
 }
 
 // drain has the gate drain the queue of a *sql.DB in which callers have queued
 // since it was asked last. adoptMu is held.
-func (c *Connector) drain(db *sql.DB) {
-	if n := db.Stats().WaitCount; n > c.queued[db] {
+func (c *Connector) drain(db *sql.DB, stats sql.DBStats) {
+	if n := stats.WaitCount; n > c.queued[db] {
 		c.queued[db] = n
-		c.gate.drain()
+		c.gate.drain(time.Now())
 	}
 }
 
@@ -392,7 +393,7 @@ const drainFor = 100 * time.Millisecond
 // drained ends the draining of database/sql's queue.
 func (c *Connector) drained() {
 	defer c.recovered("serving callers after a change of the limit")
-	for _, s := range c.gate.drained() {
+	for _, s := range c.gate.drained(c.cfg.MinIdle) {
 		c.retireAside(s)
 	}
 }
@@ -547,12 +548,41 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 		return s, nil // neither queued nor dialled: no span
 	}
 	outer := ctx
-	ctx, a.span = a.c.tracing.startAcquire(ctx, a.start)
+	ctx = a.startSpan(ctx, w, err)
 	ended := errPanicked
 	defer func() { a.c.tracing.endAcquire(a.span, time.Now(), a.parts, ended) }()
 	s, err = a.slow(ctx, outer, w, err)
 	ended = err
 	return s, err
+}
+
+// startSpan starts the span of an acquire that queues, dials or was refused. If
+// Config.FilterSpan ends the goroutine, what the acquire has goes on.
+func (a *acquire) startSpan(ctx context.Context, w *waiter, refused error) (in context.Context) {
+	returned := false
+	defer func() {
+		if !returned {
+			a.leave(w, refused)
+		}
+	}()
+	in, a.span = a.c.tracing.startAcquire(ctx, a.start)
+	returned = true
+	return in
+}
+
+// leave gives up an acquire that waits, or has room, unless it was refused.
+func (a *acquire) leave(w *waiter, refused error) {
+	switch {
+	case refused != nil:
+	case w != nil:
+		ended, end := context.WithCancel(context.Background())
+		end()
+		if s, _, _ := a.c.gate.wait(ended, w); s != nil {
+			_ = a.c.retire(s)
+		}
+	default:
+		a.c.gate.unreserve()
+	}
 }
 
 // ask asks the gate, and looks again for a limit to adopt where one may have
@@ -775,7 +805,7 @@ func (c *Connector) discoveryFailed(err error) {
 		"and the last one discovered, if any. "+
 		"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
 		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
-		slog.String("query", c.discovery.query), slog.Any("error", err))
+		slog.String("query", c.discovery.query), slog.String("error", c.cfg.said(err)))
 }
 
 // retire closes a session that this goroutine is the closer of, and gives its
@@ -934,10 +964,15 @@ func (c *Connector) Close() error {
 // shared forgets the attached databases that were closed, and tells whether
 // there were any, and others go on using the connector.
 func (c *Connector) shared() bool {
+	c.adoptMu.Lock()
+	defer c.adoptMu.Unlock()
 	closed := slices.DeleteFunc(slices.Clone(c.attached()), func(db *sql.DB) bool { return !isClosed(db) })
 	c.dbMu.Lock()
 	defer c.dbMu.Unlock()
 	c.db = slices.DeleteFunc(slices.Clone(c.db), func(db *sql.DB) bool { return slices.Contains(closed, db) })
+	for _, db := range closed {
+		delete(c.queued, db)
+	}
 	return len(closed) > 0 && len(c.db) > 0
 }
 

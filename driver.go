@@ -141,6 +141,9 @@ func (h *handle) Close() error {
 			h.c.lost.Add(-1)
 		}
 		return nil
+	case h.pending: // a spare in its stead; database/sql may hold its own lock
+		h.c.retireAside(s)
+		return nil
 	case wasLeased:
 		h.c.leaseEnded(h, held, e, now)
 	}

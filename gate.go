@@ -37,6 +37,7 @@ type gate struct {
 	asked      time.Time     // guarded by mu: when it was asked last
 	empty      int           // guarded by mu: handles without a session that database/sql may have in its free list
 	draining   bool          // guarded by mu: callers may queue in database/sql
+	drainSince time.Time     // guarded by mu: since then
 	lastID     uint64        // guarded by mu
 	lastBad    time.Time     // guarded by mu: when a lease last ended with a bad connection
 	lastWaiter uint64        // guarded by mu
@@ -196,19 +197,24 @@ func (g *gate) stealLocked() *session {
 // come back are kept as spares. Their handles are dropped, and for each of these
 // database/sql asks its opener for as many connections as callers queue in it,
 // who then come to the gate.
-func (g *gate) drain() {
+func (g *gate) drain(now time.Time) {
+	const longest = 500 * time.Millisecond // a waiter may stand beside an idle session meanwhile
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.closed {
-		g.draining = true
-		g.armDrain()
+	if g.closed || g.draining && now.Sub(g.drainSince) > longest {
+		return
 	}
+	if !g.draining {
+		g.draining, g.drainSince = true, now
+	}
+	g.armDrain()
 }
 
 // drained ends that: who was given an idle session has reset it by now. It
-// serves who came meanwhile, and returns the sessions over the limit, for the
-// caller to close.
-func (g *gate) drained() []*session {
+// serves who came meanwhile, and returns what is to be closed: the sessions over
+// the limit, and the spares that are left, which database/sql cannot let go by its
+// own limits, but for as many as keep are to be ready.
+func (g *gate) drained(keep int) []*session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.draining = false
@@ -219,7 +225,13 @@ func (g *gate) drained() []*session {
 		}
 		g.serveLocked(g.waiters.popFirst(), s)
 	}
-	return g.surplusLocked()
+	surplus := g.surplusLocked()
+	for g.spare.len > g.empty && g.idle.len+g.spare.len > keep {
+		s := g.spare.popFirst()
+		s.place, s.reason = atCloser, closedDropped
+		surplus = append(surplus, s)
+	}
+	return surplus
 }
 
 // emptyLocked notes that database/sql has a handle without a session in its

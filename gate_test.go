@@ -654,12 +654,14 @@ func (m *gateModel) stepLimit() bool {
 	over := m.g.setLimit(n)
 	m.limit = n
 	m.admit()
-	m.surplus(over)
+	over = m.surplus(over)
+	m.require(len(over) == 0, "a lower limit closes %d sessions too many", len(over))
 	return true
 }
 
-// surplus closes what is over the limit, as far as nobody uses it.
-func (m *gateModel) surplus(over []*session) {
+// surplus closes what is over the limit, as far as nobody uses it, and returns
+// what else is in over.
+func (m *gateModel) surplus(over []*session) []*session {
 	for surplus := m.open() - m.limit; m.limit > 0 && surplus > 0; surplus-- {
 		s := m.takeReady()
 		if s == nil {
@@ -669,19 +671,22 @@ func (m *gateModel) surplus(over []*session) {
 		m.require(len(over) > 0 && over[0] == s.real, "a lower limit must close the spare sessions, then those idle longest")
 		over = over[1:]
 	}
-	m.require(len(over) == 0, "a lower limit closes %d sessions too many", len(over))
+	return over
 }
 
 func (m *gateModel) stepDrain() bool {
 	m.note("drain")
-	m.g.drain()
-	m.draining = !m.closed
+	m.g.drain(m.now)
+	if !m.draining && !m.closed {
+		m.draining = true
+	}
 	return true
 }
 
 func (m *gateModel) stepDrained() bool {
-	m.note("drained")
-	over := m.g.drained()
+	keep := m.rand.IntN(4)
+	m.note("drained, keep %d", keep)
+	over := m.g.drained(keep)
 	m.draining = false
 	for len(m.queue) > 0 && len(m.idle) > 0 {
 		s := m.idle[0]
@@ -690,7 +695,15 @@ func (m *gateModel) stepDrained() bool {
 		m.counts.steals++
 		m.serve(s, nil)
 	}
-	m.surplus(over)
+	over = m.surplus(over)
+	for len(m.spare) > m.empty() && len(m.idle)+len(m.spare) > keep {
+		s := m.spare[0]
+		m.spare = m.spare[1:]
+		m.toCloser(s, closedDropped)
+		m.require(len(over) > 0 && over[0] == s.real, "spares that are left must be closed, the oldest first")
+		over = over[1:]
+	}
+	m.require(len(over) == 0, "the end of a drain closes %d sessions too many", len(over))
 	return true
 }
 

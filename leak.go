@@ -567,7 +567,7 @@ func (c *Connector) callOnLeak(l Leak) {
 	defer func() {
 		if v := recover(); v != nil {
 			c.cfg.Logger.Error("sqllease: Config.OnLeak panicked; the report itself is not lost",
-				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.Any("panic", v))
+				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.String("panic", c.cfg.panicked(v)))
 		}
 	}()
 	c.cfg.OnLeak(l)
@@ -583,6 +583,7 @@ func (c *Connector) sanitised(statement string) string {
 // leaked emits a span from the acquire to now, linked to the trace that took
 // the connection.
 func (t *tracing) leaked(l Leak) {
+	defer t.survive()
 	if !t.roots && !l.SpanContext.IsValid() {
 		return
 	}

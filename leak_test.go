@@ -610,7 +610,7 @@ func TestOnLeakMayPanic(t *testing.T) {
 			panicked++
 			assert.Equal(t, "sqllease: Config.OnLeak panicked; the report itself is not lost", r.message)
 			assert.Contains(t, []any{uint64(1), uint64(2)}, r.attrs["lease"])
-			assert.Equal(t, "the application's own bug", r.attrs["panic"])
+			assert.Equal(t, "a string; QueryTextRaw shows it", r.attrs["panic"])
 		}
 		assert.Equal(t, 4, panicked)
 	})

@@ -308,6 +308,12 @@ func lifetimeOpen(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *C
 	return db, c
 }
 
+// allClosed waits for a session that has just expired, and is being closed.
+func allClosed(t *testing.T, c *Connector) {
+	t.Helper()
+	assert.Eventually(t, func() bool { return c.Stats().Open == 0 }, 10*time.Second, time.Millisecond)
+}
+
 // lifetimeElapse lets time pass.
 func lifetimeElapse(d time.Duration) { <-time.After(d) }
 
@@ -357,6 +363,7 @@ func (i *lifetimeIdlers) check(t *testing.T) {
 	var opened, expired, closed uint64
 	for n, c := range i.pools {
 		require.NoError(t, i.dbs[n].Close())
+		allClosed(t, c)
 		s := c.Stats()
 		assert.Equal(t, i.limit, s.IdleLimit)
 		assert.Zero(t, s.DialErrors)

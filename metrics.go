@@ -34,6 +34,8 @@ type metrics struct {
 	calls  [calls][]metric.RecordOption // of calls that succeed and have no statement
 	errors *bounded                     // the values of error.type
 
+	panicked func(any) // the application's views, exemplar filter or meter did
+
 	observed metric.Registration // nil if it could not be made
 }
 
@@ -60,6 +62,7 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	attrs := poolAttributes(cfg)
 	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
 	m.base, m.errors = append(slices.Clone(attrs), cfg.endpoint.attributes()...), &bounded{}
+	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
 	m.pool = []metric.RecordOption{set}
 	for c := range calls {
 		m.calls[c] = m.recordOf(c.String())
@@ -172,6 +175,7 @@ func withAttribute(attrs []attribute.KeyValue, attr attribute.KeyValue) metric.M
 // begin lets counters of what happens seldom begin at zero, so that their first
 // event is seen as an increase.
 func (m *metrics) begin() {
+	defer m.survive()
 	for class := range classes {
 		m.countLeaks(class, 0)
 	}
@@ -192,6 +196,7 @@ func (m *metrics) close() {
 
 // acquired records a successful acquire that took that long.
 func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
+	defer m.survive()
 	m.waitTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 	if p.queue > 0 {
 		m.parts.Record(ctx, p.queue.Seconds(), m.queue)
@@ -204,14 +209,19 @@ func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 	}
 }
 
-func (m *metrics) timedOut(ctx context.Context) { m.timeouts.Inst().Add(ctx, 1, m.poolAdd...) }
+func (m *metrics) timedOut(ctx context.Context) {
+	defer m.survive()
+	m.timeouts.Inst().Add(ctx, 1, m.poolAdd...)
+}
 
 func (m *metrics) dialed(ctx context.Context, took time.Duration) {
+	defer m.survive()
 	m.dialTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 }
 
 // held records a hold, as an example of which the trace that took it can stand.
 func (m *metrics) held(by *taker, took time.Duration) {
+	defer m.survive()
 	m.useTime.Inst().Record(by.context(), took.Seconds(), m.pool...)
 }
 
@@ -236,21 +246,38 @@ func (t *taker) context() context.Context {
 func (m *metrics) leaked(class Class) { m.countLeaks(class, 1) }
 
 func (m *metrics) countLeaks(class Class, n int64) {
+	defer m.survive()
 	m.leaks.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyLeakClass.String(class.value())))
 }
 
-func (m *metrics) nested() { m.nestings.Add(context.Background(), 1, m.poolAdd...) }
+func (m *metrics) nested() {
+	defer m.survive()
+	m.nestings.Add(context.Background(), 1, m.poolAdd...)
+}
 
-func (m *metrics) deadlocked() { m.locks.Add(context.Background(), 1, m.poolAdd...) }
+func (m *metrics) deadlocked() {
+	defer m.survive()
+	m.locks.Add(context.Background(), 1, m.poolAdd...)
+}
+
+// survive is deferred around the application's telemetry, of which a panic must
+// not cost the connection that is being used.
+func (m *metrics) survive() {
+	if v := recover(); v != nil {
+		m.panicked(v)
+	}
+}
 
 func (m *metrics) sessionClosed(why closeReason) { m.countClosed(why, 1) }
 
 func (m *metrics) countClosed(why closeReason, n int64) {
+	defer m.survive()
 	m.closed.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyReason.String(why.String())))
 }
 
 // operated records a finished operation.
 func (m *metrics) operated(o *operation, took time.Duration, err error, rows int64) {
+	defer m.survive()
 	inst := m.duration.Inst()
 	if !inst.Enabled(o.ctx) {
 		return

@@ -197,6 +197,54 @@ func TestALimitSetUnderLoadIsAdoptedAndCausesNoStorm(t *testing.T) {
 	f.close(db, c)
 }
 
+// What a drain leaves aside is under no handle that database/sql could let go.
+func TestADrainLeavesNoMoreSessionsThanMayBeIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &gateFake{t: t}
+		db, c := f.open(Config{MaxOpen: 10})
+		db.SetMaxIdleConns(2)
+		var all []*sql.Conn
+		for range 10 {
+			conn, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			all = append(all, conn)
+		}
+		<-time.After(time.Second)
+		db.SetMaxOpenConns(10)
+		queues := comeFor(t.Context(), db)
+		for _, conn := range all {
+			require.NoError(t, conn.Close())
+			synctest.Wait()
+		}
+		require.NoError(t, (<-queues).Close())
+		<-time.After(drainFor + time.Millisecond)
+		synctest.Wait()
+		assert.LessOrEqual(t, c.Stats().Open, 2)
+		f.end(db, c)
+	})
+}
+
+// A connector that several databases share may outlive them.
+func TestAClosedDatabaseIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &gateFake{t: t}
+		keep, c := f.open(Config{MaxOpen: 1})
+		db := sql.OpenDB(c)
+		c.Attach(db)
+		holder, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		db.SetMaxOpenConns(1)
+		queues := comeFor(t.Context(), db)
+		c.adopt(time.Now())
+		require.Len(t, c.queued, 1)
+		require.NoError(t, holder.Close())
+		require.NoError(t, (<-queues).Close())
+		require.NoError(t, db.Close())
+		assert.Empty(t, c.queued)
+		f.end(keep, c)
+	})
+}
+
 func TestNoLimitIsALimitToAdopt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &gateFake{t: t}

@@ -226,6 +226,26 @@ func TestNamesOfTheConventionsAreTheConventions(t *testing.T) {
 	})
 }
 
+func TestTheErrorOfADiscoveryShowsNoPassword(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &leakLog{}
+		f := &gateFake{t: t, script: func(_ context.Context, _ *gateFakeConn, call string) error {
+			if call == "query" {
+				return errors.New("cannot reach postgres://bob:hunter2@db/shop")
+			}
+			return nil
+		}}
+		db, err := OpenDB(f, Config{Dialect: DialectPostgreSQL, Logger: slog.New(log)})
+		require.NoError(t, err)
+		require.NoError(t, db.PingContext(t.Context()))
+		synctest.Wait()
+		records := log.take()
+		require.Len(t, records, 1)
+		assert.Equal(t, "*errors.errorString; QueryTextRaw shows its text", records[0].attrs["error"])
+		require.NoError(t, db.Close())
+	})
+}
+
 // What an application sends, and what a server says of it, is nobody's who reads
 // telemetry.
 func TestNoLiteralIsShownAnywhere(t *testing.T) {

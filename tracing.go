@@ -212,6 +212,7 @@ func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Co
 
 // part emits the span of a part of an acquire that is over.
 func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, start time.Time, took time.Duration) {
+	defer t.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return
 	}
@@ -221,7 +222,9 @@ func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, sta
 
 // startDial starts the span of the dial in an acquire, which is the parent of
 // what a driver's dialler emits.
-func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.Time) (context.Context, trace.Span) {
+func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.Time) (in context.Context, span trace.Span) {
+	in = ctx
+	defer t.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return ctx, nil
 	}
@@ -230,6 +233,7 @@ func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.
 
 // endPart ends it.
 func (t *tracing) endPart(span trace.Span, err error) {
+	defer t.survive()
 	if span == nil {
 		return
 	}
@@ -247,6 +251,7 @@ func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
 
 // endTx ends it.
 func (t *tracing) endTx(span trace.Span, outcome string, err error) {
+	defer t.survive()
 	if span == nil {
 		return
 	}
@@ -262,6 +267,7 @@ func (t *tracing) endTx(span trace.Span, outcome string, err error) {
 
 // endAcquire ends it with its parts.
 func (t *tracing) endAcquire(span trace.Span, now time.Time, p parts, err error) {
+	defer t.survive()
 	if span == nil {
 		return
 	}
@@ -409,10 +415,21 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 		options = append(options, trace.WithTimestamp(o.begun))
 	}
 	ctx, o.span = t.start(ctx, name, options...)
-	if tx := o.h.lease.tx; tx != nil && tx.span != nil && o.query != "" && o.span != nil && o.span.IsRecording() {
-		o.span.AddLink(trace.Link{SpanContext: tx.span.SpanContext()})
+	if tx := o.h.lease.tx; tx != nil && o.query != "" {
+		t.link(o.span, tx.span)
 	}
 	return ctx
+}
+
+// link links a statement's span to that of its transaction.
+func (t *tracing) link(span, tx trace.Span) {
+	if span == nil || tx == nil {
+		return
+	}
+	defer t.survive()
+	if span.IsRecording() {
+		span.AddLink(trace.Link{SpanContext: tx.SpanContext()})
+	}
 }
 
 // shown returns the name and the options of its span.
@@ -437,7 +454,11 @@ func (o *operation) statement() *described {
 
 // firstRow notes when the first row came.
 func (o *operation) firstRow() {
-	if o.span != nil && o.span.IsRecording() {
+	if o.span == nil {
+		return
+	}
+	defer o.h.c.tracing.survive()
+	if o.span.IsRecording() {
 		o.span.AddEvent(eventFirstRow)
 	}
 }
@@ -484,17 +505,25 @@ func (r *rows) end() {
 	r.op.finish(now, r.err, r.read)
 }
 
+// endCall ends the span of an operation, if it has one.
+func (t *tracing) endCall(span trace.Span, err error, rows int64) {
+	if span == nil {
+		return
+	}
+	defer t.survive()
+	if span.IsRecording() {
+		if rows >= 0 {
+			span.SetAttributes(semconv.DBResponseReturnedRows(int(rows)))
+		}
+		t.recordError(span, err)
+	}
+	t.end(span)
+}
+
 // finish ends the span and records the metrics. rows is negative where there
 // are none to count.
 func (o *operation) finish(now time.Time, err error, rows int64) {
 	o.startSpan(o.ctx, true)
-	t := &o.h.c.tracing
-	if o.span != nil && o.span.IsRecording() {
-		if rows >= 0 {
-			o.span.SetAttributes(semconv.DBResponseReturnedRows(int(rows)))
-		}
-		t.recordError(o.span, err)
-	}
-	t.end(o.span)
+	o.h.c.tracing.endCall(o.span, err, rows)
 	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 }
