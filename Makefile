@@ -12,7 +12,7 @@ GOLANGCI := $(GOLANGCI_DIR)/golangci-lint
 
 FUZZTIME ?= 10s
 BENCH ?= .
-COUNT ?= 1
+COUNT ?= 5
 
 .PHONY: help
 help: ## list the targets
@@ -56,7 +56,8 @@ jaeger: ## the demo's traces in a real Jaeger; builds it, which takes ten minute
 	cd integration/e2e && go test -count 1 -tags jaeger -v -run Jaeger .
 
 .PHONY: pictures
-pictures: ## draw docs/trace.svg and docs/dashboard.svg from a run of the demo
+pictures: ## draw docs/trace.svg and docs/dashboard.svg from a run of the demo, and docs/waits.svg
+	cd bench && go test -count 1 -tags pictures -run DrawWaits .
 	scripts/install-jaeger.sh
 	scripts/install-prometheus.sh
 	cd integration/e2e && go test -count 1 -tags pictures -v -run DrawPictures .
@@ -78,7 +79,15 @@ $(GOLANGCI):
 		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .PHONY: bench
-bench: ## the root package's benchmarks: make bench BENCH=Exec COUNT=10
+bench: ## the same work through this and other wrappers, COUNT times in turn, and waits under saturation
+	scripts/install-servers.sh
+	mkdir -p .cache
+	cd integration && go run ./withmariadb ../scripts/measure-overhead.sh $(COUNT) >../.cache/overhead.txt
+	cd bench && go run ./report ../.cache/overhead.txt
+	cd bench && go test -count 1 -v -run WaitsUnderSaturation .
+
+.PHONY: bench-core
+bench-core: ## the library's own benchmarks: make bench-core BENCH=Exec
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) .
 
 .PHONY: wrappers

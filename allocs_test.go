@@ -8,6 +8,7 @@ import (
 	"context"
 	"database/sql"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -64,4 +65,28 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 		assert.LessOrEqual(t, over(query), c.query, "%s: QueryRow", name)
 		require.NoError(t, wrapped.Close())
 	}
+}
+
+// A guard against disasters, and no measure: a call through the library takes
+// some four times what it takes without, on a driver that does nothing.
+func TestACallDoesNotTakeAMultipleOfWhatItShould(t *testing.T) {
+	const most = 40
+	wrapped, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, wrapped.Close()) }()
+	bare := sql.OpenDB(idleDriver{})
+	defer func() { require.NoError(t, bare.Close()) }()
+	fastest := func(db *sql.DB) time.Duration {
+		best := time.Hour
+		for range 20 {
+			began := time.Now()
+			for range 200 {
+				_, err := db.ExecContext(context.Background(), "UPDATE t SET a = 1")
+				require.NoError(t, err)
+			}
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	assert.Less(t, fastest(wrapped), most*fastest(bare))
 }
