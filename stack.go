@@ -163,7 +163,26 @@ const (
 // stacks are always shallow, so that other callers pay a comparison only.
 func (s Stack) on(goroutine string) bool {
 	const deepest = 8
-	return len(s) <= deepest && s.in(goroutine)
+	const beginning = 3 // a goroutine's function, perhaps a wrapper of it, and the runtime's
+	return len(s) <= deepest && slices.ContainsFunc(s[max(len(s)-beginning, 0):], func(pc uintptr) bool {
+		return strings.HasPrefix(functionOf(pc), goroutine)
+	})
+}
+
+// functions remembers which function program counters are in. There are as many
+// as shallow goroutines begin with.
+var functions sync.Map // of uintptr to string
+
+// functionOf is the function that a program counter is in, not one that is
+// inlined there.
+func functionOf(pc uintptr) string {
+	if known, ok := functions.Load(pc); ok {
+		return known.(string)
+	}
+	frames := Stack{pc}.Frames()
+	name := frames[len(frames)-1].Function
+	functions.Store(pc, name)
+	return name
 }
 
 // acquiredBy reports whether that function of database/sql is what the
@@ -178,10 +197,4 @@ func (s Stack) acquiredBy(function string) bool {
 		}
 	}
 	return false
-}
-
-// in reports whether the stack is within a call of that function, or of one
-// whose name continues it.
-func (s Stack) in(function string) bool {
-	return slices.ContainsFunc(s.Frames(), func(f runtime.Frame) bool { return strings.HasPrefix(f.Function, function) })
 }
