@@ -58,6 +58,12 @@
 //   - A connection in which the driver panicked is closed, where database/sql
 //     would keep it or lose its place.
 //
+// # What it costs
+//
+// While nobody waits, a call takes about a microsecond more, and without an
+// SDK of OpenTelemetry no allocation for an exec and one for a query. An idle pool
+// runs no goroutine. docs/performance.md has the figures, beside other wrappers.
+//
 // # What it does not do
 //
 //   - It does not cut a lease that is in use, whatever its age.
