@@ -55,11 +55,7 @@ func (c *Connector) commentTags(ctx context.Context) map[string]string {
 // applicationsTags survives a panic of the application's function, which must
 // not cost the connection that is being used.
 func (c *Connector) applicationsTags(ctx context.Context, tags map[string]string) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.tagsPanicked(v)
-		}
-	}()
+	defer c.tagsPanicked.survive()
 	maps.Copy(tags, c.cfg.CommentTags(ctx))
 }
 

@@ -34,7 +34,7 @@ type Connector struct {
 
 	discovery    *discovery // nil: never ask
 	summaries    summaries
-	tagsPanicked func(any)
+	tagsPanicked survivor
 	sites        sites
 
 	execDeclines, queryDeclines declines
@@ -691,7 +691,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	failed := errPanicked
 	defer func() {
 		a.parts.dial = time.Since(start)
-		a.c.tracing.endPart(span, failed)
+		a.c.tracing.endCall(span, failed, -1)
 	}()
 	s, err := a.c.dial(ctx)
 	failed = err

@@ -583,14 +583,14 @@ func (c *Connector) sanitised(statement string) string {
 // leaked emits a span from the acquire to now, linked to the trace that took
 // the connection.
 func (t *tracing) leaked(l Leak) {
-	defer t.survive()
+	defer t.panicked.survive()
 	if !t.roots && !l.SpanContext.IsValid() {
 		return
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	_, span := t.start(ctx, spanLeak, t.pool,
+	_, span := t.start(ctx, spanLeak, append(t.internal,
 		trace.WithTimestamp(l.Acquired),
-		trace.WithLinks(trace.Link{SpanContext: l.SpanContext}))
+		trace.WithLinks(trace.Link{SpanContext: l.SpanContext}))...)
 	if span == nil {
 		return
 	}

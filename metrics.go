@@ -34,7 +34,7 @@ type metrics struct {
 	calls  [calls][]metric.RecordOption // of calls that succeed and have no statement
 	errors *bounded                     // the values of error.type
 
-	panicked func(any) // the application's views, exemplar filter or meter did
+	panicked survivor // of the application's views, exemplar filter or meter
 
 	observed metric.Registration // nil if it could not be made
 }
@@ -175,7 +175,7 @@ func withAttribute(attrs []attribute.KeyValue, attr attribute.KeyValue) metric.M
 // begin lets counters of what happens seldom begin at zero, so that their first
 // event is seen as an increase.
 func (m *metrics) begin() {
-	defer m.survive()
+	defer m.panicked.survive()
 	for class := range classes {
 		m.countLeaks(class, 0)
 	}
@@ -196,7 +196,7 @@ func (m *metrics) close() {
 
 // acquired records a successful acquire that took that long.
 func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.waitTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 	if p.queue > 0 {
 		m.parts.Record(ctx, p.queue.Seconds(), m.queue)
@@ -210,18 +210,18 @@ func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 }
 
 func (m *metrics) timedOut(ctx context.Context) {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.timeouts.Inst().Add(ctx, 1, m.poolAdd...)
 }
 
 func (m *metrics) dialed(ctx context.Context, took time.Duration) {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.dialTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 }
 
 // held records a hold, as an example of which the trace that took it can stand.
 func (m *metrics) held(by *taker, took time.Duration) {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.useTime.Inst().Record(by.context(), took.Seconds(), m.pool...)
 }
 
@@ -246,48 +246,40 @@ func (t *taker) context() context.Context {
 func (m *metrics) leaked(class Class) { m.countLeaks(class, 1) }
 
 func (m *metrics) countLeaks(class Class, n int64) {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.leaks.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyLeakClass.String(class.value())))
 }
 
 func (m *metrics) nested() {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.nestings.Add(context.Background(), 1, m.poolAdd...)
 }
 
 func (m *metrics) deadlocked() {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.locks.Add(context.Background(), 1, m.poolAdd...)
-}
-
-// survive is deferred around the application's telemetry, of which a panic must
-// not cost the connection that is being used.
-func (m *metrics) survive() {
-	if v := recover(); v != nil {
-		m.panicked(v)
-	}
 }
 
 func (m *metrics) sessionClosed(why closeReason) { m.countClosed(why, 1) }
 
 func (m *metrics) countClosed(why closeReason, n int64) {
-	defer m.survive()
+	defer m.panicked.survive()
 	m.closed.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyReason.String(why.String())))
 }
 
 // operated records a finished operation.
 func (m *metrics) operated(o *operation, took time.Duration, err error, rows int64) {
-	defer m.survive()
+	defer m.panicked.survive()
 	inst := m.duration.Inst()
 	if !inst.Enabled(o.ctx) {
 		return
 	}
-	options := m.calls[o.call]
+	name, options := o.call.String(), m.calls[o.call]
 	if o.query != "" && o.call != callPrepare {
-		options = o.statement().record
+		name, options = o.statement().operation, o.statement().record
 	}
 	if err != nil {
-		options = m.failed(o, err)
+		options = m.failed(name, err)
 	}
 	inst.Record(o.ctx, took.Seconds(), options...)
 	if rows >= 0 {
@@ -301,14 +293,10 @@ func (m *metrics) recordOf(operation string) []metric.RecordOption {
 	return []metric.RecordOption{withAttribute(m.base, semconv.DBOperationName(operation))}
 }
 
-// failed makes the options of the metrics of a call that failed.
-func (m *metrics) failed(o *operation, err error) []metric.RecordOption {
-	name := o.call.String()
-	if o.query != "" && o.call != callPrepare {
-		name = o.statement().operation
-	}
+// failed makes the options of the metrics of an operation that failed.
+func (m *metrics) failed(operation string, err error) []metric.RecordOption {
 	kind, code := errorType(err)
-	attrs := append(slices.Clip(m.base), semconv.DBOperationName(name), semconv.ErrorTypeKey.String(m.errors.of(kind)))
+	attrs := append(slices.Clip(m.base), semconv.DBOperationName(operation), semconv.ErrorTypeKey.String(m.errors.of(kind)))
 	if code != "" {
 		attrs = append(attrs, semconv.DBResponseStatusCode(m.errors.of(code)))
 	}

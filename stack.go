@@ -99,22 +99,28 @@ func (s Stack) application() []runtime.Frame {
 	return all
 }
 
-// plumbing remembers of program counters whether they are in the plumbing. There
-// are as many as places that call database/sql, and some in it.
-var plumbing sync.Map // of uintptr to bool
+// outermost remembers the frame that a program counter is in, not one that is
+// inlined there. There are as many as places that call database/sql, some in it,
+// and some that goroutines begin with.
+var outermost sync.Map // of uintptr to runtime.Frame
+
+// frameOf is that frame. What a program counter is in is looked up once.
+func frameOf(pc uintptr) runtime.Frame {
+	if known, ok := outermost.Load(pc); ok {
+		return known.(runtime.Frame)
+	}
+	frames := Stack{pc}.Frames() // several, where calls are inlined
+	frame := frames[len(frames)-1]
+	outermost.Store(pc, frame)
+	return frame
+}
 
 // outside is the stack without what is plumbing at its inner end, which differs
 // by whether a connection was free. It compares equal for one place in the
-// application. It costs little: what a program counter is in is looked up once.
+// application.
 func (s Stack) outside() Stack {
 	for i, pc := range s {
-		known, ok := plumbing.Load(pc)
-		if !ok {
-			frames := s[i : i+1].Frames() // several, where calls are inlined
-			known = isPlumbing(frames[len(frames)-1])
-			plumbing.Store(pc, known)
-		}
-		if !known.(bool) {
+		if !isPlumbing(frameOf(pc)) {
 			return s[i:]
 		}
 	}
@@ -165,24 +171,8 @@ func (s Stack) on(goroutine string) bool {
 	const deepest = 8
 	const beginning = 3 // a goroutine's function, perhaps a wrapper of it, and the runtime's
 	return len(s) <= deepest && slices.ContainsFunc(s[max(len(s)-beginning, 0):], func(pc uintptr) bool {
-		return strings.HasPrefix(functionOf(pc), goroutine)
+		return strings.HasPrefix(frameOf(pc).Function, goroutine)
 	})
-}
-
-// functions remembers which function program counters are in. There are as many
-// as shallow goroutines begin with.
-var functions sync.Map // of uintptr to string
-
-// functionOf is the function that a program counter is in, not one that is
-// inlined there.
-func functionOf(pc uintptr) string {
-	if known, ok := functions.Load(pc); ok {
-		return known.(string)
-	}
-	frames := Stack{pc}.Frames()
-	name := frames[len(frames)-1].Function
-	functions.Store(pc, name)
-	return name
 }
 
 // acquiredBy reports whether that function of database/sql is what the

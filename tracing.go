@@ -55,12 +55,11 @@ type tracing struct {
 	omit   [calls]bool
 	filter func(context.Context, Operation) bool // nil: all are wanted
 	attrs  []attribute.KeyValue                  // of every span
-	pool   trace.SpanStartEventOption            // these
 	client []trace.SpanStartOption               // of a call to the server: these, and its kind
 
 	internal  []trace.SpanStartOption // likewise, of what is not one
 	summaries *summaries              // those of the connector
-	panicked  func(any)               // the application's sampler, span processor or tracer did
+	panicked  survivor                // of the application's sampler, span processor or tracer
 }
 
 func newTracing(cfg *settings, sums *summaries) tracing {
@@ -72,7 +71,6 @@ func newTracing(cfg *settings, sums *summaries) tracing {
 		tracer: cfg.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
 		roots:  cfg.RootSpans,
 		attrs:  slices.Clip(attrs),
-		pool:   trace.WithAttributes(attrs...),
 		client: optionsOf(attrs, trace.SpanKindClient),
 
 		internal: optionsOf(attrs, trace.SpanKindInternal),
@@ -86,10 +84,20 @@ func newTracing(cfg *settings, sums *summaries) tracing {
 	return t
 }
 
-// once returns what tells of the first panic of the application's code, which
-// must not cost the connection that is being used: aside, since the Logger may
-// use this very database.
-func once(cfg *settings, text string) func(panicked any) {
+// survivor is told of a panic of the application's code, which must not cost the
+// connection that is being used.
+type survivor func(panicked any)
+
+// survive is deferred around such code.
+func (tell survivor) survive() {
+	if v := recover(); v != nil {
+		tell(v)
+	}
+}
+
+// once makes one that tells the Logger of the first panic: aside, since the
+// Logger may use this very database.
+func once(cfg *settings, text string) survivor {
 	var said atomic.Bool
 	return func(v any) {
 		if !said.CompareAndSwap(false, true) {
@@ -109,12 +117,8 @@ func guarded(cfg *settings) func(context.Context, Operation) bool {
 	}
 	tell := once(cfg, "sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once")
 	return func(ctx context.Context, op Operation) (wanted bool) {
-		defer func() {
-			if v := recover(); v != nil {
-				wanted = true
-				tell(v)
-			}
-		}()
+		wanted = true
+		defer tell.survive()
 		return cfg.FilterSpan(ctx, op)
 	}
 }
@@ -144,7 +148,7 @@ func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
 // tracer panics.
 func (t *tracing) start(ctx context.Context, name string, options ...trace.SpanStartOption) (in context.Context, span trace.Span) {
 	in = ctx
-	defer t.survive()
+	defer t.panicked.survive()
 	return t.tracer.Start(ctx, name, options...)
 }
 
@@ -153,15 +157,8 @@ func (t *tracing) end(span trace.Span, options ...trace.SpanEndOption) {
 	if span == nil {
 		return
 	}
-	defer t.survive()
+	defer t.panicked.survive()
 	span.End(options...)
-}
-
-// survive is deferred around the application's telemetry.
-func (t *tracing) survive() {
-	if v := recover(); v != nil {
-		t.panicked(v)
-	}
 }
 
 // poolAttributes identify the pool in every span and metric.
@@ -212,11 +209,11 @@ func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Co
 
 // part emits the span of a part of an acquire that is over.
 func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, start time.Time, took time.Duration) {
-	defer t.survive()
+	defer t.panicked.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return
 	}
-	_, span := t.start(ctx, name, t.pool, trace.WithTimestamp(start))
+	_, span := t.start(ctx, name, append(t.internal, trace.WithTimestamp(start))...)
 	t.end(span, trace.WithTimestamp(start.Add(took)))
 }
 
@@ -224,21 +221,11 @@ func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, sta
 // what a driver's dialler emits.
 func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.Time) (in context.Context, span trace.Span) {
 	in = ctx
-	defer t.survive()
+	defer t.panicked.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return ctx, nil
 	}
-	return t.start(ctx, spanDial, t.pool, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(start))
-}
-
-// endPart ends it.
-func (t *tracing) endPart(span trace.Span, err error) {
-	defer t.survive()
-	if span == nil {
-		return
-	}
-	t.recordError(span, err)
-	t.end(span)
+	return t.start(ctx, spanDial, append(t.client, trace.WithTimestamp(start))...)
 }
 
 // startTx starts the span of a transaction; nil if there is to be none.
@@ -251,7 +238,7 @@ func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
 
 // endTx ends it.
 func (t *tracing) endTx(span trace.Span, outcome string, err error) {
-	defer t.survive()
+	defer t.panicked.survive()
 	if span == nil {
 		return
 	}
@@ -267,7 +254,7 @@ func (t *tracing) endTx(span trace.Span, outcome string, err error) {
 
 // endAcquire ends it with its parts.
 func (t *tracing) endAcquire(span trace.Span, now time.Time, p parts, err error) {
-	defer t.survive()
+	defer t.panicked.survive()
 	if span == nil {
 		return
 	}
@@ -370,9 +357,7 @@ type operation struct {
 
 // start begins an operation on a lease.
 func (h *handle) start(ctx context.Context, c call, query string) (operation, context.Context) {
-	o := operation{h: h, call: c, query: query, begun: time.Now(), ctx: ctx}
-	h.enter(c, query, o.begun)
-	return o, o.startSpan(ctx, false)
+	return h.startDirect(ctx, c, query, nil)
 }
 
 // enter notes the call on the lease, which the watch looks at again if it was
@@ -389,11 +374,11 @@ func (h *handle) used() {
 	}
 }
 
-// startDirect begins an operation that the driver may decline.
+// startDirect begins an operation that the driver may decline; nil: it cannot.
 func (h *handle) startDirect(ctx context.Context, c call, query string, d *decline) (operation, context.Context) {
 	o := operation{h: h, call: c, query: query, begun: time.Now(), ctx: ctx, decline: d}
 	h.enter(c, query, o.begun)
-	if d.state.Load() == declineNever {
+	if d == nil || d.state.Load() == declineNever {
 		ctx = o.startSpan(ctx, false)
 	}
 	return o, ctx
@@ -426,7 +411,7 @@ func (t *tracing) link(span, tx trace.Span) {
 	if span == nil || tx == nil {
 		return
 	}
-	defer t.survive()
+	defer t.panicked.survive()
 	if span.IsRecording() {
 		span.AddLink(trace.Link{SpanContext: tx.SpanContext()})
 	}
@@ -457,7 +442,7 @@ func (o *operation) firstRow() {
 	if o.span == nil {
 		return
 	}
-	defer o.h.c.tracing.survive()
+	defer o.h.c.tracing.panicked.survive()
 	if o.span.IsRecording() {
 		o.span.AddEvent(eventFirstRow)
 	}
@@ -505,12 +490,13 @@ func (r *rows) end() {
 	r.op.finish(now, r.err, r.read)
 }
 
-// endCall ends the span of an operation, if it has one.
+// endCall ends the span of an operation, or of a dial, if it has one. rows is
+// negative where there are none to count.
 func (t *tracing) endCall(span trace.Span, err error, rows int64) {
 	if span == nil {
 		return
 	}
-	defer t.survive()
+	defer t.panicked.survive()
 	if span.IsRecording() {
 		if rows >= 0 {
 			span.SetAttributes(semconv.DBResponseReturnedRows(int(rows)))
