@@ -383,7 +383,7 @@ func (c *Connector) takeOver(db *sql.DB, stats sql.DBStats) {
 func (c *Connector) drain(db *sql.DB, stats sql.DBStats) {
 	if n := stats.WaitCount; n > c.queued[db] {
 		c.queued[db] = n
-		c.gate.drain(time.Now())
+		c.gate.drain(clock())
 	}
 }
 
@@ -429,7 +429,7 @@ func (c *Connector) adoptLater() {
 	defer c.gate.mu.Unlock()
 	if c.lost.Load() > 0 && !c.gate.closed {
 		arm(&c.adoptTimer, adoptEvery, func() {
-			c.adopt(time.Now())
+			c.adopt(clock())
 			c.adoptLater()
 		})
 	}
@@ -458,7 +458,7 @@ func (c *Connector) adoptSoon(now time.Time) {
 // comment for what the gate does with it. Errors of the driver pass through
 // untouched; an acquire that ran out of time fails with an *[AcquireError].
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
-	start := time.Now()
+	start := clock()
 	c.adopt(start)
 	h := &handle{c: c}
 	h.lease.handle = h
@@ -502,7 +502,7 @@ func (h *handle) acquire(ctx context.Context, start time.Time) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := clock()
 	h.leased, h.pending = true, false
 	h.lease.hold(now, a.parts)
 	c.gate.lend(s, h)
@@ -550,7 +550,7 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	outer := ctx
 	ctx = a.startSpan(ctx, w, err)
 	ended := errPanicked
-	defer func() { a.c.tracing.endAcquire(a.span, time.Now(), a.parts, ended) }()
+	defer func() { a.c.tracing.endAcquire(a.span, clock(), a.parts, ended) }()
 	s, err = a.slow(ctx, outer, w, err)
 	ended = err
 	return s, err
@@ -593,7 +593,7 @@ func (a *acquire) ask() (*session, *waiter, error) {
 		if err != errUnsure {
 			return s, w, err
 		}
-		a.looked = time.Now()
+		a.looked = clock()
 		a.c.adopt(a.looked)
 	}
 }
@@ -636,7 +636,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 		a.c.gate.timedOut()
 		a.c.metrics.timedOut(ctx)
 	}
-	e := a.c.gate.describe(time.Now())
+	e := a.c.gate.describe(clock())
 	if place > 0 {
 		e.Waiting++ // it has left the queue to say so
 	}
@@ -656,7 +656,7 @@ func (c *Connector) sanitiseHolders(e *AcquireError) {
 // caller dials: it has waited long enough. A session whose driver panics is
 // closed too.
 func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
-	c, start := a.c, time.Now()
+	c, start := a.c, clock()
 	why, stale := c.gate.stale(s, start)
 	if !stale {
 		returned := false
@@ -686,7 +686,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 // dial connects a session in the room that the acquire has, which is given
 // back if the driver fails or panics.
 func (a *acquire) dial(ctx context.Context) (*session, error) {
-	start := time.Now()
+	start := clock()
 	ctx, span := a.c.tracing.startDial(ctx, a.span, start)
 	failed := errPanicked
 	defer func() {
@@ -702,7 +702,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 }
 
 func (c *Connector) dial(ctx context.Context) (s *session, err error) {
-	start := time.Now()
+	start := clock()
 	defer func() {
 		if s == nil {
 			c.dialErrors.Add(1)
@@ -714,7 +714,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := clock()
 	n := &session{conn: conn, can: capabilitiesOf(conn)}
 	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime, jitter())
 	c.idleLimit.Store(int64(n.life.limits.idle))
@@ -869,7 +869,7 @@ func (c *Connector) retireAll(all []*session) {
 }
 
 // closeExpired closes the idle sessions past their expiry.
-func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(time.Now())) }
+func (c *Connector) closeExpired() { c.retireAll(c.gate.expire(clock())) }
 
 // stopTimers stops the timers of a closed connector, which would keep it in
 // memory until then. The watch goes on while leases are out.

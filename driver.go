@@ -48,7 +48,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	if h.pending {
 		return h.hold(ctx)
 	}
-	c, start := h.c, time.Now()
+	c, start := h.c, clock()
 	if h.lease.node.in == nil {
 		h.begin(ctx, start, 1)
 	}
@@ -63,7 +63,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		return nil
 	}
 	err := h.reset(ctx)
-	now := time.Now()
+	now := clock()
 	p := parts{reset: now.Sub(start)}
 	if errors.Is(err, driver.ErrBadConn) {
 		c.tracing.refused(ctx, start, now, p, err)
@@ -106,7 +106,7 @@ func (s *session) reset(ctx context.Context) (err error) {
 // it drop the handle, whose session has then gone to a waiter or is closed.
 func (h *handle) IsValid() bool {
 	if !h.leased {
-		stays, _ := h.c.gate.release(h, true, time.Now())
+		stays, _ := h.c.gate.release(h, true, clock())
 		return stays
 	}
 	if h.use() != nil { // reclaimed
@@ -119,7 +119,7 @@ func (h *handle) IsValid() bool {
 	valid := v == nil || v.IsValid()
 	returned = true
 	h.leased = false
-	now := time.Now()
+	now := clock()
 	held := h.lease.heldFor(now)
 	stays, e := h.c.gate.release(h, valid, now)
 	h.c.leaseEnded(h, held, e, now)
@@ -131,12 +131,12 @@ func (h *handle) IsValid() bool {
 func (h *handle) Close() error {
 	wasLeased := h.leased
 	h.leased = false
-	now := time.Now()
+	now := clock()
 	held := h.lease.heldFor(now)
 	s, e := h.c.gate.drop(h, h.c.cfg.MinIdle, now)
 	switch {
 	case s == nil:
-		if h.lease.hand.Load() == taken && !h.back {
+		if h.lease.isTaken() && !h.back {
 			h.back = true
 			h.c.lost.Add(-1)
 		}
@@ -155,8 +155,8 @@ func (h *handle) Close() error {
 // ever.
 func (h *handle) lose() {
 	h.leased = false
-	h.lease.hand.Store(taken)
-	now := time.Now()
+	h.lease.lose()
+	now := clock()
 	held := h.lease.heldFor(now)
 	if s, e := h.c.gate.drop(h, 0, now); s != nil {
 		h.c.leaseEnded(h, held, e, now)
@@ -184,7 +184,7 @@ func (h *handle) hold(ctx context.Context) error {
 	case !h.pending:
 		return driver.ErrBadConn
 	}
-	start := time.Now()
+	start := clock()
 	h.begin(ctx, start, 1)
 	return h.acquire(ctx, start)
 }
@@ -199,14 +199,16 @@ func (h *handle) begun(ctx context.Context) error {
 
 // use begins a call of the holder's. Until unuse the lease cannot be reclaimed;
 // one that has been, or whose session is lost, may touch the driver no more.
-func (h *handle) use() error {
+func (h *handle) use() error { return h.useAs(inUse) }
+
+func (h *handle) useAs(as uint64) error {
 	if !h.leased {
 		return driver.ErrBadConn
 	}
-	if h.lease.hand.CompareAndSwap(inHand, inUse) {
+	if h.lease.claim(as) {
 		return nil
 	}
-	return h.c.reclaimed(h)
+	return h.c.reclaimed(h, as)
 }
 
 // isTaken tells whether the session was taken for good: takeLocked gives it
@@ -214,11 +216,11 @@ func (h *handle) use() error {
 func (h *handle) isTaken() bool {
 	h.c.gate.mu.Lock()
 	defer h.c.gate.mu.Unlock()
-	return h.lease.hand.Load() == taken
+	return h.lease.isTaken()
 }
 
 // unuse ends it, unless the session was lost in it.
-func (h *handle) unuse() { h.lease.hand.CompareAndSwap(inUse, inHand) }
+func (h *handle) unuse() { h.lease.unuse() }
 
 // begin makes the handle's record that of a new lease. skip is the number of
 // the caller's frames that do not matter.
@@ -757,7 +759,7 @@ func (r *rows) Columns() []string {
 	l := &r.op.h.lease
 	l.naming.Add(1) // before the look: see takeLocked
 	defer l.naming.Add(-1)
-	if l.hand.Load() == taken && r.op.h.isTaken() {
+	if l.isTaken() && r.op.h.isTaken() {
 		if r.named.Load() == 2 {
 			return r.columns
 		}
@@ -774,18 +776,25 @@ func (r *rows) Columns() []string {
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
 // is told from a holder that does nothing.
 func (r *rows) Next(dest []driver.Value) error {
-	if err := r.op.h.use(); err != nil {
-		return err // its session was lost, and may be somebody else's
+	if err := r.begin(); err != nil {
+		return err
 	}
-	defer r.op.h.unuse()
-	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
-	r.op.h.used()
 	err := r.inner.Next(dest)
 	if err == nil && !r.seen {
 		r.look(dest)
 	}
 	return r.advanced(err)
+}
+
+// begin begins to read a row, which lease.endRow ends.
+func (r *rows) begin() error {
+	if err := r.op.h.useAs(inRow); err != nil {
+		return err // its session was lost, and may be somebody else's
+	}
+	r.op.h.lease.beginRow(r.read)
+	r.op.h.used()
+	return nil
 }
 
 // look finds values that are result sets of their own, as some drivers have

@@ -339,14 +339,14 @@ func (g *gate) reclaimLocked(l *lease, f *findings) {
 // next call.
 func (g *gate) takeLocked(l *lease, f *findings) bool {
 	s := g.sessionOfLocked(l)
-	if s == nil || l.raw || !l.hand.CompareAndSwap(inHand, taken) {
+	if s == nil || l.raw || !l.claim(taken) {
 		return false
 	}
 	// Columns may be called at any time. It says so before it looks whether the
 	// session was taken, and this looks after taking it: one of the two sees the
 	// other. A call that came in between waits for gate.mu, and looks again.
 	if l.naming.Load() > 0 {
-		l.hand.Store(inHand)
+		l.hand.Store(l.hand.Load() &^ handUse)
 		return false
 	}
 	l.forget()
@@ -361,14 +361,14 @@ func (g *gate) takeLocked(l *lease, f *findings) bool {
 }
 
 // reclaimed is the error of a call that comes too late.
-func (c *Connector) reclaimed(h *handle) error {
+func (c *Connector) reclaimed(h *handle, as uint64) error {
 	c.gate.mu.Lock()
-	if h.lease.hand.Load() != taken {
-		h.lease.hand.Store(inUse) // it was given back
+	if !h.lease.isTaken() {
+		h.lease.hand.Store(h.lease.hand.Load() | as) // it was given back
 		c.gate.mu.Unlock()
 		return nil
 	}
-	l := h.lease.read(time.Now())
+	l := h.lease.read(clock())
 	c.gate.mu.Unlock()
 	l.Statement = c.sanitised(l.Statement)
 	return &ReclaimedError{Pool: c.cfg.Name, After: c.cfg.ReclaimAfter, Lease: l}
@@ -403,7 +403,7 @@ func (g *gate) sessionOfLocked(l *lease) *session {
 // watch reports the overdue leases. It runs on the timer's goroutine, which is
 // armed for the next lease to look at: without leases there is no timer.
 func (c *Connector) watch() {
-	f := c.gate.overdue(time.Now())
+	f := c.gate.overdue(clock())
 	c.gate.await(f)
 	c.lose(len(f.reclaimed))
 	for _, s := range f.reclaimed {
@@ -457,7 +457,7 @@ func (c *Connector) tell(leaks []Leak) {
 func (c *Connector) record(l *Leak) {
 	defer c.recovered("reporting a leak")
 	c.count(l)
-	if !c.sites.note(l, time.Now()) {
+	if !c.sites.note(l, clock()) {
 		return
 	}
 	c.tracing.leaked(*l)

@@ -127,13 +127,15 @@ type lease struct {
 	goroutine uint64        // that acquires it; 0: not known
 	limit     time.Duration // how long it may be idle in hand; not above zero: for ever
 
-	hand atomic.Uint32 // inHand, inUse or taken: who wins the change from inHand has the session
+	// hand says in its lowest bits what the session is used for, and above them
+	// how many rows were read: who wins the change from inHand has the session.
+	hand atomic.Uint64
 
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under gate.mu, never the other way round.
 	mu       sync.Mutex
 	parts    parts     // guarded by mu
-	acquired time.Time // guarded by mu; zero while still in the reset of the acquire
+	acquired time.Time // guarded by mu, but for the holder's reads; zero while still in the reset of the acquire
 	inCall   call      // guarded by mu; callNone: idle in hand
 	last     call      // guarded by mu
 	since    time.Time // guarded by mu
@@ -152,17 +154,54 @@ type lease struct {
 
 	// Apart from mu, since they change with the rows:
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
-	reads   atomic.Uint64 // steps of reading rows: odd while a row is being read
 	readAt  atomic.Int64  // when a row was begun or read, in nanoseconds after epoch; not of every row
 	stamped atomic.Uint64 // the step of that row
 }
 
 // What a lease's session is used for at the moment.
 const (
-	inHand uint32 = iota // for nothing
+	inHand uint64 = iota // for nothing
 	inUse                // for a call of the holder's
-	taken                // it was reclaimed
+	inRow                // for one that reads a row
+	taken                // it was reclaimed, or lost
+
+	handUse = 3 // masks them
+	oneRow  = 4 // counts a row
 )
+
+// isTaken tells whether its session was taken from it, if only for a moment:
+// takeLocked gives it back where it finds that it came between.
+func (l *lease) isTaken() bool { return l.hand.Load()&handUse == taken }
+
+// claim begins a use of the session; false: it is in use, or was taken.
+func (l *lease) claim(as uint64) bool {
+	free := l.hand.Load()
+	return free&handUse == inHand && l.hand.CompareAndSwap(free, free|as)
+}
+
+// unuse ends one, unless the session was lost in it. Nobody else changes hand
+// meanwhile.
+func (l *lease) unuse() {
+	switch used := l.hand.Load(); used & handUse {
+	case inUse:
+		l.hand.Store(used &^ handUse)
+	case inRow:
+		l.hand.Store(used&^handUse + oneRow)
+	}
+}
+
+// lose takes the session from it, in a use or after the last.
+func (l *lease) lose() { l.hand.Store(l.hand.Load() | taken) }
+
+// step counts the steps of reading rows: it is odd while a row is being read.
+func (l *lease) step() uint64 {
+	hand := l.hand.Load()
+	step := hand / oneRow * 2
+	if hand&handUse == inRow {
+		step++
+	}
+	return step
+}
 
 // told is what was reported of a lease.
 type told struct {
@@ -180,18 +219,24 @@ type parts struct {
 	queue, dial, reset time.Duration
 }
 
-// begin makes the record that of a new lease, not yet in the list. skip is
-// the number of the caller's frames that do not matter.
+// begin makes the record that of a new lease. It is in no list yet, so that
+// nobody else reads it, and what mu guards is written without. skip is the number
+// of the caller's frames that do not matter.
 func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.start = now
 	l.frames = capture(skip+1, &l.stack)
 	l.span = trace.SpanContextFromContext(ctx)
 	l.goroutine = goroutine()
-	l.caller.Store(l.goroutine)
-	l.readAt.Store(0)
-	l.hand.Store(inHand)
-	l.watch.Store(false)
-	l.mu.Lock()
+	l.usedBy(l.goroutine)
+	if l.readAt.Load() != 0 { // a store costs what a lock costs, a load nothing
+		l.readAt.Store(0)
+	}
+	if hand := l.hand.Load(); hand&handUse != inHand {
+		l.hand.Store(hand &^ handUse)
+	}
+	if l.watch.Load() {
+		l.watch.Store(false)
+	}
 	l.parts = parts{}
 	l.results = 0
 	l.acquired = time.Time{}
@@ -201,7 +246,13 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
-	l.mu.Unlock()
+}
+
+// usedBy notes which goroutine uses it.
+func (l *lease) usedBy(goroutine uint64) {
+	if l.caller.Load() != goroutine {
+		l.caller.Store(goroutine)
+	}
 }
 
 // hold ends the acquire and starts the hold.
@@ -216,7 +267,7 @@ func (l *lease) hold(now time.Time, p parts) {
 
 // enter notes that a driver call begins. An empty query keeps the last one.
 func (l *lease) enter(c call, query string, now time.Time) {
-	l.caller.Store(goroutine())
+	l.usedBy(goroutine())
 	l.mu.Lock()
 	l.inCall, l.last = c, c
 	l.since, l.begun = now, now
@@ -298,33 +349,43 @@ func (l *lease) capturedStack() Stack { return l.stack[:l.frames] }
 
 // beginRow notes that a row is being read; n were read before.
 func (l *lease) beginRow(n int64) {
-	l.caller.Store(goroutine())
-	l.stampRow(n, l.reads.Add(1))
+	l.usedBy(goroutine())
+	l.stampRow(n)
 }
 
-// endRow notes that it was read.
+// endRow notes that it was read, and ends the use.
 func (l *lease) endRow(n int64) {
-	l.stampRow(n, l.reads.Add(1))
+	l.unuse()
+	l.stampRow(n)
 }
 
-// epoch is what times of rows count from: to read how much later it is costs
-// half of what it costs to read the time.
+// epoch is what times of rows count from.
 var epoch = time.Now()
 
 // stampRow notes the time of a step, for the first rows and then for some:
 // reading the clock for each would be felt.
-func (l *lease) stampRow(n int64, step uint64) {
-	const often = 16
-	if n < often || n%often == 0 {
+func (l *lease) stampRow(n int64) {
+	const first, often = 4, 16
+	if n < first || n%often == 0 {
 		l.readAt.Store(int64(time.Since(epoch)))
-		l.stamped.Store(step)
+		l.stamped.Store(l.step())
 	}
+}
+
+// rowTime is the time that readAt tells; zero: no row of this lease was read.
+func (l *lease) rowTime() time.Time {
+	read := time.Duration(l.readAt.Load())
+	if read == 0 {
+		return time.Time{}
+	}
+	now := clock() // whose time of day is right, as the epoch's may not be any more
+	return now.Add(read - now.Sub(epoch))
 }
 
 // readSinceLocked tells whether rows were read since the last look, of which
 // the time is not known.
 func (l *lease) readSinceLocked() bool {
-	step := l.reads.Load()
+	step := l.step()
 	before := l.seen
 	l.seen = step
 	return step != l.stamped.Load() && step != before
@@ -340,18 +401,17 @@ func (l *lease) state() (busy bool, since time.Time) {
 
 func (l *lease) stateLocked() (busy bool, since time.Time) {
 	busy, since = l.inCall != callNone, l.since
-	if read := l.readAt.Load(); l.openRows > 0 && read != 0 {
-		if at := epoch.Add(time.Duration(read)); at.After(since) {
+	if l.openRows > 0 {
+		if at := l.rowTime(); at.After(since) {
 			since = at
 		}
 	}
-	return busy || l.reads.Load()%2 == 1, since
+	return busy || l.step()%2 == 1, since
 }
 
 // heldFor is how long the lease has been held; zero while the acquire goes on.
+// Its caller is the holder, who alone writes the time.
 func (l *lease) heldFor(now time.Time) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.acquired.IsZero() {
 		return 0
 	}

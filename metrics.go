@@ -197,6 +197,9 @@ func (m *metrics) close() {
 // acquired records a successful acquire that took that long.
 func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 	defer m.panicked.survive()
+	if took < brief {
+		ctx = noExample
+	}
 	m.waitTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 	if p.queue > 0 {
 		m.parts.Record(ctx, p.queue.Seconds(), m.queue)
@@ -222,8 +225,16 @@ func (m *metrics) dialed(ctx context.Context, took time.Duration) {
 // held records a hold, as an example of which the trace that took it can stand.
 func (m *metrics) held(by *taker, took time.Duration) {
 	defer m.panicked.survive()
-	m.useTime.Inst().Record(by.context(), took.Seconds(), m.pool...)
+	ctx := noExample
+	if took >= brief {
+		ctx = by.context()
+	}
+	m.useTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 }
+
+// noExample is the context of a measurement that is no example to look at: to
+// keep one costs a third of what the measurement does.
+var noExample = context.Background()
 
 // taker stands for the span that took a lease, which may be over: its context
 // can be used again, where one for each lease would cost two allocations.
@@ -283,9 +294,16 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows int
 	}
 	inst.Record(o.ctx, took.Seconds(), options...)
 	if rows >= 0 {
-		m.returned.Inst().Record(o.ctx, rows, options...)
+		ctx := o.ctx
+		if rows < manyToRead {
+			ctx = noExample
+		}
+		m.returned.Inst().Record(ctx, rows, options...)
 	}
 }
+
+// manyToRead is how many rows make a query an example of one that returns many.
+const manyToRead = 100
 
 // recordOf makes the options of the metrics of an operation, which are shared by
 // all calls that succeed.

@@ -1,8 +1,10 @@
 package sqllease
 
 import (
+	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
 
@@ -60,8 +62,11 @@ type summaries struct {
 	grammar  grammar                          // set once
 	describe func(d *described, query string) // set once: makes start and record; nil: nobody wants them
 
-	mu    sync.RWMutex
-	known map[string]*described // guarded by mu
+	known atomic.Pointer[map[string]*described] // those that are found without a lock; the map is never written to
+
+	mu     sync.Mutex
+	fresh  map[string]*described // guarded by mu: those that came since; none of them is known
+	wanted int                   // guarded by mu: how often since then a lock was needed to find one
 }
 
 const (
@@ -69,28 +74,68 @@ const (
 	longestSummary = 4096 // bytes of a statement worth remembering
 )
 
+// of returns what is known of a statement.
 func (c *summaries) of(query string) *described {
-	c.mu.RLock()
-	d := c.known[query]
-	c.mu.RUnlock()
-	if d != nil {
+	if d := c.knownMap()[query]; d != nil {
+		return d
+	}
+	if d := c.find(query); d != nil {
 		return d
 	}
 	s := summarise(query, c.grammar)
-	d = &described{summary: s, name: s.text()}
+	d := &described{summary: s, name: s.text()}
 	if c.describe != nil {
 		c.describe(d, query)
 	}
-	if len(query) > longestSummary {
-		return d
+	if len(query) <= longestSummary {
+		c.remember(strings.Clone(query), d)
 	}
+	return d
+}
+
+func (c *summaries) knownMap() map[string]*described {
+	if known := c.known.Load(); known != nil {
+		return *known
+	}
+	return nil
+}
+
+// find looks among the fresh ones. Once a lock was needed half as often as there
+// are statements, these are made known: to copy them costs no more than the locks did.
+func (c *summaries) find(query string) *described {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.known == nil || len(c.known) >= mostSummaries {
-		c.known = make(map[string]*described) // starting over is cheap, and bounded
+	d := c.fresh[query]
+	if d == nil {
+		return c.knownMap()[query] // it has just become known, or is not there
 	}
-	c.known[strings.Clone(query)] = d
+	known := c.knownMap()
+	if c.wanted++; 2*c.wanted >= len(known)+len(c.fresh) {
+		all := make(map[string]*described, len(known)+len(c.fresh))
+		maps.Copy(all, known)
+		maps.Copy(all, c.fresh)
+		c.known.Store(&all)
+		c.fresh, c.wanted = nil, 0
+	}
 	return d
+}
+
+// remember makes a statement one of the fresh ones. Where there is no room,
+// all are forgotten: starting over is cheap, and bounded.
+func (c *summaries) remember(query string, d *described) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.knownMap()[query] != nil {
+		return // somebody else was quicker
+	}
+	if len(c.knownMap())+len(c.fresh) >= mostSummaries {
+		c.known.Store(nil)
+		c.fresh, c.wanted = nil, 0
+	}
+	if c.fresh == nil {
+		c.fresh = make(map[string]*described)
+	}
+	c.fresh[query] = d
 }
 
 // summarise reads a statement once. What it returns shares no memory with it:

@@ -65,7 +65,7 @@ func (g *gate) slowLocked(since, now time.Time) *AcquireError {
 // stalledLocked returns the leases that nothing was done with for stallAfter.
 func (g *gate) stalledLocked(now time.Time) (idle []*lease) {
 	g.leases.each(func(l *lease) bool {
-		reads := l.reads.Load()
+		reads := l.step()
 		read := reads != l.stalled && reads != l.stamped.Load() // at a time that is not known
 		l.stalled = reads
 		if busy, since := l.state(); !busy && !read && !l.raw && now.Sub(since) >= stallAfter {
@@ -79,7 +79,7 @@ func (g *gate) stalledLocked(now time.Time) (idle []*lease) {
 // lookAtQueue tells what a look at the queue has found. It runs on the timer's
 // goroutine.
 func (c *Connector) lookAtQueue() {
-	f := c.gate.look(time.Now())
+	f := c.gate.look(clock())
 	if f.deadlock != nil {
 		c.reportDeadlock(f.deadlock)
 	}

@@ -23,22 +23,18 @@ func newRows(r *rows) driver.Rows {
 
 // NextRow goes to the next row, as Next does for other drivers.
 func (r scanningRows) NextRow() error {
-	if err := r.op.h.use(); err != nil {
-		return err // as in Next
+	if err := r.begin(); err != nil {
+		return err
 	}
-	defer r.op.h.unuse()
-	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
 	return r.advanced(r.scanner.NextRow())
 }
 
 // ScanColumn asks the driver, which may read a large column from the wire.
 func (r scanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) error {
-	if err := r.op.h.use(); err != nil {
-		return err // as in Next
+	if err := r.begin(); err != nil {
+		return err
 	}
-	defer r.op.h.unuse()
-	r.op.h.lease.beginRow(r.read)
 	defer r.op.h.lease.endRow(r.read)
 	return r.scanner.ScanColumn(ctx, i, dest)
 }

@@ -84,7 +84,7 @@ func (c *Connector) Stats() Stats {
 
 // stats is Stats without what is not read often.
 func (c *Connector) stats() Stats {
-	s := c.gate.stats(time.Now())
+	s := c.gate.stats(clock())
 	s.Name = c.cfg.Name
 	s.Dials, s.DialErrors = c.dials.Load(), c.dialErrors.Load()
 	s.StatementsAdopted = c.adoptions.Load()
@@ -158,7 +158,7 @@ func (s *sites) list() (out []LeakSite) {
 // Leases returns the leases that are out, oldest first. It costs in proportion
 // to their number, and holds the gate meanwhile.
 func (c *Connector) Leases() []Lease {
-	out := c.gate.snapshot(-1, time.Now())
+	out := c.gate.snapshot(-1, clock())
 	for i := range out {
 		out[i].Statement = c.sanitised(out[i].Statement)
 	}

@@ -353,7 +353,12 @@ type operation struct {
 	asked    bool       // whether there is to be a span has been decided
 	returned bool       // the driver returned; set by the caller, false in a panic
 	reading  bool       // the operation goes on until its rows are closed
+	rowCame  time.Time  // the first one; zero: none did, or there is no span
 }
+
+// brief is how long something takes that is over as soon as it began, to people
+// who look at a trace: it is no event and no example.
+const brief = time.Millisecond
 
 // start begins an operation on a lease.
 func (h *handle) start(ctx context.Context, c call, query string) (operation, context.Context) {
@@ -370,13 +375,13 @@ func (h *handle) enter(c call, query string, now time.Time) {
 // used tells the watch that a lease which was reported as idle in hand is used.
 func (h *handle) used() {
 	if h.lease.watch.Load() {
-		h.c.gate.watchAgain(&h.lease, time.Now())
+		h.c.gate.watchAgain(&h.lease, clock())
 	}
 }
 
 // startDirect begins an operation that the driver may decline; nil: it cannot.
 func (h *handle) startDirect(ctx context.Context, c call, query string, d *decline) (operation, context.Context) {
-	o := operation{h: h, call: c, query: query, begun: time.Now(), ctx: ctx, decline: d}
+	o := operation{h: h, call: c, query: query, begun: clock(), ctx: ctx, decline: d}
 	h.enter(c, query, o.begun)
 	if d == nil || d.state.Load() == declineNever {
 		ctx = o.startSpan(ctx, false)
@@ -437,20 +442,16 @@ func (o *operation) statement() *described {
 	return o.known
 }
 
-// firstRow notes when the first row came.
+// firstRow notes when the first row came, if there is a span to tell.
 func (o *operation) firstRow() {
-	if o.span == nil {
-		return
-	}
-	defer o.h.c.tracing.panicked.survive()
-	if o.span.IsRecording() {
-		o.span.AddEvent(eventFirstRow)
+	if o.span != nil {
+		o.rowCame = clock()
 	}
 }
 
 // end ends the call; deferred, so that it runs in a panic too.
 func (o *operation) end(result *error) {
-	err, now := *result, time.Now()
+	err, now := *result, clock()
 	o.h.lease.leave(now)
 	if !o.returned {
 		err = errPanicked
@@ -484,7 +485,7 @@ func (r *rows) end() {
 		return
 	}
 	r.closed = true
-	now := time.Now()
+	now := clock()
 	r.op.h.lease.closeResult(r, now)
 	r.op.h.used()
 	r.op.finish(now, r.err, r.read)
@@ -506,10 +507,21 @@ func (t *tracing) endCall(span trace.Span, err error, rows int64) {
 	t.end(span)
 }
 
+// rowCame tells when the first row came, of a query that went on after it.
+func (t *tracing) rowCame(span trace.Span, at time.Time) {
+	defer t.panicked.survive()
+	if span.IsRecording() {
+		span.AddEvent(eventFirstRow, trace.WithTimestamp(at))
+	}
+}
+
 // finish ends the span and records the metrics. rows is negative where there
 // are none to count.
 func (o *operation) finish(now time.Time, err error, rows int64) {
 	o.startSpan(o.ctx, true)
+	if !o.rowCame.IsZero() && now.Sub(o.rowCame) >= brief {
+		o.h.c.tracing.rowCame(o.span, o.rowCame)
+	}
 	o.h.c.tracing.endCall(o.span, err, rows)
 	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 }
