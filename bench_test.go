@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"io"
+	"runtime/metrics"
 	"slices"
 	"sync"
 	"testing"
@@ -122,6 +123,31 @@ func BenchmarkQueryRow(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkContended runs as many goroutines as there are processors, -cpu says,
+// and reports how long they wait for locks, database/sql's own included.
+func BenchmarkContended(b *testing.B) {
+	for name, db := range pools(b, 100) {
+		b.Run(name, func(b *testing.B) {
+			before := lockWait()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := db.ExecContext(context.Background(), "UPDATE t SET a = 1"); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric((lockWait()-before)*1e9/float64(b.N), "lock-wait-ns/op")
+		})
+	}
+}
+
+// lockWait is for how many seconds goroutines have waited for a lock so far.
+func lockWait() float64 {
+	sample := []metrics.Sample{{Name: "/sync/mutex/wait/total:seconds"}}
+	metrics.Read(sample)
+	return sample[0].Value.Float64()
 }
 
 // BenchmarkSaturated runs 200 goroutines on 10 connections of one millisecond

@@ -27,7 +27,7 @@ type metrics struct {
 	leaks              metric.Int64Counter
 	closed             metric.Int64Counter
 	parts              metric.Float64Histogram
-	queue, dial, reset metric.MeasurementOption
+	queue, dial, reset []metric.RecordOption // of parts
 	nestings           metric.Int64Counter
 	locks              metric.Int64Counter
 
@@ -84,7 +84,10 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	m.parts, err = meter.Float64Histogram("sqllease.acquire.part", metric.WithUnit("s"), seconds,
 		metric.WithDescription("The parts of acquires that took time: queue, dial, and resets of a millisecond and more."))
 	note(err)
-	m.queue, m.dial, m.reset = withAttribute(attrs, keyPart.String("queue")), withAttribute(attrs, keyPart.String("dial")), withAttribute(attrs, keyPart.String("reset"))
+	part := func(name string) []metric.RecordOption {
+		return []metric.RecordOption{withAttribute(attrs, keyPart.String(name))}
+	}
+	m.queue, m.dial, m.reset = part("queue"), part("dial"), part("reset")
 	m.leaks, err = meter.Int64Counter("sqllease.leaks", metric.WithUnit("{lease}"),
 		metric.WithDescription("Leases reported, once in each class: busy is a slow call and no leak; one idle in hand may be proven later."))
 	note(err)
@@ -202,13 +205,13 @@ func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 	}
 	m.waitTime.Inst().Record(ctx, took.Seconds(), m.pool...)
 	if p.queue > 0 {
-		m.parts.Record(ctx, p.queue.Seconds(), m.queue)
+		m.parts.Record(ctx, p.queue.Seconds(), m.queue...)
 	}
 	if p.dial > 0 {
-		m.parts.Record(ctx, p.dial.Seconds(), m.dial)
+		m.parts.Record(ctx, p.dial.Seconds(), m.dial...)
 	}
 	if p.reset >= slowReset {
-		m.parts.Record(ctx, p.reset.Seconds(), m.reset)
+		m.parts.Record(ctx, p.reset.Seconds(), m.reset...)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,4 +69,70 @@ func heapInUse() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// BenchmarkGate shows for how long the gate's lock is held: each call of the gate
+// is little else. It does not depend on how many leases are out.
+func BenchmarkGate(b *testing.B) {
+	for _, leases := range []int{1, 1000, 10_000} {
+		now := time.Now()
+		none := func(time.Time) {}
+		g := &gate{threshold: time.Hour, armWatch: none, armQueue: none, armExpiry: none}
+		var h *handle
+		for range leases {
+			s := &session{}
+			h = newLent(now)
+			require.True(b, g.reserve())
+			g.dialed(s, now)
+			g.lend(s, h)
+		}
+		g.limit = leases
+		b.Run(fmt.Sprintf("leases=%d/release+checkout", leases), func(b *testing.B) {
+			for b.Loop() {
+				g.release(h, true, now)
+				g.checkout(h, now)
+			}
+		})
+		next := newLent(now)
+		b.Run(fmt.Sprintf("leases=%d/ask+release+lend", leases), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, w, _ := g.ask(&next.lease, now, time.Time{})
+				g.release(h, true, now)
+				g.lend(w.session, next)
+				h, next = next, h
+			}
+		})
+	}
+}
+
+// newLent is a handle that is about to be lent a session.
+func newLent(now time.Time) *handle {
+	h := &handle{}
+	h.lease.handle = h
+	h.lease.start = now
+	h.lease.hold(now, parts{})
+	return h
+}
+
+// BenchmarkDistinctStatements runs 100,000 statements that differ, as a program
+// does which writes its values into them, and shows what one takes, and what of
+// all of them stays in memory.
+func BenchmarkDistinctStatements(b *testing.B) {
+	const statements, length = 100_000, 200
+	rest := strings.Repeat(" OR a = 1", length/len(" OR a = 1"))
+	var taken time.Duration
+	runs := 0
+	for b.Loop() {
+		c := &summaries{}
+		before, began := heapInUse(), time.Now()
+		for i := range statements {
+			c.of(fmt.Sprintf("SELECT a FROM t WHERE b = %d%s", i, rest))
+		}
+		taken += time.Since(began)
+		runs++
+		b.ReportMetric(float64(heapInUse()-before)/(1<<20), "MB")
+		runtime.KeepAlive(c)
+	}
+	b.ReportMetric(float64(taken.Nanoseconds())/float64(runs*statements), "ns/statement")
 }
