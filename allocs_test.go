@@ -54,7 +54,7 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 		"sampled": {sqllease.Config{
 			TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(discard{})),
 			MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader())),
-		}, 5, 10},
+		}, 5, 7},
 	} {
 		wrapped, err := sqllease.OpenDB(idleDriver{}, c.cfg)
 		require.NoError(t, err)

@@ -691,7 +691,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	failed := errPanicked
 	defer func() {
 		a.parts.dial = time.Since(start)
-		a.c.tracing.endCall(span, failed, -1)
+		a.c.tracing.endCall(span, failed, nil)
 	}()
 	s, err := a.c.dial(ctx)
 	failed = err

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -734,10 +735,11 @@ type rows struct {
 	inner  driver.Rows
 	op     operation
 	closed bool
-	number uint64 // among those of its handle
-	read   int64  // rows read so far
-	err    error  // what ended the reading, if not the last row
-	seen   bool   // a row of this result set has shown what every column holds
+	number uint64                // among those of its handle
+	read   int64                 // rows read so far
+	count  [1]attribute.KeyValue // how many these were, for the span: here it costs no allocation
+	err    error                 // what ended the reading, if not the last row
+	seen   bool                  // a row of this result set has shown what every column holds
 
 	columns []string      // of this result set, as first asked for
 	named   atomic.Uint32 // 0: not asked for; 1: columns is being written; 2: it may be read

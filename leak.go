@@ -426,7 +426,7 @@ func (c *Connector) endLost(f *findings) {
 		c.tracing.endTx(span, "lost", nil)
 	}
 	for _, p := range f.abandoned {
-		p.op.finish(f.now, errUnclosed, -1)
+		p.op.finish(f.now, errUnclosed, nil)
 	}
 }
 

@@ -282,7 +282,7 @@ func (m *metrics) countClosed(why closeReason, n int64) {
 }
 
 // operated records a finished operation.
-func (m *metrics) operated(o *operation, took time.Duration, err error, rows int64) {
+func (m *metrics) operated(o *operation, took time.Duration, err error, rows *rows) {
 	defer m.panicked.survive()
 	inst := m.duration.Inst()
 	if !inst.Enabled(o.ctx) {
@@ -296,12 +296,12 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows int
 		options = m.failed(name, err)
 	}
 	inst.Record(o.ctx, took.Seconds(), options...)
-	if rows >= 0 {
+	if rows != nil {
 		ctx := o.ctx
-		if rows < manyToRead {
+		if rows.read < manyToRead {
 			ctx = noExample
 		}
-		m.returned.Inst().Record(ctx, rows, options...)
+		m.returned.Inst().Record(ctx, rows.read, options...)
 	}
 }
 

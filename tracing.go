@@ -467,7 +467,7 @@ func (o *operation) end(result *error) {
 		o.h.c.gate.prove(&o.h.lease, now)
 		return
 	}
-	o.finish(now, err, -1)
+	o.finish(now, err, nil)
 }
 
 // rows lets the operation go on until its rows are closed.
@@ -488,19 +488,20 @@ func (r *rows) end() {
 	now := clock()
 	r.op.h.lease.closeResult(r, now)
 	r.op.h.used()
-	r.op.finish(now, r.err, r.read)
+	r.op.finish(now, r.err, r)
 }
 
 // endCall ends the span of an operation, or of a dial, if it has one. rows is
-// negative where there are none to count.
-func (t *tracing) endCall(span trace.Span, err error, rows int64) {
+// nil where there are none to count.
+func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
 	if span == nil {
 		return
 	}
 	defer t.panicked.survive()
 	if span.IsRecording() {
-		if rows >= 0 {
-			span.SetAttributes(semconv.DBResponseReturnedRows(int(rows)))
+		if rows != nil {
+			rows.count[0] = semconv.DBResponseReturnedRows(int(rows.read))
+			span.SetAttributes(rows.count[:]...)
 		}
 		t.recordError(span, err)
 	}
@@ -515,9 +516,9 @@ func (t *tracing) rowCame(span trace.Span, at time.Time) {
 	}
 }
 
-// finish ends the span and records the metrics. rows is negative where there
-// are none to count.
-func (o *operation) finish(now time.Time, err error, rows int64) {
+// finish ends the span and records the metrics. rows is nil where there are
+// none to count.
+func (o *operation) finish(now time.Time, err error, rows *rows) {
 	o.startSpan(o.ctx, true)
 	if !o.rowCame.IsZero() && now.Sub(o.rowCame) >= brief {
 		o.h.c.tracing.rowCame(o.span, o.rowCame)
