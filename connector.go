@@ -46,7 +46,7 @@ type Connector struct {
 	adoptMu sync.Mutex        // held for one adoption, methods of *sql.DB included: never taken in a handle's call
 	own     int               // guarded by adoptMu: the limit that the attached databases have themselves
 	queued  map[*sql.DB]int64 // guarded by adoptMu: how many callers had queued in each
-	adopted atomic.Int64      // when the last adoption began, in Unix nanoseconds
+	adopted atomic.Int64      // the instant at which the last adoption began
 
 	adoptions, dials, dialErrors, discoveryFailures atomic.Uint64
 	leaks, proven, longCalls, lateReturns           atomic.Uint64
@@ -103,13 +103,13 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	}
 	c.gate.limit = cfg.MaxOpen
 	c.gate.threshold, c.gate.longCall = cfg.LeakThreshold, cfg.LongCallThreshold
-	c.gate.armWatch = func(at time.Time) { arm(&c.watchTimer, time.Until(at), c.watch) }
+	c.gate.armWatch = func(at instant) { arm(&c.watchTimer, at.Until(), c.watch) }
 	c.gate.reclaimAfter = cfg.ReclaimAfter
 	c.gate.slowAfter = cfg.SlowAcquireThreshold
-	c.gate.armQueue = func(at time.Time) { arm(&c.queueTimer, time.Until(at), c.lookAtQueue) }
+	c.gate.armQueue = func(at instant) { arm(&c.queueTimer, at.Until(), c.lookAtQueue) }
 	c.gate.armDrain = func() { arm(&c.drainTimer, drainFor, c.drained) }
 	c.gate.failOnDeadlock = cfg.FailOnDeadlock
-	c.gate.armExpiry = func(at time.Time) { arm(&c.expiryTimer, time.Until(at), c.closeExpired) }
+	c.gate.armExpiry = func(at instant) { arm(&c.expiryTimer, at.Until(), c.closeExpired) }
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, c.stats)
 	c.summaries.describe = func(d *described, query string) {
@@ -349,10 +349,10 @@ func (c *Connector) attached() []*sql.DB {
 // adopt takes over the limits that applications set on the attached databases.
 // A limit set between the two calls on a database is lost; the application
 // would have to set two within a microsecond.
-func (c *Connector) adopt(now time.Time) {
+func (c *Connector) adopt(now instant) {
 	c.adoptMu.Lock()
 	defer c.adoptMu.Unlock()
-	c.adopted.Store(now.UnixNano())
+	c.adopted.Store(int64(now))
 	c.own = queueless + int(min(max(c.lost.Load(), 0), mostLost))
 	for _, db := range c.attached() {
 		stats := db.Stats()
@@ -442,10 +442,10 @@ const adoptEvery = time.Second
 // or queue in database/sql, none comes to Connect. It takes a goroutine of its
 // own, since database/sql holds the connection's lock here, and takes its own
 // lock before that; and takes one at most ten times a second.
-func (c *Connector) adoptSoon(now time.Time) {
+func (c *Connector) adoptSoon(now instant) {
 	const interval = 100 * time.Millisecond
 	last := c.adopted.Load()
-	if now.UnixNano()-last < int64(interval) || !c.adopted.CompareAndSwap(last, now.UnixNano()) {
+	if now.Sub(instant(last)) < interval || !c.adopted.CompareAndSwap(last, int64(now)) {
 		return
 	}
 	if len(c.attached()) > 0 {
@@ -487,7 +487,7 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // acquire gets a session under a handle that never had one. The lease has
 // begun.
-func (h *handle) acquire(ctx context.Context, start time.Time) error {
+func (h *handle) acquire(ctx context.Context, start instant) error {
 	c := h.c
 	if c.cfg.AcquireTimeout > 0 {
 		var cancel context.CancelFunc
@@ -535,8 +535,8 @@ func (c *Connector) warnAside(text string, args ...any) {
 type acquire struct {
 	c      *Connector
 	lease  *lease
-	start  time.Time
-	looked time.Time // when an adoption began last; zero: in a handle's call, where none may
+	start  instant
+	looked instant // when an adoption began last; zero: in a handle's call, where none may
 	parts  parts
 	span   trace.Span // nil: none
 }
@@ -618,7 +618,7 @@ func (a *acquire) slow(ctx, outer context.Context, w *waiter, err error) (*sessi
 // queue waits for a session, or, if it returns none, for room to dial one.
 func (a *acquire) queue(ctx context.Context, w *waiter) (*session, error) {
 	s, place, err := a.c.gate.wait(ctx, w)
-	a.parts.queue = time.Since(w.since)
+	a.parts.queue = clock().Sub(w.since)
 	a.c.tracing.part(ctx, a.span, "pool.queue", w.since, a.parts.queue)
 	if err != nil {
 		if s != nil {
@@ -640,7 +640,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 	if place > 0 {
 		e.Waiting++ // it has left the queue to say so
 	}
-	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, time.Since(a.start)
+	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock().Sub(a.start)
 	a.c.sanitiseHolders(e)
 	return e
 }
@@ -668,7 +668,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		}()
 		err := s.reset(ctx)
 		returned = true
-		took := time.Since(start)
+		took := clock().Sub(start)
 		a.parts.reset += took
 		if took >= slowReset {
 			a.c.tracing.part(ctx, a.span, "pool.reset", start, took)
@@ -690,7 +690,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	ctx, span := a.c.tracing.startDial(ctx, a.span, start)
 	failed := errPanicked
 	defer func() {
-		a.parts.dial = time.Since(start)
+		a.parts.dial = clock().Sub(start)
 		a.c.tracing.endCall(span, failed, nil)
 	}()
 	s, err := a.c.dial(ctx)
@@ -885,7 +885,7 @@ func (c *Connector) stopTimers() {
 
 // leaseEnded tells what there is to tell of a lease that ended. database/sql
 // still holds its lock on the connection, so that no next lease has begun.
-func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now time.Time) {
+func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now instant) {
 	if held > 0 {
 		h.taker.span = h.lease.span
 		c.metrics.held(&h.taker, held)

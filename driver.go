@@ -225,7 +225,7 @@ func (h *handle) unuse() { h.lease.unuse() }
 
 // begin makes the handle's record that of a new lease. skip is the number of
 // the caller's frames that do not matter.
-func (h *handle) begin(ctx context.Context, now time.Time, skip int) {
+func (h *handle) begin(ctx context.Context, now instant, skip int) {
 	h.lease.limit = holdLimit(ctx, h.c.cfg.LeakThreshold)
 	h.lease.begin(ctx, now, skip+1)
 }

@@ -34,34 +34,34 @@ type gate struct {
 	watched    *node[lease]  // guarded by mu: the first lease that the watch has not looked at
 	looks      looks         // guarded by mu: those to be looked at again, or sooner
 	proving    int           // guarded by mu: result sets on lease that the garbage collector is asked for
-	asked      time.Time     // guarded by mu: when it was asked last
+	asked      instant       // guarded by mu: when it was asked last
 	empty      int           // guarded by mu: handles without a session that database/sql may have in its free list
 	draining   bool          // guarded by mu: callers may queue in database/sql
-	drainSince time.Time     // guarded by mu: since then
+	drainSince instant       // guarded by mu: since then
 	lastID     uint64        // guarded by mu
-	lastBad    time.Time     // guarded by mu: when a lease last ended with a bad connection
+	lastBad    instant       // guarded by mu: when a lease last ended with a bad connection
 	lastWaiter uint64        // guarded by mu
 	counts     gateCounts    // guarded by mu
 
-	watching time.Time // guarded by mu: what the watch's timer is armed for; zero: it is not
-	expiring time.Time // guarded by mu: what the expiry's timer is armed for; zero: it is not
+	watching instant // guarded by mu: what the watch's timer is armed for; zero: it is not
+	expiring instant // guarded by mu: what the expiry's timer is armed for; zero: it is not
 
-	queueAt   time.Time     // guarded by mu: what the timer of the queue is armed for; zero: it is not
-	slowTold  time.Time     // guarded by mu: when slow acquires were last warned of
+	queueAt   instant       // guarded by mu: what the timer of the queue is armed for; zero: it is not
+	slowTold  instant       // guarded by mu: when slow acquires were last warned of
 	slowAfter time.Duration // how long a waiter may wait without a warning; negative: for ever
 
 	nestings       map[[2]uint64]struct{} // guarded by mu: the places of nested acquires that were reported
-	nestedNext     time.Time              // guarded by mu: when to look for another
+	nestedNext     instant                // guarded by mu: when to look for another
 	deadlocked     bool                   // guarded by mu: the last look at the queue found a deadlock
-	deadlockTold   time.Time              // guarded by mu: when one was last reported
+	deadlockTold   instant                // guarded by mu: when one was last reported
 	failOnDeadlock bool
 
 	unreachable unreachable // result sets that the garbage collector has found
 
 	// Hooks, called under mu; they arm a timer and do nothing else.
-	armWatch  func(at time.Time)
-	armExpiry func(at time.Time)
-	armQueue  func(at time.Time)
+	armWatch  func(at instant)
+	armExpiry func(at instant)
+	armQueue  func(at instant)
 	armDrain  func()
 	threshold time.Duration // of the watch, for leases idle in hand; negative: there is no watch
 	longCall  time.Duration // of the watch, for calls; negative: none
@@ -85,7 +85,7 @@ type waiter struct {
 	node   node[waiter] // guarded by gate.mu
 	number uint64       // guarded by gate.mu
 	lease  *lease       // what it waits for; not in the list
-	since  time.Time
+	since  instant
 	ready  chan struct{} // closed once the waiter was served
 
 	// What it was served: written under gate.mu before ready is closed, read
@@ -103,7 +103,7 @@ var errUnsure = errors.New("sqllease: callers may queue in database/sql")
 // room, which the caller has taken, and it dials. A session that came back after
 // the caller saw, at looked, that nobody queues in database/sql may be on its way
 // to somebody who does, and is not stolen; zero: the caller cannot look.
-func (g *gate) ask(l *lease, now, looked time.Time) (*session, *waiter, error) {
+func (g *gate) ask(l *lease, now, looked instant) (*session, *waiter, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -117,7 +117,7 @@ func (g *gate) ask(l *lease, now, looked time.Time) (*session, *waiter, error) {
 		g.reserveLocked()
 		return nil, nil, nil
 	}
-	if !looked.IsZero() && g.idle.len > 0 && g.idle.first.of.used.After(looked) && !g.draining {
+	if !looked.IsZero() && g.idle.len > 0 && g.idle.first.of.used > looked && !g.draining {
 		return nil, nil, errUnsure
 	}
 	if s := g.stealLocked(); s != nil {
@@ -197,7 +197,7 @@ func (g *gate) stealLocked() *session {
 // come back are kept as spares. Their handles are dropped, and for each of these
 // database/sql asks its opener for as many connections as callers queue in it,
 // who then come to the gate.
-func (g *gate) drain(now time.Time) {
+func (g *gate) drain(now instant) {
 	const longest = 500 * time.Millisecond // a waiter may stand beside an idle session meanwhile
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -310,7 +310,7 @@ func (g *gate) unreserve() {
 }
 
 // dialed ends a dial that succeeded: the session is in transit.
-func (g *gate) dialed(s *session, now time.Time) {
+func (g *gate) dialed(s *session, now instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.dialing--
@@ -403,7 +403,7 @@ func (g *gate) idleLocked(s *session) {
 // checkout begins a lease on the session under h, which database/sql took
 // from its free list. It returns nil if the session is gone, or may not be
 // handed out any more; database/sql then closes the handle.
-func (g *gate) checkout(h *handle, now time.Time) *session {
+func (g *gate) checkout(h *handle, now instant) *session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := h.session
@@ -422,7 +422,7 @@ func (g *gate) checkout(h *handle, now time.Time) *session {
 }
 
 // beginLocked enters a lease into the list.
-func (g *gate) beginLocked(l *lease, now time.Time) {
+func (g *gate) beginLocked(l *lease, now instant) {
 	g.lastID++
 	g.counts.acquires++
 	l.id = g.lastID
@@ -430,7 +430,7 @@ func (g *gate) beginLocked(l *lease, now time.Time) {
 }
 
 // enlistLocked makes the watch look at a lease in time.
-func (g *gate) enlistLocked(l *lease, now time.Time) {
+func (g *gate) enlistLocked(l *lease, now instant) {
 	l.told, l.raw = told{}, false
 	g.leases.push(&l.node, l)
 	if g.threshold <= 0 {
@@ -476,7 +476,7 @@ func (g *gate) unwrap(l *lease) {
 
 // requeue moves a lease to the end of the list: its acquire has only ended
 // now, after a reset that took time.
-func (g *gate) requeue(l *lease, now time.Time) {
+func (g *gate) requeue(l *lease, now instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.endLocked(l)
@@ -486,7 +486,7 @@ func (g *gate) requeue(l *lease, now time.Time) {
 // release ends the lease of h. It reports whether the session stays under the
 // handle for database/sql's free list. If not, it was handed over to the
 // longest waiter, or waits under the handle to be closed by it.
-func (g *gate) release(h *handle, valid bool, now time.Time) (stays bool, e ending) {
+func (g *gate) release(h *handle, valid bool, now instant) (stays bool, e ending) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := h.session
@@ -525,7 +525,7 @@ type ending struct {
 }
 
 // endingLocked ends a lease.
-func (g *gate) endingLocked(l *lease, now time.Time) ending {
+func (g *gate) endingLocked(l *lease, now instant) ending {
 	e := ending{l.told.anything(), ClassIdleInHand, l.told.threshold, g.nestedEndLocked(l, now)}
 	if !l.told.leaked {
 		e.class = ClassBusy
@@ -535,7 +535,7 @@ func (g *gate) endingLocked(l *lease, now time.Time) ending {
 }
 
 // fateLocked tells whether a session that comes back may go on.
-func (g *gate) fateLocked(s *session, valid bool, now time.Time) (closeReason, bool) {
+func (g *gate) fateLocked(s *session, valid bool, now instant) (closeReason, bool) {
 	switch {
 	case !valid:
 		return closedBad, false
@@ -555,7 +555,7 @@ func (g *gate) fateLocked(s *session, valid bool, now time.Time) (closeReason, b
 // because it is dropped only for the place that an empty handle takes in
 // database/sql's free list. An empty handle that is dropped has such a spare
 // dropped in its stead.
-func (g *gate) drop(h *handle, keep int, now time.Time) (s *session, e ending) {
+func (g *gate) drop(h *handle, keep int, now instant) (s *session, e ending) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s = h.session
@@ -663,8 +663,8 @@ func (g *gate) shut() []*session {
 
 // expireAtLocked makes sure that the expiry's timer fires at that time, or
 // earlier; zero: the session never expires.
-func (g *gate) expireAtLocked(at time.Time) {
-	if g.closed || at.IsZero() || (!g.expiring.IsZero() && !at.Before(g.expiring)) {
+func (g *gate) expireAtLocked(at instant) {
+	if g.closed || at.IsZero() || (!g.expiring.IsZero() && at >= g.expiring) {
 		return
 	}
 	g.expiring = at
@@ -673,10 +673,10 @@ func (g *gate) expireAtLocked(at time.Time) {
 
 // expire takes the idle and spare sessions that are past their expiry, for
 // the caller to close.
-func (g *gate) expire(now time.Time) (gone []*session) {
+func (g *gate) expire(now instant) (gone []*session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.expiring = time.Time{}
+	g.expiring = 0
 	for _, l := range []*list[session]{&g.idle, &g.spare} {
 		l.each(func(s *session) bool {
 			if !s.life.expired(s.used, now) {
@@ -706,11 +706,11 @@ func (g *gate) missing(n int) bool {
 // proved bad since its last use. The reset of many drivers does not notice a
 // server that went away, and database/sql, which comes to Connect after two
 // bad connections, tries no further.
-func (g *gate) stale(s *session, now time.Time) (closeReason, bool) {
+func (g *gate) stale(s *session, now instant) (closeReason, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if s.life.expired(s.used, now) {
 		return closedExpired, true
 	}
-	return closedBad, s.used.Before(g.lastBad)
+	return closedBad, s.used < g.lastBad
 }

@@ -25,7 +25,7 @@ type modelSession struct {
 	h      *modelHandle // nil: under none
 	where  place
 	reason closeReason
-	used   time.Time
+	used   instant
 	closed int // how often it was closed
 }
 
@@ -33,7 +33,7 @@ type modelSession struct {
 type modelHandle struct {
 	real     *handle
 	s        *modelSession // nil: hollow
-	begun    time.Time
+	begun    instant
 	reported bool
 	empty    bool
 }
@@ -53,7 +53,7 @@ type gateModel struct {
 	rand *rand.Rand
 	log  []string
 	g    *gate
-	now  time.Time
+	now  instant
 
 	limit     int
 	closed    bool
@@ -69,9 +69,9 @@ type gateModel struct {
 	sessions  []*modelSession // every one that ever was
 	handles   []*modelHandle  // every one that database/sql still has
 	counts    gateCounts
-	armedFor  time.Time // what the gate armed the expiry's timer for
-	watchedAt time.Time // what the gate armed the watch's timer for
-	lastBad   time.Time
+	armedFor  instant // what the gate armed the expiry's timer for
+	watchedAt instant // what the gate armed the watch's timer for
+	lastBad   instant
 }
 
 const modelThreshold = 20 * time.Second
@@ -79,15 +79,15 @@ const modelThreshold = 20 * time.Second
 func newGateModel(t *testing.T, seed uint64, limit int) *gateModel {
 	m := &gateModel{
 		t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), limit: limit,
-		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		now: instant(time.Hour),
 	}
 	m.g = &gate{
 		limit: limit, threshold: modelThreshold,
 		longCall:  -1,
-		armWatch:  func(at time.Time) { m.watchedAt = at },
-		armQueue:  func(time.Time) {},
+		armWatch:  func(at instant) { m.watchedAt = at },
+		armQueue:  func(instant) {},
 		armDrain:  func() {},
-		armExpiry: func(at time.Time) { m.armedFor = at },
+		armExpiry: func(at instant) { m.armedFor = at },
 	}
 	return m
 }
@@ -206,7 +206,7 @@ func (m *gateModel) newHandle() *modelHandle {
 // false if there is nothing to do it to.
 
 func (m *gateModel) stepAsk() bool {
-	var looked time.Time
+	var looked instant
 	if m.rand.IntN(4) == 0 {
 		looked = m.now.Add(-time.Duration(m.rand.IntN(5000)) * time.Millisecond)
 	}
@@ -225,7 +225,7 @@ func (m *gateModel) stepAsk() bool {
 		m.note("ask: room")
 		m.require(s == nil && w == nil && err == nil, "expected room")
 		m.dialing++
-	case len(m.idle) > 0 && !m.draining && !looked.IsZero() && m.idle[0].used.After(looked):
+	case len(m.idle) > 0 && !m.draining && !looked.IsZero() && m.idle[0].used > looked:
 		m.note("ask: unsure")
 		m.require(s == nil && w == nil && err == errUnsure, "a session that came back meanwhile must not be stolen")
 	case len(m.idle) > 0 && !m.draining:
@@ -354,7 +354,7 @@ func (m *gateModel) stepCondemn() bool {
 	m.note("condemn")
 	s := modelPick(m.rand, m.transit)
 	why, stale := m.g.stale(s.real, m.now)
-	m.require(stale == (m.expired(s) || s.used.Before(m.lastBad)), "a session in transit that was last used at %v is stale: %v", s.used, stale)
+	m.require(stale == (m.expired(s) || s.used < m.lastBad), "a session in transit that was last used at %v is stale: %v", s.used, stale)
 	m.require(!m.expired(s) || why == closedExpired, "an expired session is stale as %v", why)
 	m.g.condemn(s.real, closedBad)
 	m.transit = modelWithout(m.transit, s)
@@ -748,7 +748,7 @@ func (m *gateModel) shut() {
 
 func (m *gateModel) stepExpire() bool {
 	m.note("expire")
-	m.armedFor = time.Time{}
+	m.armedFor = 0
 	gone := m.g.expire(m.now)
 	for _, l := range []*[]*modelSession{&m.idle, &m.spare} {
 		for _, s := range slices.Clone(*l) {
@@ -768,7 +768,7 @@ func (m *gateModel) stepExpire() bool {
 
 func (m *gateModel) stepWatch() bool {
 	m.note("watch")
-	m.watchedAt = time.Time{}
+	m.watchedAt = 0
 	findings := m.g.overdue(m.now)
 	m.require(len(findings.reclaimed) == 0, "nothing is ever reclaimed here")
 	found := map[uint64]bool{}
@@ -878,8 +878,8 @@ func (m *gateModel) checkWatched(h *modelHandle, looked bool) {
 	if h.reported {
 		return
 	}
-	m.require(m.g.watching.Equal(m.watchedAt) && !m.watchedAt.IsZero(), "a lease is not watched")
-	m.require(!m.watchedAt.After(due), "the watch looks too late")
+	m.require(m.g.watching == m.watchedAt && !m.watchedAt.IsZero(), "a lease is not watched")
+	m.require(m.watchedAt <= due, "the watch looks too late")
 }
 
 // checkPlaces checks that every session is in exactly one place, and that it
@@ -905,7 +905,7 @@ func (m *gateModel) checkPlaces() {
 			continue
 		}
 		m.require(s.real.place == s.where, "a session's place is %d, must be %d", s.real.place, s.where)
-		m.require(s.real.used.Equal(s.used), "a session was last used at %v, must be %v", s.real.used, s.used)
+		m.require(s.real.used == s.used, "a session was last used at %v, must be %v", s.real.used, s.used)
 		m.require((s.real.handle == nil) == (s.h == nil), "a session's handle")
 		m.require(s.h == nil || s.real.handle == s.h.real, "a session is under another handle")
 		if s.where == atCloser {
@@ -925,7 +925,7 @@ func (m *gateModel) checkExpiry() {
 		if at.IsZero() {
 			continue
 		}
-		m.require(!m.armedFor.IsZero() && !m.armedFor.After(at), "the expiry's timer is armed for %v, a session expires at %v", m.armedFor, at)
+		m.require(!m.armedFor.IsZero() && m.armedFor <= at, "the expiry's timer is armed for %v, a session expires at %v", m.armedFor, at)
 	}
 }
 

@@ -172,8 +172,8 @@ func (q looks) Len() int { return len(q) }
 
 // Less orders them by time, and then by age.
 func (q looks) Less(i, j int) bool {
-	if c := q[i].look.Compare(q[j].look); c != 0 {
-		return c < 0
+	if q[i].look != q[j].look {
+		return q[i].look < q[j].look
 	}
 	return q[i].id < q[j].id
 }
@@ -202,7 +202,7 @@ func (q *looks) Pop() any {
 }
 
 // lookLocked makes the watch look at a lease at that time.
-func (g *gate) lookLocked(l *lease, at time.Time) {
+func (g *gate) lookLocked(l *lease, at instant) {
 	g.unlookLocked(l)
 	l.look = at
 	heap.Push(&g.looks, l)
@@ -216,8 +216,8 @@ func (g *gate) unlookLocked(l *lease) {
 
 // watchAtLocked makes sure that the watch's timer fires at that time, or
 // earlier.
-func (g *gate) watchAtLocked(at time.Time) {
-	if g.watching.IsZero() || at.Before(g.watching) {
+func (g *gate) watchAtLocked(at instant) {
+	if g.watching.IsZero() || at < g.watching {
 		g.watching = at
 		g.armWatch(at)
 	}
@@ -225,7 +225,7 @@ func (g *gate) watchAtLocked(at time.Time) {
 
 // findings are what one look of the watch has found.
 type findings struct {
-	now       time.Time
+	now       instant
 	leaks     []Leak
 	reclaimed []*session   // for the watch to close
 	unclosed  []*rows      // for the watch to have proved
@@ -237,15 +237,15 @@ type findings struct {
 // look. It looks at the leases in order of acquiring, once each, and again at
 // those of which there may be more to say: what it costs depends on how many
 // have just become old, and not on how many there are.
-func (g *gate) overdue(now time.Time) *findings {
+func (g *gate) overdue(now instant) *findings {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f := &findings{now: now}
-	g.watching = time.Time{}
+	g.watching = 0
 	g.provenLocked(f)
 	for g.watched != nil {
 		l := g.watched.of
-		if at := l.heldSince().Add(g.firstLook()); at.After(now) {
+		if at := l.heldSince().Add(g.firstLook()); at > now {
 			g.watchAtLocked(at)
 			break
 		}
@@ -254,7 +254,7 @@ func (g *gate) overdue(now time.Time) *findings {
 			g.judgeLocked(l, f)
 		}
 	}
-	for len(g.looks) > 0 && !g.looks[0].look.After(now) {
+	for len(g.looks) > 0 && g.looks[0].look <= now {
 		g.judgeLocked(heap.Pop(&g.looks).(*lease), f)
 	}
 	if len(g.looks) > 0 {
@@ -310,7 +310,7 @@ const soonest = 10 * time.Millisecond
 
 // watchAgain has the watch look again at a lease that was reported as idle in
 // hand, and is used: what it is left in afterwards is another matter.
-func (g *gate) watchAgain(l *lease, now time.Time) {
+func (g *gate) watchAgain(l *lease, now instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l.watch.Store(false)
@@ -508,7 +508,7 @@ type site struct {
 
 type siteReports struct {
 	times, folded int
-	told, last    time.Time // when it was last logged, and reported
+	told, last    instant // when it was last logged, and reported
 }
 
 const (
@@ -517,7 +517,7 @@ const (
 )
 
 // note counts a report, and tells whether it is to be logged.
-func (s *sites) note(l *Leak, now time.Time) (tell bool) {
+func (s *sites) note(l *Leak, now instant) (tell bool) {
 	stack := l.Stack.outside()
 	key := site{frames: len(stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
 	copy(key.stack[:], stack)
@@ -547,7 +547,7 @@ func (s *sites) addLocked(key site) *siteReports {
 		var oldest *siteReports
 		var of site
 		for k, r := range s.known {
-			if oldest == nil || r.last.Before(oldest.last) {
+			if oldest == nil || r.last < oldest.last {
 				oldest, of = r, k
 			}
 		}

@@ -548,7 +548,7 @@ func TestNoOtherLeasePutsAReportOff(t *testing.T) {
 // leakCountArms counts how often the watch's timer is armed from now on.
 func leakCountArms(c *Connector) func() int {
 	arms, armWatch := 0, c.gate.armWatch
-	c.gate.armWatch = func(at time.Time) { arms++; armWatch(at) } // under gate.mu
+	c.gate.armWatch = func(at instant) { arms++; armWatch(at) } // under gate.mu
 	return func() int {
 		c.gate.mu.Lock()
 		defer c.gate.mu.Unlock()

@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -110,7 +111,7 @@ func (c call) String() string { return callNames[c] }
 type lease struct {
 	node    node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
 	told    told        // guarded by gate.mu: what the watch has reported of it
-	look    time.Time   // guarded by gate.mu: when the watch looks at it again, where it is in looks
+	look    instant     // guarded by gate.mu: when the watch looks at it again, where it is in looks
 	inLook  int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
 	seen    uint64      // guarded by gate.mu: the step of reading at the watch's last look
 	stalled uint64      // guarded by gate.mu: that at the last look at the queue
@@ -119,8 +120,8 @@ type lease struct {
 	nesting *nesting    // guarded by gate.mu: its goroutine waits, or waited, for another
 	handle  *handle     // the handle it is part of; set once
 
-	id        uint64    // set when it enters the list
-	start     time.Time // when the acquire began
+	id        uint64  // set when it enters the list
+	start     instant // when the acquire began
 	stack     [stackDepth]uintptr
 	frames    int // how much of stack is used
 	span      trace.SpanContext
@@ -134,27 +135,27 @@ type lease struct {
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under gate.mu, never the other way round.
 	mu       sync.Mutex
-	parts    parts     // guarded by mu
-	acquired time.Time // guarded by mu, but for the holder's reads; zero while still in the reset of the acquire
-	inCall   call      // guarded by mu; callNone: idle in hand
-	last     call      // guarded by mu
-	since    time.Time // guarded by mu
-	query    string    // guarded by mu
-	begun    time.Time // guarded by mu: when the last call began
-	inTx     bool      // guarded by mu
-	tx       *tx       // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
-	openRows int       // guarded by mu
-	results  int       // guarded by mu: result sets opened on this lease
-	opened   uint64    // guarded by mu: result sets opened under this handle so far, each of which has this as its number
-	latest   uint64    // guarded by mu: the number of the one opened last; 0: it was closed
-	rows     *rows     // guarded by mu: the one opened last, until the garbage collector is asked for it
+	parts    parts   // guarded by mu
+	acquired instant // guarded by mu, but for the holder's reads; zero while still in the reset of the acquire
+	inCall   call    // guarded by mu; callNone: idle in hand
+	last     call    // guarded by mu
+	since    instant // guarded by mu
+	query    string  // guarded by mu
+	begun    instant // guarded by mu: when the last call began
+	inTx     bool    // guarded by mu
+	tx       *tx     // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
+	openRows int     // guarded by mu
+	results  int     // guarded by mu: result sets opened on this lease
+	opened   uint64  // guarded by mu: result sets opened under this handle so far, each of which has this as its number
+	latest   uint64  // guarded by mu: the number of the one opened last; 0: it was closed
+	rows     *rows   // guarded by mu: the one opened last, until the garbage collector is asked for it
 
 	naming atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
 	watch  atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
 
 	// Apart from mu, since they change with the rows:
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
-	readAt  atomic.Int64  // when a row was begun or read, in nanoseconds after epoch; not of every row
+	readAt  atomic.Int64  // the instant at which a row was begun or read; not of every row
 	stamped atomic.Uint64 // the step of that row
 }
 
@@ -222,7 +223,7 @@ type parts struct {
 // begin makes the record that of a new lease. It is in no list yet, so that
 // nobody else reads it, and what mu guards is written without. skip is the number
 // of the caller's frames that do not matter.
-func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
+func (l *lease) begin(ctx context.Context, now instant, skip int) {
 	l.start = now
 	l.frames = capture(skip+1, &l.stack)
 	l.span = trace.SpanContextFromContext(ctx)
@@ -239,10 +240,10 @@ func (l *lease) begin(ctx context.Context, now time.Time, skip int) {
 	}
 	l.parts = parts{}
 	l.results = 0
-	l.acquired = time.Time{}
+	l.acquired = 0
 	l.inCall, l.last = callReset, callNone
 	l.since = now
-	l.query, l.begun = "", time.Time{}
+	l.query, l.begun = "", 0
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
@@ -256,7 +257,7 @@ func (l *lease) usedBy(goroutine uint64) {
 }
 
 // hold ends the acquire and starts the hold.
-func (l *lease) hold(now time.Time, p parts) {
+func (l *lease) hold(now instant, p parts) {
 	l.mu.Lock()
 	l.parts = p
 	l.acquired = now
@@ -266,7 +267,7 @@ func (l *lease) hold(now time.Time, p parts) {
 }
 
 // enter notes that a driver call begins. An empty query keeps the last one.
-func (l *lease) enter(c call, query string, now time.Time) {
+func (l *lease) enter(c call, query string, now instant) {
 	l.usedBy(goroutine())
 	l.mu.Lock()
 	l.inCall, l.last = c, c
@@ -278,7 +279,7 @@ func (l *lease) enter(c call, query string, now time.Time) {
 }
 
 // leave notes that the driver call ended.
-func (l *lease) leave(now time.Time) {
+func (l *lease) leave(now instant) {
 	l.mu.Lock()
 	l.inCall = callNone
 	l.since = now
@@ -323,7 +324,7 @@ func (l *lease) openResult(r *rows) {
 }
 
 // closeResult notes that a result set was closed.
-func (l *lease) closeResult(r *rows, now time.Time) {
+func (l *lease) closeResult(r *rows, now instant) {
 	l.mu.Lock()
 	l.openRows--
 	if l.latest == r.number {
@@ -359,27 +360,14 @@ func (l *lease) endRow(n int64) {
 	l.stampRow(n)
 }
 
-// epoch is what times of rows count from.
-var epoch = time.Now()
-
 // stampRow notes the time of a step, for the first rows and then for some:
 // reading the clock for each would be felt.
 func (l *lease) stampRow(n int64) {
 	const first, often = 4, 16
 	if n < first || n%often == 0 {
-		l.readAt.Store(int64(time.Since(epoch)))
+		l.readAt.Store(int64(clock()))
 		l.stamped.Store(l.step())
 	}
-}
-
-// rowTime is the time that readAt tells; zero: no row of this lease was read.
-func (l *lease) rowTime() time.Time {
-	read := time.Duration(l.readAt.Load())
-	if read == 0 {
-		return time.Time{}
-	}
-	now := clock() // whose time of day is right, as the epoch's may not be any more
-	return now.Add(read - now.Sub(epoch))
 }
 
 // readSinceLocked tells whether rows were read since the last look, of which
@@ -393,25 +381,23 @@ func (l *lease) readSinceLocked() bool {
 
 // state is whether a call is in flight on a lease, and since when it is, or is
 // not.
-func (l *lease) state() (busy bool, since time.Time) {
+func (l *lease) state() (busy bool, since instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stateLocked()
 }
 
-func (l *lease) stateLocked() (busy bool, since time.Time) {
+func (l *lease) stateLocked() (busy bool, since instant) {
 	busy, since = l.inCall != callNone, l.since
 	if l.openRows > 0 {
-		if at := l.rowTime(); at.After(since) {
-			since = at
-		}
+		since = max(since, instant(l.readAt.Load()))
 	}
 	return busy || l.step()%2 == 1, since
 }
 
 // heldFor is how long the lease has been held; zero while the acquire goes on.
 // Its caller is the holder, who alone writes the time.
-func (l *lease) heldFor(now time.Time) time.Duration {
+func (l *lease) heldFor(now instant) time.Duration {
 	if l.acquired.IsZero() {
 		return 0
 	}
@@ -419,7 +405,7 @@ func (l *lease) heldFor(now time.Time) time.Duration {
 }
 
 // heldSince is when the hold began, or, while the acquire goes on, the acquire.
-func (l *lease) heldSince() time.Time {
+func (l *lease) heldSince() instant {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.acquired.IsZero() {
@@ -431,7 +417,7 @@ func (l *lease) heldSince() time.Time {
 // read copies the lease. gate.mu is held, so that the record cannot become
 // another lease's meanwhile. The statement is left as it is: sanitise it once
 // gate.mu is released.
-func (l *lease) read(now time.Time) Lease {
+func (l *lease) read(now instant) Lease {
 	out := Lease{
 		ID:          l.id,
 		Unwrapped:   l.raw,
@@ -441,21 +427,19 @@ func (l *lease) read(now time.Time) Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
-	out.Acquired = l.acquired
-	if out.Acquired.IsZero() {
-		out.Acquired = l.start
-	}
-	out.Hold = now.Sub(out.Acquired)
-	out.Busy, out.Since = l.stateLocked()
+	acquired := cmp.Or(l.acquired, l.start)
+	out.Acquired, out.Hold = acquired.Time(), now.Sub(acquired)
+	busy, since := l.stateLocked()
+	out.Busy, out.Since = busy, since.Time()
 	out.Call = l.last.String()
 	switch {
 	case l.inCall == callReset:
 		out.Call = callReset.String()
-	case out.Busy && l.inCall == callNone:
+	case busy && l.inCall == callNone:
 		out.Call = callRows.String()
 	}
 	out.InTx = l.inTx
 	out.OpenRows = l.openRows
-	out.Statement, out.Begun = l.query, l.begun
+	out.Statement, out.Begun = l.query, l.begun.Time()
 	return out
 }

@@ -268,7 +268,7 @@ func minLimit(a, b time.Duration) time.Duration {
 // lifetime is how long a session may live. It is a value: everything about
 // expiry follows from it, the session's last use, and the time.
 type lifetime struct {
-	born   time.Time
+	born   instant
 	limits limits
 	idle   time.Duration // longest time without wire traffic; 0: no limit
 	whole  time.Duration // longest age; 0: no limit
@@ -277,7 +277,7 @@ type lifetime struct {
 // newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
 // ends of sessions that were born together. It only subtracts: the bound
 // stays a bound.
-func newLifetime(born time.Time, found limits, network, most time.Duration, jitter float64) lifetime {
+func newLifetime(born instant, found limits, network, most time.Duration, jitter float64) lifetime {
 	const spread = 0.025
 	found.idle = minLimit(found.idle, network)
 	t := lifetime{born: born, limits: found}
@@ -291,13 +291,13 @@ func newLifetime(born time.Time, found limits, network, most time.Duration, jitt
 
 // expiry is the instant after which the session, last used at used, is never
 // handed out again. Zero: never.
-func (t lifetime) expiry(used time.Time) time.Time {
-	var at time.Time
+func (t lifetime) expiry(used instant) instant {
+	var at instant
 	if t.whole > 0 {
 		at = t.born.Add(t.whole)
 	}
 	if t.idle > 0 {
-		if idle := used.Add(t.idle); at.IsZero() || idle.Before(at) {
+		if idle := used.Add(t.idle); at.IsZero() || idle < at {
 			at = idle
 		}
 	}
@@ -306,9 +306,9 @@ func (t lifetime) expiry(used time.Time) time.Time {
 
 // expired tells whether the session, last used at used, may not be handed out
 // any more.
-func (t lifetime) expired(used, now time.Time) bool {
+func (t lifetime) expired(used, now instant) bool {
 	at := t.expiry(used)
-	return !at.IsZero() && !now.Before(at)
+	return !at.IsZero() && now >= at
 }
 
 // jitter is a random number for newLifetime.

@@ -51,7 +51,7 @@ func TestTheSmallerLimitTakesZeroForNone(t *testing.T) {
 	}
 }
 
-var lifetimeBirth = time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
+const lifetimeBirth = instant(time.Hour)
 
 func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -113,13 +113,13 @@ func TestJitterIsAFraction(t *testing.T) {
 }
 
 func TestExpiryIsTheEarlierOfAgeAndIdleTime(t *testing.T) {
-	after := func(d time.Duration) time.Time { return lifetimeBirth.Add(d) }
+	after := func(d time.Duration) instant { return lifetimeBirth.Add(d) }
 	for name, c := range map[string]struct {
 		life lifetime
-		used time.Time
-		want time.Time
+		used instant
+		want instant
 	}{
-		"never":                 {lifetime{born: lifetimeBirth}, after(time.Hour), time.Time{}},
+		"never":                 {lifetime{born: lifetimeBirth}, after(time.Hour), 0},
 		"by age":                {lifetime{born: lifetimeBirth, whole: time.Minute}, after(50 * time.Second), after(time.Minute)},
 		"by idle time":          {lifetime{born: lifetimeBirth, idle: time.Minute}, after(time.Hour), after(time.Hour + time.Minute)},
 		"by age, idle is later": {lifetime{born: lifetimeBirth, whole: time.Minute, idle: time.Minute}, after(time.Second), after(time.Minute)},
@@ -834,7 +834,7 @@ func lifetimeStale(t *testing.T, n int, cfg Config) (*lifetimeFake, *sql.DB, *Co
 	f := &lifetimeFake{idleLimit: time.Minute, announced: []any{lifetimeSeconds(60)}}
 	cfg.Dialect = DialectMySQL
 	db, c := lifetimeOpen(t, f, cfg)
-	c.gate.armExpiry = func(time.Time) {}
+	c.gate.armExpiry = func(instant) {}
 	var conns []*sql.Conn
 	for range n {
 		conn, err := db.Conn(t.Context())

@@ -49,8 +49,8 @@ func (n *nesting) needed() int { return n.requests*(n.perRequest-1) + 1 }
 
 // nestedLocked looks for a lease that is held by the goroutine of somebody who
 // joins the queue. It is reported when that lease ends.
-func (g *gate) nestedLocked(w *waiter, now time.Time) {
-	if w.lease.goroutine == 0 || now.Before(g.nestedNext) {
+func (g *gate) nestedLocked(w *waiter, now instant) {
+	if w.lease.goroutine == 0 || now < g.nestedNext {
 		return
 	}
 	g.nestedNext = now.Add(nestedEvery)
@@ -85,7 +85,7 @@ func ofRequest(l, acquire *lease) bool {
 
 // nestedEndLocked returns the nesting of a lease that ends, if it is to be
 // reported.
-func (g *gate) nestedEndLocked(l *lease, now time.Time) *nesting {
+func (g *gate) nestedEndLocked(l *lease, now instant) *nesting {
 	n := l.nesting
 	if n == nil || l.told.idle || !g.newNestingLocked(n.place) {
 		return nil
@@ -96,7 +96,7 @@ func (g *gate) nestedEndLocked(l *lease, now time.Time) *nesting {
 
 // holding is what a request holds.
 type holding struct {
-	idle   time.Time // since when one of its leases is; zero: none is
+	idle   instant // since when one of its leases is; zero: none is
 	newest *lease
 	leases int
 }
@@ -107,7 +107,7 @@ const mostAtOnce = 8
 // nestedTracesLocked returns the nestings of leases that nothing is done with
 // and waiters of the same trace who came later. It passes once over the leases
 // and once over the waiters.
-func (g *gate) nestedTracesLocked(idle []*lease, now time.Time) (found []*nesting) {
+func (g *gate) nestedTracesLocked(idle []*lease, now instant) (found []*nesting) {
 	holdings := g.holdingsLocked(idle)
 	if len(holdings) == 0 {
 		return nil
@@ -118,7 +118,7 @@ func (g *gate) nestedTracesLocked(idle []*lease, now time.Time) (found []*nestin
 			return false
 		}
 		h := holdings[w.lease.span.TraceID()]
-		if h == nil || !h.idle.Before(w.since) {
+		if h == nil || h.idle >= w.since {
 			return true
 		}
 		if place := placeOf(h.newest, w); g.newNestingLocked(place) {
@@ -143,7 +143,7 @@ func (g *gate) holdingsLocked(idle []*lease) map[trace.TraceID]*holding {
 		if holdings[id] == nil {
 			holdings[id] = &holding{}
 		}
-		if _, since := l.state(); holdings[id].idle.IsZero() || since.Before(holdings[id].idle) {
+		if _, since := l.state(); holdings[id].idle.IsZero() || since < holdings[id].idle {
 			holdings[id].idle = since
 		}
 	}
@@ -161,7 +161,7 @@ func (g *gate) holdingsLocked(idle []*lease) map[trace.TraceID]*holding {
 }
 
 // nestingOf describes a nesting.
-func (g *gate) nestingOf(place [2]uint64, holder *lease, w *waiter, common string, holds, requests int, now time.Time) *nesting {
+func (g *gate) nestingOf(place [2]uint64, holder *lease, w *waiter, common string, holds, requests int, now instant) *nesting {
 	return &nesting{
 		place: place, holder: holder.read(now), waiter: w.lease.read(now), common: common,
 		waited: now.Sub(w.since), limit: g.limit, perRequest: holds + 1, requests: requests,
@@ -227,7 +227,7 @@ func (g *gate) requestsLocked() int {
 
 // deadlock is a pool that stands still.
 type deadlock struct {
-	since  time.Time // of the waiter who closed the circle
+	since  instant   // of the waiter who closed the circle
 	circle []nesting // each goroutine with the first lease it holds, and its acquire
 	failed *Lease    // the acquire that fails for the others; nil: none does
 	fresh  bool      // the last look found none
@@ -241,7 +241,7 @@ const deadlockEvery = time.Minute
 // with any of them for a while, and the goroutine that used it last waits for
 // another. A while, since result sets that were just handed to another
 // goroutine look the same until that begins to read.
-func (g *gate) deadlockLocked(idle []*lease, now time.Time) *deadlock {
+func (g *gate) deadlockLocked(idle []*lease, now instant) *deadlock {
 	before := g.deadlocked
 	g.deadlocked = false
 	if len(idle) == 0 || len(idle) < g.leases.len || g.leases.len < g.open {
@@ -264,7 +264,7 @@ type heldBy struct {
 // pairLocked finds for each lease the waiter whose goroutine used it last, and
 // the last of these waiters; nil if one has none. It looks at a lease once: its
 // holder may begin a call at any time.
-func (g *gate) pairLocked(idle []*lease, now time.Time) (circle []heldBy, last *waiter) {
+func (g *gate) pairLocked(idle []*lease, now instant) (circle []heldBy, last *waiter) {
 	waiting := map[uint64]*waiter{}
 	g.waiters.each(func(w *waiter) bool {
 		if id := w.lease.goroutine; id != 0 && now.Sub(w.since) >= stallAfter {
@@ -287,7 +287,7 @@ func (g *gate) pairLocked(idle []*lease, now time.Time) (circle []heldBy, last *
 
 // standstillLocked says what there is to say of a deadlock, and ends it where
 // the gate is to.
-func (g *gate) standstillLocked(d *deadlock, circle []heldBy, last *waiter, now time.Time) *deadlock {
+func (g *gate) standstillLocked(d *deadlock, circle []heldBy, last *waiter, now instant) *deadlock {
 	d.tell = g.failOnDeadlock || g.deadlockTold.IsZero() || now.Sub(g.deadlockTold) >= deadlockEvery
 	if d.fresh {
 		g.counts.deadlocks++
@@ -333,7 +333,7 @@ func (g *gate) breakLocked(circle []heldBy, last *waiter) {
 }
 
 // circleLocked describes each goroutine with the first lease it holds.
-func (g *gate) circleLocked(circle []heldBy, now time.Time) (out []nesting) {
+func (g *gate) circleLocked(circle []heldBy, now instant) (out []nesting) {
 	holds, most := map[*waiter]int{}, 0
 	for _, c := range circle {
 		if holds[c.waiter]++; holds[c.waiter] == 1 {
@@ -405,8 +405,8 @@ func (c *Connector) reportDeadlock(d *deadlock) {
 		end = fmt.Sprintf("The acquire at %s fails for the others (Config.FailOnDeadlock)", d.failed.Stack.site())
 	}
 	c.cfg.Logger.LogAttrs(first.context(), slog.LevelError, fmt.Sprintf("sqllease: pool %q: deadlock since %s: each of the %d connections is held by a goroutine that waits for another: %s. %s. %s",
-		c.cfg.Name, d.since.Format(time.RFC3339Nano), first.limit, d.places(), end, first.cure()),
-		slog.String("pool", c.cfg.Name), slog.Time("since", d.since), slog.Any("nested", first))
+		c.cfg.Name, d.since.Time().Format(time.RFC3339Nano), first.limit, d.places(), end, first.cure()),
+		slog.String("pool", c.cfg.Name), slog.Time("since", d.since.Time()), slog.Any("nested", first))
 }
 
 // places tells where the connections are held and waited for.

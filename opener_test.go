@@ -235,7 +235,7 @@ func TestAClosedDatabaseIsForgotten(t *testing.T) {
 		require.NoError(t, err)
 		db.SetMaxOpenConns(1)
 		queues := comeFor(t.Context(), db)
-		c.adopt(time.Now())
+		c.adopt(clock())
 		require.Len(t, c.queued, 1)
 		require.NoError(t, holder.Close())
 		require.NoError(t, (<-queues).Close())

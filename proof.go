@@ -27,7 +27,7 @@ const proofEvery = time.Second
 
 // proofAtLocked arms the watch for the next such look: later and later, since
 // result sets that something else keeps are never found.
-func (g *gate) proofAtLocked(now time.Time) {
+func (g *gate) proofAtLocked(now instant) {
 	if g.proving > 0 {
 		g.watchAtLocked(now.Add(min(max(proofEvery, now.Sub(g.asked)/4), time.Minute)))
 	}
@@ -76,7 +76,7 @@ func (g *gate) proveLocked(l *lease, f *findings) {
 
 // prove does so for the first result set of a lease that the watch looked at
 // when there was none yet: those that follow are seen when it looks again.
-func (g *gate) prove(l *lease, now time.Time) {
+func (g *gate) prove(l *lease, now instant) {
 	if g.threshold <= 0 || now.Sub(l.start) < g.firstLook() || !l.provable() {
 		return
 	}

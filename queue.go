@@ -15,7 +15,7 @@ const stallAfter = time.Second
 const slowEvery = time.Minute
 
 // queueAtLocked arms the timer for the next look at the queue.
-func (g *gate) queueAtLocked(at time.Time) {
+func (g *gate) queueAtLocked(at instant) {
 	g.queueAt = at
 	g.armQueue(at)
 }
@@ -29,16 +29,16 @@ type queueFindings struct {
 
 // look looks at the queue, and arms the timer for the next look. With the queue
 // empty there is none.
-func (g *gate) look(now time.Time) (f queueFindings) {
+func (g *gate) look(now instant) (f queueFindings) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.queueAt = time.Time{}
+	g.queueAt = 0
 	if g.waiters.len == 0 {
 		g.deadlocked = false
 		return f
 	}
 	since := g.waiters.first.of.since
-	if at := since.Add(stallAfter); at.After(now) {
+	if at := since.Add(stallAfter); at > now {
 		g.queueAtLocked(at)
 		return f
 	}
@@ -52,7 +52,7 @@ func (g *gate) look(now time.Time) (f queueFindings) {
 
 // slowLocked tells how the pool stands if its longest waiter has waited for
 // too long, and nobody was told lately.
-func (g *gate) slowLocked(since, now time.Time) *AcquireError {
+func (g *gate) slowLocked(since, now instant) *AcquireError {
 	if g.slowAfter <= 0 || now.Sub(since) < g.slowAfter || (!g.slowTold.IsZero() && now.Sub(g.slowTold) < slowEvery) {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (g *gate) slowLocked(since, now time.Time) *AcquireError {
 }
 
 // stalledLocked returns the leases that nothing was done with for stallAfter.
-func (g *gate) stalledLocked(now time.Time) (idle []*lease) {
+func (g *gate) stalledLocked(now instant) (idle []*lease) {
 	g.leases.each(func(l *lease) bool {
 		reads := l.step()
 		read := reads != l.stalled && reads != l.stamped.Load() // at a time that is not known

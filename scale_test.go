@@ -40,7 +40,7 @@ func BenchmarkHeldLeases(b *testing.B) {
 			require.NoError(b, err)
 		}
 		perLease := float64(heapInUse()-before) / float64(leases)
-		c.gate.overdue(time.Now().Add(time.Minute)) // each has been looked at once
+		c.gate.overdue(clock().Add(time.Minute)) // each has been looked at once
 		b.Run(fmt.Sprintf("leases=%d/call", leases), func(b *testing.B) {
 			for b.Loop() {
 				if err := db.PingContext(context.Background()); err != nil {
@@ -50,7 +50,7 @@ func BenchmarkHeldLeases(b *testing.B) {
 			b.ReportMetric(perLease, "B/lease")
 		})
 		b.Run(fmt.Sprintf("leases=%d/look", leases), func(b *testing.B) {
-			at := time.Now().Add(time.Minute)
+			at := clock().Add(time.Minute)
 			for b.Loop() {
 				c.gate.overdue(at)
 			}
@@ -75,8 +75,8 @@ func heapInUse() uint64 {
 // is little else. It does not depend on how many leases are out.
 func BenchmarkGate(b *testing.B) {
 	for _, leases := range []int{1, 1000, 10_000} {
-		now := time.Now()
-		none := func(time.Time) {}
+		now := clock()
+		none := func(instant) {}
 		g := &gate{threshold: time.Hour, armWatch: none, armQueue: none, armExpiry: none}
 		var h *handle
 		for range leases {
@@ -97,7 +97,7 @@ func BenchmarkGate(b *testing.B) {
 		b.Run(fmt.Sprintf("leases=%d/ask+release+lend", leases), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, w, _ := g.ask(&next.lease, now, time.Time{})
+				_, w, _ := g.ask(&next.lease, now, 0)
 				g.release(h, true, now)
 				g.lend(w.session, next)
 				h, next = next, h
@@ -107,7 +107,7 @@ func BenchmarkGate(b *testing.B) {
 }
 
 // newLent is a handle that is about to be lent a session.
-func newLent(now time.Time) *handle {
+func newLent(now instant) *handle {
 	h := &handle{}
 	h.lease.handle = h
 	h.lease.start = now

@@ -4,7 +4,6 @@ import (
 	"database/sql/driver"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // session is the real connection to the server. A gate's session is always in
@@ -17,7 +16,7 @@ type session struct {
 	node   node[session] // guarded by gate.mu: its place among the idle or the spare sessions
 	place  place         // guarded by gate.mu
 	handle *handle       // guarded by gate.mu: the handle it is under; nil when spare, in transit or with the closer
-	used   time.Time     // guarded by gate.mu: its last wire traffic, as far as the gate saw it
+	used   instant       // guarded by gate.mu: its last wire traffic, as far as the gate saw it
 	reason closeReason   // guarded by gate.mu: why it is being closed
 
 	statements statements

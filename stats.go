@@ -97,7 +97,7 @@ func (c *Connector) stats() Stats {
 }
 
 // stats is the gate's part of Stats.
-func (g *gate) stats(now time.Time) Stats {
+func (g *gate) stats(now instant) Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := g.counts
@@ -146,7 +146,7 @@ func (s *sites) list() (out []LeakSite) {
 	defer s.mu.Unlock()
 	for key, r := range s.known {
 		if !key.returned && !key.taken {
-			out = append(out, LeakSite{Stack: slices.Clone(key.stack[:key.frames]), Class: key.class, Times: r.times, Last: r.last})
+			out = append(out, LeakSite{Stack: slices.Clone(key.stack[:key.frames]), Class: key.class, Times: r.times, Last: r.last.Time()})
 		}
 	}
 	slices.SortFunc(out, func(a, b LeakSite) int {
@@ -166,13 +166,13 @@ func (c *Connector) Leases() []Lease {
 }
 
 // snapshot copies the oldest leases, at most that many; negative: all.
-func (g *gate) snapshot(most int, now time.Time) []Lease {
+func (g *gate) snapshot(most int, now instant) []Lease {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.snapshotLocked(most, now)
 }
 
-func (g *gate) snapshotLocked(most int, now time.Time) (out []Lease) {
+func (g *gate) snapshotLocked(most int, now instant) (out []Lease) {
 	g.leases.each(func(l *lease) bool {
 		if most >= 0 && len(out) == most {
 			return false
@@ -187,13 +187,13 @@ func (g *gate) snapshotLocked(most int, now time.Time) (out []Lease) {
 const mostHolders = 8
 
 // describe tells how full the pool is, for the error of a failed acquire.
-func (g *gate) describe(now time.Time) *AcquireError {
+func (g *gate) describe(now instant) *AcquireError {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.describeLocked(now)
 }
 
-func (g *gate) describeLocked(now time.Time) *AcquireError {
+func (g *gate) describeLocked(now instant) *AcquireError {
 	return &AcquireError{
 		Limit: g.limit, InUse: g.leases.len, Idle: g.idle.len + g.spare.len,
 		Dialling: g.dialing, Waiting: g.waiters.len,

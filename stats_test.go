@@ -60,7 +60,7 @@ func TestStatsTellWhereLeasesAreTakenThatAreReported(t *testing.T) {
 
 func TestThePlacesThatAreRememberedAreBounded(t *testing.T) {
 	var s sites
-	now := time.Now()
+	now := clock()
 	for i := range 10 * mostSites {
 		l := Leak{Lease: Lease{Stack: Stack{uintptr(i + 1)}}}
 		if i%2 == 1 { // one place goes on

@@ -200,32 +200,32 @@ func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
 
 // startAcquire starts the span of an acquire that queues or dials; nil if
 // there is to be none.
-func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Context, trace.Span) {
+func (t *tracing) startAcquire(ctx context.Context, start instant) (context.Context, trace.Span) {
 	if !t.wanted(ctx, callAcquire, "") {
 		return ctx, nil
 	}
-	return t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(start))...)
+	return t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(start.Time()))...)
 }
 
 // part emits the span of a part of an acquire that is over.
-func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, start time.Time, took time.Duration) {
+func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, start instant, took time.Duration) {
 	defer t.panicked.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return
 	}
-	_, span := t.start(ctx, name, append(t.internal, trace.WithTimestamp(start))...)
-	t.end(span, trace.WithTimestamp(start.Add(took)))
+	_, span := t.start(ctx, name, append(t.internal, trace.WithTimestamp(start.Time()))...)
+	t.end(span, trace.WithTimestamp(start.Add(took).Time()))
 }
 
 // startDial starts the span of the dial in an acquire, which is the parent of
 // what a driver's dialler emits.
-func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.Time) (in context.Context, span trace.Span) {
+func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start instant) (in context.Context, span trace.Span) {
 	in = ctx
 	defer t.panicked.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return ctx, nil
 	}
-	return t.start(ctx, spanDial, append(t.client, trace.WithTimestamp(start))...)
+	return t.start(ctx, spanDial, append(t.client, trace.WithTimestamp(start.Time()))...)
 }
 
 // startTx starts the span of a transaction; nil if there is to be none.
@@ -253,7 +253,7 @@ func (t *tracing) endTx(span trace.Span, outcome string, err error) {
 }
 
 // endAcquire ends it with its parts.
-func (t *tracing) endAcquire(span trace.Span, now time.Time, p parts, err error) {
+func (t *tracing) endAcquire(span trace.Span, now instant, p parts, err error) {
 	defer t.panicked.survive()
 	if span == nil {
 		return
@@ -265,12 +265,12 @@ func (t *tracing) endAcquire(span trace.Span, now time.Time, p parts, err error)
 			keyReset.Float64(p.reset.Seconds()))
 		t.recordError(span, err)
 	}
-	t.end(span, trace.WithTimestamp(now))
+	t.end(span, trace.WithTimestamp(now.Time()))
 }
 
 // refused emits the span of a checkout whose reset took time and failed:
 // database/sql tries again by itself, and the time must not be lost.
-func (t *tracing) refused(ctx context.Context, start, now time.Time, p parts, err error) {
+func (t *tracing) refused(ctx context.Context, start, now instant, p parts, err error) {
 	_, span := t.startAcquire(ctx, start)
 	t.endAcquire(span, now, p, err)
 }
@@ -346,14 +346,14 @@ type operation struct {
 	call     call
 	query    string
 	known    *described // of query; nil: not looked up yet
-	begun    time.Time
+	begun    instant
 	ctx      context.Context
 	span     trace.Span // nil: none, or not yet
 	decline  *decline   // nil: this call cannot be declined
 	asked    bool       // whether there is to be a span has been decided
 	returned bool       // the driver returned; set by the caller, false in a panic
 	reading  bool       // the operation goes on until its rows are closed
-	rowCame  time.Time  // the first one; zero: none did, or there is no span
+	rowCame  instant    // the first one; zero: none did, or there is no span
 }
 
 // brief is how long something takes that is over as soon as it began, to people
@@ -367,7 +367,7 @@ func (h *handle) start(ctx context.Context, c call, query string) (operation, co
 
 // enter notes the call on the lease, which the watch looks at again if it was
 // reported as idle in hand.
-func (h *handle) enter(c call, query string, now time.Time) {
+func (h *handle) enter(c call, query string, now instant) {
 	h.lease.enter(c, query, now)
 	h.used()
 }
@@ -402,7 +402,7 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	}
 	name, options := o.shown()
 	if late {
-		options = append(options, trace.WithTimestamp(o.begun))
+		options = append(options, trace.WithTimestamp(o.begun.Time()))
 	}
 	ctx, o.span = t.start(ctx, name, options...)
 	if tx := o.h.lease.tx; tx != nil && o.query != "" {
@@ -509,16 +509,16 @@ func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
 }
 
 // rowCame tells when the first row came, of a query that went on after it.
-func (t *tracing) rowCame(span trace.Span, at time.Time) {
+func (t *tracing) rowCame(span trace.Span, at instant) {
 	defer t.panicked.survive()
 	if span.IsRecording() {
-		span.AddEvent(eventFirstRow, trace.WithTimestamp(at))
+		span.AddEvent(eventFirstRow, trace.WithTimestamp(at.Time()))
 	}
 }
 
 // finish ends the span and records the metrics. rows is nil where there are
 // none to count.
-func (o *operation) finish(now time.Time, err error, rows *rows) {
+func (o *operation) finish(now instant, err error, rows *rows) {
 	o.startSpan(o.ctx, true)
 	if !o.rowCame.IsZero() && now.Sub(o.rowCame) >= brief {
 		o.h.c.tracing.rowCame(o.span, o.rowCame)
