@@ -887,8 +887,7 @@ func (c *Connector) stopTimers() {
 // still holds its lock on the connection, so that no next lease has begun.
 func (c *Connector) leaseEnded(h *handle, held time.Duration, e ending, now instant) {
 	if held > 0 {
-		h.taker.span = h.lease.span
-		c.metrics.held(&h.taker, held)
+		c.metrics.held(&h.taker, &h.lease.span, held)
 	}
 	if e.nesting != nil {
 		go c.reportNesting(e.nesting) // aside: the Logger may use this very database

@@ -240,7 +240,8 @@ func (h *handle) Ping(ctx context.Context) (err error) {
 	if h.session.can.pinger == nil {
 		return nil
 	}
-	o, ctx := h.start(ctx, callPing, "")
+	o := operation{h: h, call: callPing}
+	ctx = o.start(ctx)
 	defer o.end(&err)
 	err = h.session.can.pinger.Ping(ctx)
 	o.returned = true
@@ -260,7 +261,8 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	if args, err = h.checkDeferred(args); err != nil {
 		return nil, err
 	}
-	o, ctx := h.startDirect(ctx, callExec, query, h.c.execDeclines.of(args))
+	o := operation{h: h, call: callExec, query: query, decline: h.c.execDeclines.of(args)}
+	ctx = o.start(ctx)
 	defer o.end(&err)
 	res, err = s.can.exec(ctx, h.c.commented(ctx, query), args)
 	o.returned = true
@@ -295,7 +297,8 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	if args, err = h.checkDeferred(args); err != nil {
 		return nil, err
 	}
-	o, ctx := h.startDirect(ctx, callQuery, query, h.c.queryDeclines.of(args))
+	o := operation{h: h, call: callQuery, query: query, decline: h.c.queryDeclines.of(args)}
+	ctx = o.start(ctx)
 	defer o.end(&err)
 	rows, err = s.can.query(ctx, h.c.commented(ctx, query), args)
 	o.returned = true
@@ -337,7 +340,8 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 		h.c.adoptions.Add(1)
 		return newStmt(h, s, p), nil
 	}
-	o, ctx := h.start(ctx, callPrepare, query)
+	o := operation{h: h, call: callPrepare, query: query}
+	ctx = o.start(ctx)
 	defer o.end(&err)
 	inner, err := s.can.prepare(ctx, s.conn, query)
 	o.returned = true
@@ -380,7 +384,8 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 			h.c.tracing.endTx(span, "not begun", cmp.Or(err, errPanicked))
 		}
 	}()
-	o, callCtx := h.start(ctx, callBegin, "")
+	o := operation{h: h, call: callBegin}
+	callCtx := o.start(ctx)
 	defer o.end(&err)
 	inner, err := h.session.can.begin(callCtx, h.session.conn, opts)
 	o.returned = true
@@ -552,7 +557,8 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	defer t.h.unuse()
 	// The context of the transaction may have ended, which is no reason for
 	// its span to have no parent.
-	o, _ := t.h.start(lasting{t.ctx}, c, "")
+	o := operation{h: t.h, call: c}
+	o.start(lasting{t.ctx})
 	defer func() { // after the call's own span
 		if o.returned {
 			t.h.c.tracing.endTx(t.h.lease.endTx(t), outcome(c, err), err)
@@ -671,7 +677,8 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (res 
 		return nil, err
 	}
 	defer st.h.unuse()
-	o, ctx := st.h.start(ctx, callExec, st.p.query)
+	o := operation{h: st.h, call: callExec, query: st.p.query}
+	ctx = o.start(ctx)
 	defer o.end(&err)
 	res, err = execStatement(ctx, st.p.inner, args)
 	o.returned = true
@@ -695,7 +702,8 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (row
 		return nil, err
 	}
 	defer st.h.unuse()
-	o, ctx := st.h.start(ctx, callQuery, st.p.query)
+	o := operation{h: st.h, call: callQuery, query: st.p.query}
+	ctx = o.start(ctx)
 	defer o.end(&err)
 	rows, err = queryStatement(ctx, st.p.inner, args)
 	o.returned = true

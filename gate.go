@@ -525,10 +525,15 @@ type ending struct {
 }
 
 // endingLocked ends a lease.
-func (g *gate) endingLocked(l *lease, now instant) ending {
-	e := ending{l.told.anything(), ClassIdleInHand, l.told.threshold, g.nestedEndLocked(l, now)}
-	if !l.told.leaked {
-		e.class = ClassBusy
+func (g *gate) endingLocked(l *lease, now instant) (e ending) {
+	if l.nesting != nil {
+		e.nesting = g.nestedEndLocked(l, now)
+	}
+	if l.told.anything() {
+		e.reported, e.threshold = true, l.told.threshold
+		if l.told.leaked {
+			e.class = ClassIdleInHand
+		}
 	}
 	g.endLocked(l)
 	return e

@@ -419,7 +419,7 @@ func (c *Connector) endLost(f *findings) {
 	defer c.recovered("ending the spans of lost leases")
 	for _, l := range f.leaks {
 		if l.Reclaimed {
-			c.metrics.held(&taker{span: l.SpanContext}, l.Hold)
+			c.metrics.held(&taker{}, &l.SpanContext, l.Hold)
 		}
 	}
 	for _, span := range f.lostTx {

@@ -291,7 +291,7 @@ func newLifetime(born instant, found limits, network, most time.Duration, jitter
 
 // expiry is the instant after which the session, last used at used, is never
 // handed out again. Zero: never.
-func (t lifetime) expiry(used instant) instant {
+func (t *lifetime) expiry(used instant) instant {
 	var at instant
 	if t.whole > 0 {
 		at = t.born.Add(t.whole)
@@ -306,7 +306,7 @@ func (t lifetime) expiry(used instant) instant {
 
 // expired tells whether the session, last used at used, may not be handed out
 // any more.
-func (t lifetime) expired(used, now instant) bool {
+func (t *lifetime) expired(used, now instant) bool {
 	at := t.expiry(used)
 	return !at.IsZero() && now >= at
 }

@@ -226,10 +226,11 @@ func (m *metrics) dialed(ctx context.Context, took time.Duration) {
 }
 
 // held records a hold, as an example of which the trace that took it can stand.
-func (m *metrics) held(by *taker, took time.Duration) {
+func (m *metrics) held(by *taker, span *trace.SpanContext, took time.Duration) {
 	defer m.panicked.survive()
 	ctx := noExample
 	if took >= brief {
+		by.span = *span
 		ctx = by.context()
 	}
 	m.useTime.Inst().Record(ctx, took.Seconds(), m.pool...)

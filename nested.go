@@ -83,11 +83,11 @@ func ofRequest(l, acquire *lease) bool {
 	return a == b || !a.IsValid() || !b.IsValid()
 }
 
-// nestedEndLocked returns the nesting of a lease that ends, if it is to be
-// reported.
+// nestedEndLocked returns the nesting of a lease that ends, which has one, if it
+// is to be reported.
 func (g *gate) nestedEndLocked(l *lease, now instant) *nesting {
 	n := l.nesting
-	if n == nil || l.told.idle || !g.newNestingLocked(n.place) {
+	if l.told.idle || !g.newNestingLocked(n.place) {
 		return nil
 	}
 	n.holder = l.read(now)

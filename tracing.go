@@ -360,11 +360,6 @@ type operation struct {
 // who look at a trace: it is no event and no example.
 const brief = time.Millisecond
 
-// start begins an operation on a lease.
-func (h *handle) start(ctx context.Context, c call, query string) (operation, context.Context) {
-	return h.startDirect(ctx, c, query, nil)
-}
-
 // enter notes the call on the lease, which the watch looks at again if it was
 // reported as idle in hand.
 func (h *handle) enter(c call, query string, now instant) {
@@ -379,14 +374,14 @@ func (h *handle) used() {
 	}
 }
 
-// startDirect begins an operation that the driver may decline; nil: it cannot.
-func (h *handle) startDirect(ctx context.Context, c call, query string, d *decline) (operation, context.Context) {
-	o := operation{h: h, call: c, query: query, begun: clock(), ctx: ctx, decline: d}
-	h.enter(c, query, o.begun)
-	if d == nil || d.state.Load() == declineNever {
-		ctx = o.startSpan(ctx, false)
+// start begins the operation. Its caller has set what it is: h, call, query and decline.
+func (o *operation) start(ctx context.Context) context.Context {
+	o.begun, o.ctx = clock(), ctx
+	o.h.enter(o.call, o.query, o.begun)
+	if o.decline == nil || o.decline.state.Load() == declineNever {
+		return o.startSpan(ctx, false)
 	}
-	return o, ctx
+	return ctx
 }
 
 // startSpan starts the operation's span, unless that was decided before; late,
