@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/nothing"
 )
 
 // discard is a span processor that does nothing.
@@ -43,7 +44,7 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 		var n int64
 		require.NoError(t, db.QueryRowContext(ctx, "SELECT n FROM t").Scan(&n))
 	}
-	bare := sql.OpenDB(idleDriver{})
+	bare := sql.OpenDB(nothing.Driver{})
 	defer func() { require.NoError(t, bare.Close()) }()
 	for name, c := range map[string]struct {
 		cfg         sqllease.Config
@@ -56,7 +57,7 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 			MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader())),
 		}, 5, 7},
 	} {
-		wrapped, err := sqllease.OpenDB(idleDriver{}, c.cfg)
+		wrapped, err := sqllease.OpenDB(nothing.Driver{}, c.cfg)
 		require.NoError(t, err)
 		over := func(call func(*sql.DB)) float64 {
 			return testing.AllocsPerRun(1000, func() { call(wrapped) }) - testing.AllocsPerRun(1000, func() { call(bare) })
@@ -71,10 +72,10 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 // some four times what it takes without, on a driver that does nothing.
 func TestACallDoesNotTakeAMultipleOfWhatItShould(t *testing.T) {
 	const most = 40
-	wrapped, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{})
+	wrapped, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, wrapped.Close()) }()
-	bare := sql.OpenDB(idleDriver{})
+	bare := sql.OpenDB(nothing.Driver{})
 	defer func() { require.NoError(t, bare.Close()) }()
 	fastest := func(db *sql.DB) time.Duration {
 		best := time.Hour

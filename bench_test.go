@@ -3,8 +3,6 @@ package sqllease_test
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"io"
 	"runtime/metrics"
 	"slices"
 	"sync"
@@ -16,59 +14,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/nothing"
 )
-
-// idleDriver is a driver that does nothing, so that what is measured is what
-// is around it.
-type idleDriver struct{}
-
-func (d idleDriver) Connect(context.Context) (driver.Conn, error) { return &idleConn{}, nil }
-func (d idleDriver) Driver() driver.Driver                        { return d }
-func (d idleDriver) Open(string) (driver.Conn, error)             { return &idleConn{}, nil }
-
-type idleConn struct{ row idleRows }
-
-func (c *idleConn) Prepare(string) (driver.Stmt, error)      { return nil, driver.ErrSkip }
-func (c *idleConn) Close() error                             { return nil }
-func (c *idleConn) Begin() (driver.Tx, error)                { return idleTx{}, nil }
-func (c *idleConn) ResetSession(context.Context) error       { return nil }
-func (c *idleConn) IsValid() bool                            { return true }
-func (c *idleConn) CheckNamedValue(*driver.NamedValue) error { return nil }
-func (c *idleConn) Ping(context.Context) error               { return nil }
-func (c *idleConn) ExecContext(context.Context, string, []driver.NamedValue) (driver.Result, error) {
-	return driver.RowsAffected(1), nil
-}
-
-func (c *idleConn) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
-	c.row.done = false
-	return &c.row, nil
-}
-
-type idleTx struct{}
-
-func (idleTx) Commit() error   { return nil }
-func (idleTx) Rollback() error { return nil }
-
-// idleRows is a result set of one row.
-type idleRows struct{ done bool }
-
-func (r *idleRows) Columns() []string { return []string{"n"} }
-func (r *idleRows) Close() error      { return nil }
-func (r *idleRows) Next(dest []driver.Value) error {
-	if r.done {
-		return io.EOF
-	}
-	r.done = true
-	dest[0] = int64(1)
-	return nil
-}
 
 // pools are the pools that are compared, in one run.
 func pools(b *testing.B, limit int) map[string]*sql.DB {
-	bare := sql.OpenDB(idleDriver{})
+	bare := sql.OpenDB(nothing.Driver{})
 	bare.SetMaxOpenConns(limit)
 	bare.SetMaxIdleConns(limit)
-	wrapped, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{MaxOpen: limit})
+	wrapped, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: limit})
 	require.NoError(b, err)
 	b.Cleanup(func() {
 		_ = bare.Close()
@@ -97,7 +51,7 @@ func BenchmarkTracedExec(b *testing.B) {
 		"no parent": {}, "unsampled": sampled.WithTraceFlags(0), "sampled": sampled,
 	} {
 		b.Run(name, func(b *testing.B) {
-			db, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{MaxOpen: 10, TracerProvider: sdktrace.NewTracerProvider()})
+			db, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: 10, TracerProvider: sdktrace.NewTracerProvider()})
 			require.NoError(b, err)
 			defer db.Close() //nolint:errcheck // nothing to close
 			ctx := trace.ContextWithSpanContext(context.Background(), parent)

@@ -11,11 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/nothing"
 )
 
 // sharing opens two databases on one connector.
 func sharing(t *testing.T) (c *sqllease.Connector, first, second *sql.DB) {
-	c, err := sqllease.Wrap(idleDriver{}, sqllease.Config{MaxOpen: 1})
+	c, err := sqllease.Wrap(nothing.Driver{}, sqllease.Config{MaxOpen: 1})
 	require.NoError(t, err)
 	first, second = sql.OpenDB(c), sql.OpenDB(c)
 	c.Attach(first)
@@ -57,7 +58,7 @@ func TestClosingASharedConnectorItselfClosesIt(t *testing.T) {
 }
 
 func TestUnwrapReachesTheDriverThroughAllLayers(t *testing.T) {
-	var connector driver.Connector = idleDriver{}
+	var connector driver.Connector = nothing.Driver{}
 	for range 3 {
 		outer, err := sqllease.Wrap(connector, sqllease.Config{})
 		require.NoError(t, err)
@@ -70,9 +71,9 @@ func TestUnwrapReachesTheDriverThroughAllLayers(t *testing.T) {
 	var kept any
 	require.NoError(t, conn.Raw(func(c any) error {
 		kept = c
-		_, ok := c.(*idleConn)
+		_, ok := c.(*nothing.Conn)
 		assert.False(t, ok)
-		_, ok = sqllease.Unwrap[*idleConn](c)
+		_, ok = sqllease.Unwrap[*nothing.Conn](c)
 		assert.True(t, ok)
 		_, ok = sqllease.Unwrap[*sql.DB](c)
 		assert.False(t, ok)
@@ -81,18 +82,18 @@ func TestUnwrapReachesTheDriverThroughAllLayers(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, conn.Close())
-	_, ok := sqllease.Unwrap[*idleConn](kept)
+	_, ok := sqllease.Unwrap[*nothing.Conn](kept)
 	assert.False(t, ok, "after its lease a handle leads nowhere: the session may be somebody else's")
-	_, ok = sqllease.Unwrap[*idleConn](nil)
+	_, ok = sqllease.Unwrap[*nothing.Conn](nil)
 	assert.False(t, ok)
-	own := &idleConn{}
-	got, ok := sqllease.Unwrap[*idleConn](own)
+	own := &nothing.Conn{}
+	got, ok := sqllease.Unwrap[*nothing.Conn](own)
 	assert.True(t, ok, "a driver's own connection needs no unwrapping")
 	assert.Same(t, own, got)
 }
 
 func TestWrappedTwiceEverythingStillWorks(t *testing.T) {
-	inner, err := sqllease.Wrap(idleDriver{}, sqllease.Config{MaxOpen: 2})
+	inner, err := sqllease.Wrap(nothing.Driver{}, sqllease.Config{MaxOpen: 2})
 	require.NoError(t, err)
 	db, err := sqllease.OpenDB(inner, sqllease.Config{MaxOpen: 3})
 	require.NoError(t, err)
@@ -111,7 +112,7 @@ func TestWrappedTwiceEverythingStillWorks(t *testing.T) {
 		require.NoError(t, conn.Close())
 	}
 	require.NoError(t, db.PingContext(t.Context()))
-	assert.Equal(t, idleDriver{}, db.Driver())
+	assert.Equal(t, nothing.Driver{}, db.Driver())
 	require.NoError(t, db.Close())
 	assert.Zero(t, outer.Stats().Open)
 	assert.Zero(t, inner.Stats().Open)

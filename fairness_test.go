@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/nothing"
 )
 
 // waiting starts a goroutine that acquires a connection and tells what came
@@ -35,7 +36,7 @@ type acquired struct {
 // poolOf opens a wrapped database of that many connections at most, over a
 // driver that does nothing.
 func poolOf(t *testing.T, limit int) (*sql.DB, *sqllease.Connector) {
-	db, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{MaxOpen: limit})
+	db, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: limit})
 	require.NoError(t, err)
 	c, ok := sqllease.ConnectorOf(db)
 	require.True(t, ok)
@@ -122,7 +123,7 @@ func TestClosingEndsAllWaits(t *testing.T) {
 
 func TestAnIdleSessionIsClosedAtItsExpiryThoughNoQueryComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{MaxOpen: 3, NetworkIdleLimit: time.Minute})
+		db, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: 3, NetworkIdleLimit: time.Minute})
 		require.NoError(t, err)
 		c, _ := sqllease.ConnectorOf(db)
 		require.NoError(t, db.PingContext(t.Context()))
@@ -141,7 +142,7 @@ func TestAnIdleSessionIsClosedAtItsExpiryThoughNoQueryComes(t *testing.T) {
 
 func TestALimitSetByTheApplicationIsTheGates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, err := sqllease.OpenDB(idleDriver{}, sqllease.Config{})
+		db, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{})
 		require.NoError(t, err)
 		c, _ := sqllease.ConnectorOf(db)
 		var conns []*sql.Conn

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/nothing"
 )
 
 // faultyDriver fails now and then, in every way a driver can, and checks that
@@ -135,7 +136,7 @@ func (s *faultyStmt) Exec([]driver.Value) (driver.Result, error) {
 
 func (s *faultyStmt) Query([]driver.Value) (driver.Rows, error) {
 	defer s.c.call()()
-	return &idleRows{}, nil
+	return (&nothing.Conn{}).QueryContext(context.Background(), "SELECT 1 WHERE true", nil)
 }
 
 // TestNothingIsLostUnderStress has many goroutines do everything at once on a

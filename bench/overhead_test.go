@@ -6,7 +6,10 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"os"
+	"runtime"
+	"sync"
 	"testing"
+	"time"
 
 	xsam "github.com/XSAM/otelsql"
 	"github.com/go-sql-driver/mysql"
@@ -24,12 +27,13 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/nothing"
 )
 
 // This file is the same work through each wrapper, on three drivers, with
 // telemetry of three kinds:
 //
-//	BenchmarkOverhead/<driver>/<telemetry>/<work>/<serial or parallel>/<wrapper>
+//	BenchmarkOverhead/<driver>/<telemetry>/<callers at once>/<work>/<wrapper>
 
 // providers are where telemetry goes.
 type providers struct {
@@ -117,7 +121,7 @@ type source struct {
 // around it; SQLite in memory; and MariaDB, where SQLLEASE_BENCH_DSN tells one.
 func sources() []source {
 	all := []source{
-		{"nothing", nothing{}, "", sqllease.DialectNone},
+		{"nothing", nothing.Driver{}, "", sqllease.DialectNone},
 		{"sqlite", &sqlite.Driver{}, "file::memory:", sqllease.DialectNone},
 	}
 	if dsn := os.Getenv("SQLLEASE_BENCH_DSN"); dsn != "" {
@@ -149,10 +153,13 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 }
 func (c connector) Driver() driver.Driver { return c.from.driver }
 
-// works are what an application does.
+// work is something an application does.
+type work func(context.Context, *sql.DB, *sql.Stmt) error
+
+// works are what is measured.
 var works = []struct {
 	name string
-	do   func(context.Context, *sql.DB, *sql.Stmt) error
+	do   work
 }{
 	{"exec", func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
 		_, err := db.ExecContext(ctx, "UPDATE bench SET n = n WHERE id = 1")
@@ -195,10 +202,8 @@ var works = []struct {
 	}},
 }
 
-// tableRows is how many rows the table has.
-const tableRows = 100
-
-// fill makes the table.
+// fill makes the table, which has as many rows as a result set of the driver that
+// does nothing.
 func fill(b *testing.B, db *sql.DB) {
 	b.Helper()
 	ctx := context.Background()
@@ -206,34 +211,72 @@ func fill(b *testing.B, db *sql.DB) {
 		_, err := db.ExecContext(ctx, query)
 		require.NoError(b, err)
 	}
-	for id := range tableRows {
+	for id := range nothing.Rows {
 		_, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO bench VALUES (%d, %d)", id+1, id))
 		require.NoError(b, err)
 	}
 }
 
+// BenchmarkOverhead reports as the time of a call what the fastest of many
+// slices of such calls took, in which the wrappers take turns: so what else the
+// machine does, and its garbage collector, count for none of them. Run it with
+// -benchmem -benchtime 1x, and -count for more samples.
 func BenchmarkOverhead(b *testing.B) {
 	for _, s := range sources() {
 		for _, telemetry := range telemetries {
 			for _, work := range works {
-				for _, parallel := range []bool{false, true} {
-					if parallel && (s.name != "nothing" || telemetry.name == "unsampled") {
+				for _, callers := range []int{1, 2} {
+					if callers > 1 && (s.name != "nothing" || telemetry.name == "unsampled") {
 						continue // what wrappers cost each other shows where drivers cost nothing
 					}
-					for _, c := range contestants {
-						name := fmt.Sprintf("driver=%s/telemetry=%s/parallel=%v/work=%s/wrapper=%s", s.name, telemetry.name, parallel, work.name, c.name)
-						b.Run(name, func(b *testing.B) { measure(b, s, c, telemetry.make(), work.do, parallel) })
-					}
+					name := fmt.Sprintf("driver=%s/telemetry=%s/callers=%d/work=%s", s.name, telemetry.name, callers, work.name)
+					b.Run(name, func(b *testing.B) { compare(b, s, telemetry.make, work.do, callers) })
 				}
 			}
 		}
 	}
 }
 
-func measure(b *testing.B, s source, c contestant, p providers, do func(context.Context, *sql.DB, *sql.Stmt) error, parallel bool) {
+// compare measures the contestants and reports each.
+func compare(b *testing.B, s source, telemetry func() providers, do work, callers int) {
+	all := make([]*measured, len(contestants))
+	for i, c := range contestants {
+		all[i] = ready(b, s, c, telemetry(), do, callers)
+	}
+	const slices = 400
+	for range slices {
+		for _, m := range all {
+			m.slice(b)
+		}
+	}
+	for i, c := range contestants {
+		b.Run("wrapper="+c.name, func(b *testing.B) {
+			b.ReportMetric(float64(all[i].fastest.Nanoseconds())/float64(all[i].calls*callers), "ns/op")
+			b.ReportMetric(all[i].allocs, "allocs/op")
+			b.ReportMetric(all[i].bytes, "B/op")
+		})
+	}
+}
+
+// measured is a contestant while it is measured.
+type measured struct {
+	do      func() error
+	callers int           // at once
+	calls   int           // of each, in a slice
+	fastest time.Duration // slice so far
+	allocs  float64       // of a call
+	bytes   float64       // of these
+}
+
+// ready opens a contestant and sees how long a slice of it is.
+func ready(b *testing.B, s source, c contestant, p providers, do work, callers int) *measured {
+	slice := 100 * time.Microsecond // so short that most are not disturbed
+	if callers > 1 {
+		slice *= 5 // it takes a while until all of them run
+	}
 	db, err := c.open(s, p)
 	require.NoError(b, err)
-	defer db.Close() //nolint:errcheck // nothing to lose
+	b.Cleanup(func() { _ = db.Close() })
 	limit := 16
 	if s.name == "sqlite" {
 		limit = 1 // each connection to it in memory is a database of its own
@@ -243,25 +286,49 @@ func measure(b *testing.B, s source, c contestant, p providers, do func(context.
 	fill(b, db)
 	st, err := db.Prepare("SELECT n FROM bench WHERE id = ?")
 	require.NoError(b, err)
-	defer st.Close() //nolint:errcheck // nothing to lose
+	b.Cleanup(func() { _ = st.Close() })
 	ctx := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 	}))
-	b.ReportAllocs()
-	if !parallel {
-		for b.Loop() {
-			if err := do(ctx, db, st); err != nil {
-				b.Fatal(err)
-			}
-		}
-		return
+	m := &measured{do: func() error { return do(ctx, db, st) }, callers: callers, calls: 1, fastest: time.Hour}
+	m.count(b)
+	m.slice(b)
+	m.calls, m.fastest = max(1, int(slice/m.fastest)), time.Hour
+	return m
+}
+
+// count counts allocations. A few come from elsewhere, and are less than one for
+// each call.
+func (m *measured) count(b *testing.B) {
+	const calls = 200
+	var before, after runtime.MemStats
+	require.NoError(b, m.do())
+	runtime.ReadMemStats(&before)
+	for range calls {
+		require.NoError(b, m.do())
 	}
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if err := do(ctx, db, st); err != nil {
-				b.Error(err)
-				return
-			}
+	runtime.ReadMemStats(&after)
+	m.allocs = float64((after.Mallocs - before.Mallocs) / calls)
+	m.bytes = float64((after.TotalAlloc - before.TotalAlloc) / calls)
+}
+
+// slice makes some calls.
+func (m *measured) slice(b *testing.B) {
+	var others sync.WaitGroup
+	began := time.Now()
+	for range m.callers - 1 {
+		others.Go(func() { m.call(b) })
+	}
+	m.call(b)
+	others.Wait()
+	m.fastest = min(m.fastest, time.Since(began))
+}
+
+func (m *measured) call(b *testing.B) {
+	for range m.calls {
+		if err := m.do(); err != nil {
+			b.Error(err)
+			return
 		}
-	})
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/nothing"
 )
 
 // This file is a pool with more callers than connections, in virtual time: what
@@ -134,14 +135,14 @@ var pools = []struct {
 }{{"database/sql", bareDB}, {"sqllease", leasedDB}}
 
 func bareDB() (*sql.DB, error) {
-	db := sql.OpenDB(source{driver: nothing{}}.connector())
+	db := sql.OpenDB(nothing.Driver{})
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	return db, nil
 }
 
 func leasedDB() (*sql.DB, error) {
-	return sqllease.OpenDB(source{driver: nothing{}}.connector(), sqllease.Config{MaxOpen: connections, SlowAcquireThreshold: -1, LeakThreshold: -1})
+	return sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: connections, SlowAcquireThreshold: -1, LeakThreshold: -1})
 }
 
 // TestWaitsUnderSaturation prints what callers wait for, and holds the promise:

@@ -1,6 +1,6 @@
 // Command report makes tables of the results of BenchmarkOverhead, for the
 // documentation: for each driver, telemetry and way of calling one, with the
-// works as rows and the wrappers as columns. A cell is the median time of a
+// works as rows and the wrappers as columns. A cell is the shortest time of a
 // call and its allocations.
 //
 //	go run ./report results.txt
@@ -13,7 +13,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/perf/benchfmt"
 )
@@ -55,7 +54,7 @@ type cell struct {
 }
 
 func (r *results) add(b *benchfmt.Result) {
-	title := fmt.Sprintf("%s, telemetry %s, parallel %s", part(b, "driver"), part(b, "telemetry"), part(b, "parallel"))
+	title := fmt.Sprintf("%s, telemetry %s, callers %s", part(b, "driver"), part(b, "telemetry"), part(b, "callers"))
 	t := r.table(title)
 	work, wrapper := part(b, "work"), part(b, "wrapper")
 	c := t.cell(work, wrapper)
@@ -117,12 +116,10 @@ func (r *results) print(w io.Writer) {
 	}
 }
 
-// String is the median of the times, and the allocations.
+// String is the shortest of the times, and the allocations.
 func (c *cell) String() string {
 	if c == nil || len(c.times) == 0 {
 		return ""
 	}
-	slices.Sort(c.times)
-	median := time.Duration(c.times[len(c.times)/2] * float64(time.Second))
-	return fmt.Sprintf("%.2f µs, %.0f", float64(median)/float64(time.Microsecond), c.allocs)
+	return fmt.Sprintf("%.2f µs, %.0f", slices.Min(c.times)*1e6, c.allocs)
 }
