@@ -12,7 +12,7 @@ GOLANGCI := $(GOLANGCI_DIR)/golangci-lint
 
 FUZZTIME ?= 10s
 BENCH ?= .
-COUNT ?= 5
+COUNT ?= 6
 
 .PHONY: help
 help: ## list the targets
@@ -56,7 +56,7 @@ jaeger: ## the demo's traces in a real Jaeger; builds it, which takes ten minute
 	cd integration/e2e && go test -count 1 -tags jaeger -v -run Jaeger .
 
 .PHONY: pictures
-pictures: ## draw docs/trace.svg and docs/dashboard.svg from a run of the demo, and docs/waits.svg
+pictures: ## draw docs/trace.svg and docs/dashboard.svg from a run of the demo, and the waits
 	cd bench && go test -count 1 -tags pictures -run DrawWaits .
 	scripts/install-jaeger.sh
 	scripts/install-prometheus.sh
@@ -79,12 +79,14 @@ $(GOLANGCI):
 		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .PHONY: bench
-bench: ## the same work through this and other wrappers, COUNT times in turn, and waits under saturation
+bench: ## the same work through this and other wrappers in turn, with docs/overhead.svg, and waits under saturation
 	scripts/install-servers.sh
 	mkdir -p .cache
 	cd integration && go run ./withmariadb ../scripts/measure-overhead.sh $(COUNT) >../.cache/overhead.txt
-	cd bench && go run ./report ../.cache/overhead.txt
-	cd bench && go test -count 1 -v -run WaitsUnderSaturation .
+	cd bench && go tool benchstat -col /wrapper ../.cache/overhead.txt >../.cache/benchstat.txt
+	cd bench && go run ./report -picture ../docs/overhead.svg ../.cache/overhead.txt
+	cd bench && go test -count 1 -v -run UnderSaturation .
+	@echo 'as benchstat tells it: .cache/benchstat.txt'
 
 .PHONY: bench-core
 bench-core: ## the library's own benchmarks: make bench-core BENCH=Exec

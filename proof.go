@@ -91,10 +91,17 @@ func (g *gate) prove(l *lease, now instant) {
 // await has the garbage collector tell when it finds the result sets.
 func (g *gate) await(f *findings) {
 	for _, r := range f.unclosed {
-		p := &proof{op: r.op, number: r.number}
-		p.op.asked = true                                                                                     // its span was started, or never will be
-		p.op.ctx = trace.ContextWithSpanContext(context.Background(), trace.SpanContextFromContext(r.op.ctx)) // it may refer to the rows
-		runtime.AddCleanup(r, g.unreachable.add, p)
+		runtime.AddCleanup(r, g.unreachable.add, &proof{op: r.op.abandoned(), number: r.number})
+	}
+}
+
+// abandoned is the operation of a query as it is ended for those who never will.
+// It is made of what does not change while rows are read.
+func (o *operation) abandoned() operation {
+	return operation{
+		h: o.h, call: o.call, query: o.query, begun: o.begun, span: o.span,
+		asked: true,                                                                                    // its span was started, or never will be
+		ctx:   trace.ContextWithSpanContext(context.Background(), trace.SpanContextFromContext(o.ctx)), // its own may refer to the rows
 	}
 }
 

@@ -353,7 +353,6 @@ type operation struct {
 	asked    bool       // whether there is to be a span has been decided
 	returned bool       // the driver returned; set by the caller, false in a panic
 	reading  bool       // the operation goes on until its rows are closed
-	rowCame  instant    // the first one; zero: none did, or there is no span
 }
 
 // brief is how long something takes that is over as soon as it began, to people
@@ -437,13 +436,6 @@ func (o *operation) statement() *described {
 	return o.known
 }
 
-// firstRow notes when the first row came, if there is a span to tell.
-func (o *operation) firstRow() {
-	if o.span != nil {
-		o.rowCame = clock()
-	}
-}
-
 // end ends the call; deferred, so that it runs in a panic too.
 func (o *operation) end(result *error) {
 	err, now := *result, clock()
@@ -483,6 +475,9 @@ func (r *rows) end() {
 	now := clock()
 	r.op.h.lease.closeResult(r, now)
 	r.op.h.used()
+	if !r.firstCame.IsZero() && now.Sub(r.firstCame) >= brief {
+		r.op.h.c.tracing.firstRow(r.op.span, r.firstCame)
+	}
 	r.op.finish(now, r.err, r)
 }
 
@@ -503,8 +498,8 @@ func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
 	t.end(span)
 }
 
-// rowCame tells when the first row came, of a query that went on after it.
-func (t *tracing) rowCame(span trace.Span, at instant) {
+// firstRow tells when the first row came, of a query that went on after it.
+func (t *tracing) firstRow(span trace.Span, at instant) {
 	defer t.panicked.survive()
 	if span.IsRecording() {
 		span.AddEvent(eventFirstRow, trace.WithTimestamp(at.Time()))
@@ -515,9 +510,6 @@ func (t *tracing) rowCame(span trace.Span, at instant) {
 // none to count.
 func (o *operation) finish(now instant, err error, rows *rows) {
 	o.startSpan(o.ctx, true)
-	if !o.rowCame.IsZero() && now.Sub(o.rowCame) >= brief {
-		o.h.c.tracing.rowCame(o.span, o.rowCame)
-	}
 	o.h.c.tracing.endCall(o.span, err, rows)
 	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 }

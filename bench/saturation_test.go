@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"text/tabwriter"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -99,50 +99,84 @@ func (s saturated) percentile(q float64) time.Duration {
 
 func (s saturated) throughput() float64 { return float64(len(s.waits)) / s.took.Seconds() }
 
-// saturate runs the load on a pool.
-func saturate(t *testing.T, openDB func() (*sql.DB, error), arrive arrival, hold service) (s saturated) {
+// taking is a way to take a connection: give gives it back.
+type taking func(ctx context.Context, db *sql.DB) (give func() error, err error)
+
+// takeConn takes one for itself.
+func takeConn(ctx context.Context, db *sql.DB) (give func() error, err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return conn.Close, nil
+}
+
+// takePrepared takes one for a query of one of these statements.
+func takePrepared(statements []*sql.Stmt) taking {
+	var calls atomic.Int64
+	return func(ctx context.Context, _ *sql.DB) (give func() error, err error) {
+		rows, err := statements[int(calls.Add(1))%len(statements)].QueryContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return rows.Close, nil
+	}
+}
+
+// saturate runs the load on a pool of connections that are taken for themselves.
+func saturate(t *testing.T, openDB openPool, arrive arrival, hold service) (s saturated) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		db, err := openDB()
+		db, err := openDB(nothing.Driver{})
 		require.NoError(t, err)
-		var mu sync.Mutex
-		r := rand.New(rand.NewPCG(1, 2))
-		began := time.Now()
-		arrive.run(rand.New(rand.NewPCG(3, 4)), func() {
-			asked := time.Now()
-			conn, err := db.Conn(context.Background())
-			if !assert.NoError(t, err) {
-				return
-			}
-			mu.Lock()
-			s.waits = append(s.waits, time.Since(asked))
-			d := hold.draw(r)
-			mu.Unlock()
-			<-time.After(d + 1)
-			assert.NoError(t, conn.Close())
-		})
-		s.took = time.Since(began)
+		s = load(t, db, takeConn, arrive, hold)
 		require.NoError(t, db.Close())
 	})
+	return s
+}
+
+// load runs it.
+func load(t *testing.T, db *sql.DB, take taking, arrive arrival, hold service) (s saturated) {
+	t.Helper()
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(1, 2))
+	began := time.Now()
+	arrive.run(rand.New(rand.NewPCG(3, 4)), func() {
+		asked := time.Now()
+		give, err := take(context.Background(), db)
+		if !assert.NoError(t, err) {
+			return
+		}
+		mu.Lock()
+		s.waits = append(s.waits, time.Since(asked))
+		d := hold.draw(r)
+		mu.Unlock()
+		<-time.After(d + 1)
+		assert.NoError(t, give())
+	})
+	s.took = time.Since(began)
 	slices.Sort(s.waits)
 	return s
 }
 
+// openPool opens a pool on a driver that does nothing.
+type openPool func(nothing.Driver) (*sql.DB, error)
+
 // pools are what is compared.
 var pools = []struct {
 	name string
-	open func() (*sql.DB, error)
+	open openPool
 }{{"database/sql", bareDB}, {"sqllease", leasedDB}}
 
-func bareDB() (*sql.DB, error) {
-	db := sql.OpenDB(nothing.Driver{})
+func bareDB(d nothing.Driver) (*sql.DB, error) {
+	db := sql.OpenDB(d)
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections)
 	return db, nil
 }
 
-func leasedDB() (*sql.DB, error) {
-	return sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: connections, SlowAcquireThreshold: -1, LeakThreshold: -1})
+func leasedDB(d nothing.Driver) (*sql.DB, error) {
+	return sqllease.OpenDB(d, sqllease.Config{MaxOpen: connections, SlowAcquireThreshold: -1, LeakThreshold: -1})
 }
 
 // TestWaitsUnderSaturation prints what callers wait for, and holds the promise:
@@ -150,19 +184,14 @@ func leasedDB() (*sql.DB, error) {
 // each connection all the time, the longest waits, one in a hundred, are a third
 // of what they are there, or less; half, where few calls take most of the time.
 func TestWaitsUnderSaturation(t *testing.T) {
-	var out strings.Builder
-	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	row(table, []string{"callers", "service", "pool", "calls/s", "p50", "p99", "p99.9", "max", ""})
+	out := waitsTable()
 	for _, hold := range services {
 		for _, arrive := range arrivals {
 			var runs []saturated
 			for _, pool := range pools {
 				s := saturate(t, pool.open, arrive, hold)
 				runs = append(runs, s)
-				row(table, []string{
-					arrive.name, hold.name, pool.name, fmt.Sprintf("%.0f", s.throughput()), ms(s.percentile(0.5)),
-					ms(s.percentile(0.99)), ms(s.percentile(0.999)), ms(s.percentile(1)), "",
-				})
+				fmt.Fprintf(out, "| %s | %s | %s | %v |\n", arrive.name, hold.name, pool.name, s)
 			}
 			bare, leased := runs[0], runs[1]
 			assert.InEpsilon(t, bare.throughput(), leased.throughput(), 0.1, "%s, %s", arrive.name, hold.name)
@@ -171,8 +200,50 @@ func TestWaitsUnderSaturation(t *testing.T) {
 			}
 		}
 	}
-	require.NoError(t, table.Flush())
-	t.Logf("%d connections, a mean of %v, waits in milliseconds:\n%s", connections, meanService, &out)
+	t.Logf("%d connections, a mean of %v, waits in milliseconds:\n%s", connections, meanService, out)
+}
+
+// TestPreparedStatementsUnderSaturation shows the same for prepared statements,
+// and that no statement is prepared twice on a connection, though sqllease hands
+// connections from caller to caller under new handles.
+func TestPreparedStatementsUnderSaturation(t *testing.T) {
+	out := waitsTable()
+	queries := []string{"SELECT n FROM a", "SELECT n FROM b", "SELECT n FROM c"}
+	for _, arrive := range []arrival{closed(100), closed(1000)} {
+		for _, pool := range pools {
+			var prepared atomic.Int64
+			synctest.Test(t, func(t *testing.T) {
+				db, err := pool.open(nothing.Driver{Prepared: &prepared})
+				require.NoError(t, err)
+				statements := make([]*sql.Stmt, len(queries))
+				for i, query := range queries {
+					statements[i], err = db.Prepare(query)
+					require.NoError(t, err)
+				}
+				s := load(t, db, takePrepared(statements), arrive, services[1])
+				fmt.Fprintf(out, "| %s | %s, %d prepared | %s | %v |\n", arrive.name, services[1].name, prepared.Load(), pool.name, s)
+				for _, st := range statements {
+					require.NoError(t, st.Close())
+				}
+				require.NoError(t, db.Close())
+			})
+			assert.LessOrEqual(t, prepared.Load(), int64(connections*len(queries)), "%s, %s", pool.name, arrive.name)
+		}
+	}
+	t.Logf("%d statements on %d connections, a mean of %v, waits in milliseconds:\n%s", len(queries), connections, meanService, out)
+}
+
+// waitsTable is the head of a table of runs.
+func waitsTable() *strings.Builder {
+	var out strings.Builder
+	out.WriteString("| callers | service | pool | calls/s | p50 | p99 | p99.9 | longest |\n|---|---|---|---|---|---|---|---|\n")
+	return &out
+}
+
+// String is the run as cells of a table.
+func (s saturated) String() string {
+	return fmt.Sprintf("%.0f | %s | %s | %s | %s", s.throughput(),
+		ms(s.percentile(0.5)), ms(s.percentile(0.99)), ms(s.percentile(0.999)), ms(s.percentile(1)))
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()*1000) }

@@ -4,9 +4,13 @@
 // call and its allocations.
 //
 //	go run ./report results.txt
+//
+// With -picture, it also draws what spans and metrics cost on the driver that does
+// nothing.
 package main
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -19,11 +23,13 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) < 2 {
+	picture := flag.String("picture", "", "the SVG to draw")
+	flag.Parse()
+	if flag.NArg() == 0 {
 		log.Fatal("report: which results? go run ./report results.txt")
 	}
 	r := results{}
-	files := benchfmt.Files{Paths: os.Args[1:]}
+	files := benchfmt.Files{Paths: flag.Args()}
 	for files.Scan() {
 		if result, ok := files.Result().(*benchfmt.Result); ok {
 			r.add(result)
@@ -33,6 +39,12 @@ func main() {
 		log.Fatalf("report: %v", err)
 	}
 	r.print(os.Stdout)
+	if *picture == "" {
+		return
+	}
+	if err := r.table(title("nothing", "sampled", "1")).picture(*picture); err != nil {
+		log.Fatalf("report: %v", err)
+	}
 }
 
 // results are those of all tables, in order of appearance.
@@ -54,8 +66,7 @@ type cell struct {
 }
 
 func (r *results) add(b *benchfmt.Result) {
-	title := fmt.Sprintf("%s, telemetry %s, callers %s", part(b, "driver"), part(b, "telemetry"), part(b, "callers"))
-	t := r.table(title)
+	t := r.table(title(part(b, "driver"), part(b, "telemetry"), part(b, "callers")))
 	work, wrapper := part(b, "work"), part(b, "wrapper")
 	c := t.cell(work, wrapper)
 	if v, ok := b.Value("sec/op"); ok {
@@ -64,6 +75,11 @@ func (r *results) add(b *benchfmt.Result) {
 	if v, ok := b.Value("allocs/op"); ok {
 		c.allocs = v
 	}
+}
+
+// title is that of a table.
+func title(driver, telemetry, callers string) string {
+	return fmt.Sprintf("%s, telemetry %s, callers %s", driver, telemetry, callers)
 }
 
 // part is the value of a key in a benchmark's name.
