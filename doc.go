@@ -60,7 +60,7 @@
 //
 // # What it costs
 //
-// While nobody waits, a call takes about a microsecond more, and without an
+// While nobody waits, a call takes about half a microsecond more, and without an
 // SDK of OpenTelemetry no allocation for an exec and one for a query. An idle pool
 // runs no goroutine. docs/performance.md has the figures, beside other wrappers.
 //
