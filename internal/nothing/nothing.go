@@ -89,35 +89,49 @@ type stmt struct {
 	query string
 }
 
-func (s *stmt) Close() error  { return nil }
+// Close does nothing.
+func (s *stmt) Close() error { return nil }
+
+// NumInput is not known.
 func (s *stmt) NumInput() int { return -1 }
-func (s *stmt) Exec([]driver.Value) (driver.Result, error) {
-	return driver.RowsAffected(1), nil
-}
 
-func (s *stmt) Query([]driver.Value) (driver.Rows, error) {
-	return s.QueryContext(context.Background(), nil)
-}
+// Exec does nothing to one row.
+func (s *stmt) Exec([]driver.Value) (driver.Result, error) { return driver.RowsAffected(1), nil }
 
+// ExecContext does nothing to one row.
 func (s *stmt) ExecContext(context.Context, []driver.NamedValue) (driver.Result, error) {
 	return driver.RowsAffected(1), nil
 }
 
+// Query returns rows, as the connection does.
+func (s *stmt) Query([]driver.Value) (driver.Rows, error) {
+	return s.conn.QueryContext(context.Background(), s.query, nil)
+}
+
+// QueryContext returns rows, as the connection does.
 func (s *stmt) QueryContext(ctx context.Context, _ []driver.NamedValue) (driver.Rows, error) {
 	return s.conn.QueryContext(ctx, s.query, nil)
 }
 
 type tx struct{}
 
-func (tx) Commit() error   { return nil }
+// Commit does nothing.
+func (tx) Commit() error { return nil }
+
+// Rollback does nothing.
 func (tx) Rollback() error { return nil }
 
 type rows struct{ left int }
 
 var columns = []string{"n"}
 
+// Columns is one.
 func (r *rows) Columns() []string { return columns }
-func (r *rows) Close() error      { return nil }
+
+// Close does nothing.
+func (r *rows) Close() error { return nil }
+
+// Next sets the column to 1.
 func (r *rows) Next(dest []driver.Value) error {
 	if r.left == 0 {
 		return io.EOF
