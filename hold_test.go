@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -271,5 +272,34 @@ func TestReadingOnIsUse(t *testing.T) {
 		leakPause(31 * time.Second)
 		assert.Zero(t, p.one(t).OpenRows, "the connection itself is left")
 		require.NoError(t, conn.Close())
+	})
+}
+
+// Not every row's time is noted. A row that takes long is not said to take longer
+// than it does, however long nothing was read before it.
+func TestASlowRowIsNotSaidToTakeLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 10 * time.Second
+		f := &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 20)}
+		p := newLeakPool(t, f, Config{LeakThreshold: time.Minute, LongCallThreshold: slow})
+		rows, err := p.lease(t).QueryContext(t.Context(), "SELECT a FROM t")
+		require.NoError(t, err)
+		for range 7 {
+			require.True(t, rows.Next())
+		}
+		leakPause(55 * time.Second)
+		f.takes = map[string]time.Duration{"next": 3 * time.Minute}
+		began := time.Now()
+		read := make(chan bool)
+		go func() { read <- rows.Next() }()
+		leakPause(2 * time.Minute)
+		l := p.one(t)
+		assert.Equal(t, ClassBusy, l.Class)
+		assert.Equal(t, "rows", l.Call)
+		assert.GreaterOrEqual(t, l.Since.Sub(began), time.Duration(0))
+		assert.GreaterOrEqual(t, l.at.Sub(l.Since), slow)
+		assert.True(t, <-read)
+		require.NoError(t, rows.Err())
+		require.NoError(t, rows.Close())
 	})
 }

@@ -172,8 +172,8 @@ func (q looks) Len() int { return len(q) }
 
 // Less orders them by time, and then by age.
 func (q looks) Less(i, j int) bool {
-	if q[i].look != q[j].look {
-		return q[i].look < q[j].look
+	if q[i].due != q[j].due {
+		return q[i].due < q[j].due
 	}
 	return q[i].id < q[j].id
 }
@@ -204,7 +204,7 @@ func (q *looks) Pop() any {
 // lookLocked makes the watch look at a lease at that time.
 func (g *gate) lookLocked(l *lease, at instant) {
 	g.unlookLocked(l)
-	l.look = at
+	l.due = at
 	heap.Push(&g.looks, l)
 }
 
@@ -254,11 +254,11 @@ func (g *gate) overdue(now instant) *findings {
 			g.judgeLocked(l, f)
 		}
 	}
-	for len(g.looks) > 0 && g.looks[0].look <= now {
+	for len(g.looks) > 0 && g.looks[0].due <= now {
 		g.judgeLocked(heap.Pop(&g.looks).(*lease), f)
 	}
 	if len(g.looks) > 0 {
-		g.watchAtLocked(g.looks[0].look)
+		g.watchAtLocked(g.looks[0].due)
 	}
 	g.proofAtLocked(now)
 	return f
@@ -271,10 +271,7 @@ func (g *gate) judgeLocked(l *lease, f *findings) {
 	if l.limit <= 0 {
 		return
 	}
-	busy, since := l.state()
-	if l.readSinceLocked() {
-		since = f.now
-	}
+	busy, since := l.look(f.now)
 	lasts := f.now.Sub(since)
 	if g.reclaimAfter > 0 && l.told.idle && !busy && lasts >= g.reclaimAfter {
 		g.reclaimLocked(l, f)

@@ -111,10 +111,10 @@ func (c call) String() string { return callNames[c] }
 type lease struct {
 	node    node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
 	told    told        // guarded by gate.mu: what the watch has reported of it
-	look    instant     // guarded by gate.mu: when the watch looks at it again, where it is in looks
+	due     instant     // guarded by gate.mu: when the watch looks at it again, where it is in looks
 	inLook  int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
-	seen    uint64      // guarded by gate.mu: the step of reading at the watch's last look
-	stalled uint64      // guarded by gate.mu: that at the last look at the queue
+	step    uint64      // guarded by gate.mu: the step of reading at the last look
+	stepped instant     // guarded by gate.mu: when a look saw that step first
 	raw     bool        // guarded by gate.mu: the application has the driver's own connection, and what it does with it cannot be seen
 	proofs  int         // guarded by gate.mu: how many of its result sets the garbage collector is asked for
 	nesting *nesting    // guarded by gate.mu: its goroutine waits, or waited, for another
@@ -194,8 +194,8 @@ func (l *lease) unuse() {
 // lose takes the session from it, in a use or after the last.
 func (l *lease) lose() { l.hand.Store(l.hand.Load() | taken) }
 
-// step counts the steps of reading rows: it is odd while a row is being read.
-func (l *lease) step() uint64 {
+// steps counts the steps of reading rows: it is odd while a row is being read.
+func (l *lease) steps() uint64 {
 	hand := l.hand.Load()
 	step := hand / oneRow * 2
 	if hand&handUse == inRow {
@@ -231,6 +231,7 @@ func (l *lease) begin(ctx context.Context, now instant, skip int) {
 	l.usedBy(l.goroutine)
 	if l.readAt.Load() != 0 { // a store costs what a lock costs, a load nothing
 		l.readAt.Store(0)
+		l.stamped.Store(l.steps())
 	}
 	if hand := l.hand.Load(); hand&handUse != inHand {
 		l.hand.Store(hand &^ handUse)
@@ -348,39 +349,42 @@ func (l *lease) forget() {
 // capturedStack is the stack that acquired it.
 func (l *lease) capturedStack() Stack { return l.stack[:l.frames] }
 
-// beginRow notes that a row is being read; n were read before.
+// beginRow notes that a row is being read; n were read before. The time is noted
+// of the first one, and of the ends of the first ones and then of some: reading
+// the clock for each would be felt.
 func (l *lease) beginRow(n int64) {
 	l.usedBy(goroutine())
-	l.stampRow(n)
+	if n == 0 {
+		l.stamp()
+	}
 }
 
 // endRow notes that it was read, and ends the use.
 func (l *lease) endRow(n int64) {
-	l.unuse()
-	l.stampRow(n)
-}
-
-// stampRow notes the time of a step, for the first rows and then for some:
-// reading the clock for each would be felt.
-func (l *lease) stampRow(n int64) {
 	const first, often = 4, 16
+	l.unuse()
 	if n < first || n%often == 0 {
-		l.readAt.Store(int64(clock()))
-		l.stamped.Store(l.step())
+		l.stamp()
 	}
 }
 
-// readSinceLocked tells whether rows were read since the last look, of which
-// the time is not known.
-func (l *lease) readSinceLocked() bool {
-	step := l.step()
-	before := l.seen
-	l.seen = step
-	return step != l.stamped.Load() && step != before
+// stamp notes the time of a step.
+func (l *lease) stamp() {
+	l.readAt.Store(int64(clock()))
+	l.stamped.Store(l.steps())
+}
+
+// look is state, for a look at the lease: if the time of the last step of reading
+// is not known, it is taken for the look's that saw it first. gate.mu is held.
+func (l *lease) look(now instant) (busy bool, since instant) {
+	if step := l.steps(); step != l.step {
+		l.step, l.stepped = step, now
+	}
+	return l.state()
 }
 
 // state is whether a call is in flight on a lease, and since when it is, or is
-// not.
+// not, as far as the last look knows. gate.mu is held.
 func (l *lease) state() (busy bool, since instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -389,10 +393,14 @@ func (l *lease) state() (busy bool, since instant) {
 
 func (l *lease) stateLocked() (busy bool, since instant) {
 	busy, since = l.inCall != callNone, l.since
+	step := l.steps()
 	if l.openRows > 0 {
 		since = max(since, instant(l.readAt.Load()))
+		if step == l.step && step != l.stamped.Load() {
+			since = max(since, l.stepped)
+		}
 	}
-	return busy || l.step()%2 == 1, since
+	return busy || step%2 == 1, since
 }
 
 // heldFor is how long the lease has been held; zero while the acquire goes on.

@@ -65,10 +65,7 @@ func (g *gate) slowLocked(since, now instant) *AcquireError {
 // stalledLocked returns the leases that nothing was done with for stallAfter.
 func (g *gate) stalledLocked(now instant) (idle []*lease) {
 	g.leases.each(func(l *lease) bool {
-		reads := l.step()
-		read := reads != l.stalled && reads != l.stamped.Load() // at a time that is not known
-		l.stalled = reads
-		if busy, since := l.state(); !busy && !read && !l.raw && now.Sub(since) >= stallAfter {
+		if busy, since := l.look(now); !busy && !l.raw && now.Sub(since) >= stallAfter {
 			idle = append(idle, l)
 		}
 		return true

@@ -116,7 +116,9 @@ func (g *gate) stats(now instant) Stats {
 		return true
 	})
 	if n := g.leases.first; n != nil {
+		n.of.mu.Lock()
 		s.OldestHold = n.of.heldFor(now)
+		n.of.mu.Unlock()
 	}
 	if n := g.waiters.first; n != nil {
 		s.OldestWait = now.Sub(n.of.since)
