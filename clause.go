@@ -27,18 +27,26 @@ const (
 	kindAccount      // of accounts, or of databases, which have settings too
 	kindSet
 	kindCopy
-	kindBackup // to or from a location, which may contain its keys
+	kindBackup  // to or from a location, which may contain its keys
+	kindRoutine // of functions, which have settings
+	kindPragma  // of SQLite, one of which is SQLCipher's key
 )
 
 var kinds = map[string]kind{
 	"CREATE": kindDefines, "ALTER": kindDefines, "GRANT": kindDefines, "SET": kindSet, "COPY": kindCopy,
-	"BACKUP": kindBackup, "RESTORE": kindBackup, "IMPORT": kindBackup, "EXPORT": kindBackup,
+	"BACKUP": kindBackup, "RESTORE": kindBackup, "IMPORT": kindBackup, "EXPORT": kindBackup, "PRAGMA": kindPragma,
 }
 
 var definitions = map[string]kind{
 	"USER": kindAccount, "ROLE": kindAccount, "GROUP": kindAccount, "LOGIN": kindAccount,
 	"DATABASE": kindAccount, "SYSTEM": kindAccount,
 	"CHANGEFEED": kindBackup, "EXTERNAL": kindBackup, "SCHEDULE": kindBackup,
+	"FUNCTION": kindRoutine, "PROCEDURE": kindRoutine, "ROUTINE": kindRoutine,
+}
+
+// keys are the pragmas that have a key behind them.
+var keys = map[string]bool{
+	"KEY": true, "REKEY": true, "HEXKEY": true, "HEXREKEY": true, "TEXTKEY": true, "TEXTREKEY": true,
 }
 
 // pass takes notice of a token.
@@ -70,9 +78,10 @@ func (c *clause) begin(known map[string]kind, token string, otherwise kind) {
 func (c *clause) define(token string, g grammar) {
 	word := strings.ToUpper(token)
 	switch {
-	case c.identified && (word == "BY" || word == "WITH" || word == "VIA"), word == "PASSWORD" && c.kind != kindOther:
+	case c.identified && (word == "BY" || word == "WITH" || word == "VIA"),
+		word == "PASSWORD" && (c.kind == kindAccount || c.kind == kindSet), c.kind == kindPragma && keys[word[strings.LastIndexByte(word, '.')+1:]]:
 		c.secret = true
-	case word == "SET" && c.kind == kindAccount:
+	case word == "SET" && (c.kind == kindAccount || c.kind == kindRoutine):
 		c.kind = kindSet
 	case word == "FOR" && c.kind == kindSet: // MariaDB's SET STATEMENT … FOR SELECT …
 		*c = clause{}
