@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -9,15 +10,17 @@ import (
 // of what this library costs. So it reads the one that only goes forward, and no
 // time of day; that is worked out where people are told of it.
 
-// instant is a time, in nanoseconds after epoch; zero: none.
+// instant is a time, in nanoseconds from a century before epoch; zero: none.
 type instant int64
 
-// epoch lies so far in the past that no instant is zero or less, in the year 2000
-// of testing/synctest either.
-var epoch = time.Now().Add(-100 * 365 * 24 * time.Hour)
+// century makes all instants positive, those in the year 2000 of testing/synctest
+// included.
+const century = instant(100 * 365 * 24 * time.Hour)
+
+var epoch = time.Now()
 
 // clock is the present instant.
-func clock() instant { return instant(time.Since(epoch)) }
+func clock() instant { return instant(time.Since(epoch)) + century }
 
 // Add is the instant that is so much later, or the last there is.
 func (i instant) Add(d time.Duration) instant {
@@ -41,6 +44,26 @@ func (i instant) Time() time.Time {
 	if i.IsZero() {
 		return time.Time{}
 	}
+	base := bothClocks()
+	return base.Add(i.Sub(century) - base.Sub(epoch))
+}
+
+// lastBoth is a reading of both clocks, from which times of day are worked out: from
+// one, so that an instant has the same at all times.
+var lastBoth atomic.Pointer[time.Time]
+
+// bothClocks is that reading, or, once the time of day was set, a new one.
+func bothClocks() time.Time {
+	const tolerance = time.Millisecond
 	now := time.Now()
-	return now.Add(time.Duration(i) - now.Sub(epoch))
+	if now == now.Round(0) {
+		return now // there is one clock only, in testing/synctest
+	}
+	if last := lastBoth.Load(); last != nil {
+		if wasSet := now.Round(0).Sub(last.Round(0)) - now.Sub(*last); wasSet.Abs() < tolerance {
+			return *last
+		}
+	}
+	lastBoth.Store(&now)
+	return now
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"runtime"
 	"slices"
 	"time"
@@ -215,7 +216,7 @@ func newSettings(cfg Config) (*settings, error) {
 		cfg.SlowAcquireThreshold = DefaultSlowAcquireThreshold
 	}
 	if cfg.LongCallThreshold == 0 {
-		cfg.LongCallThreshold = 10 * cfg.LeakThreshold
+		cfg.LongCallThreshold = 10 * min(cfg.LeakThreshold, math.MaxInt64/10)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

@@ -740,15 +740,14 @@ func (st *stmt) CheckNamedValue(v *driver.NamedValue) error {
 
 // rows are a result set. Its query's span ends when it is closed.
 type rows struct {
-	inner     driver.Rows
-	op        operation
-	closed    bool
-	number    uint64                // among those of its handle
-	read      int64                 // rows read so far
-	count     [1]attribute.KeyValue // how many these were, for the span: here it costs no allocation
-	err       error                 // what ended the reading, if not the last row
-	firstCame instant               // when the first row came; zero: none did, or there is no span to tell
-	seen      bool                  // a row of this result set has shown what every column holds
+	inner  driver.Rows
+	op     operation
+	closed bool
+	number uint64                // among those of its handle
+	read   int64                 // rows read so far
+	count  [1]attribute.KeyValue // how many these were, for the span: here it costs no allocation
+	err    error                 // what ended the reading, if not the last row
+	seen   bool                  // a row of this result set has shown what every column holds
 
 	columns []string      // of this result set, as first asked for
 	named   atomic.Uint32 // 0: not asked for; 1: columns is being written; 2: it may be read
@@ -827,8 +826,8 @@ func isRows(v driver.Value) bool {
 func (r *rows) advanced(err error) error {
 	switch err {
 	case nil:
-		if r.read++; r.read == 1 && r.op.span != nil {
-			r.firstCame = clock()
+		if r.read++; r.read == 1 {
+			r.op.firstRow()
 		}
 	case io.EOF:
 	default:

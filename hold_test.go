@@ -303,3 +303,44 @@ func TestASlowRowIsNotSaidToTakeLonger(t *testing.T) {
 		require.NoError(t, rows.Close())
 	})
 }
+
+// Who reads a row now and then is no holder that does nothing, and keeps its
+// session, whether the rows' times are noted or not.
+func TestReadingSlowlyIsUse(t *testing.T) {
+	for _, rows := range []int{3, 4, 15, 30} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 60)}
+			p := newLeakPool(t, f, Config{LeakThreshold: 10 * time.Second, ReclaimAfter: time.Minute})
+			result, err := p.QueryContext(t.Context(), "SELECT a FROM t")
+			require.NoError(t, err)
+			for range rows {
+				require.True(t, result.Next())
+				assert.Zero(t, time.Since(p.c.Leases()[0].Since), "it was just read")
+				leakPause(9 * time.Second)
+			}
+			leakPause(25 * time.Second)
+			assert.Len(t, p.take(), 1)
+			assert.True(t, result.Next(), "after %d rows and 34s: %v", rows, result.Err())
+			require.NoError(t, result.Close())
+		})
+	}
+}
+
+// What the last lease of a handle has read says nothing of the next one.
+func TestALeaseAfterOneThatReadIsReportedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 10)}
+		p := newLeakPool(t, f, Config{MaxOpen: 1, LeakThreshold: time.Second})
+		result, err := p.QueryContext(t.Context(), "SELECT a FROM t")
+		require.NoError(t, err)
+		for result.Next() {
+			continue
+		}
+		require.NoError(t, result.Err())
+		tx, err := p.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		leakPause(time.Second)
+		assert.Equal(t, time.Second, p.one(t).Hold)
+		require.NoError(t, tx.Rollback())
+	})
+}

@@ -271,7 +271,7 @@ func (g *gate) judgeLocked(l *lease, f *findings) {
 	if l.limit <= 0 {
 		return
 	}
-	busy, since := l.look(f.now)
+	busy, since := l.state(f.now)
 	lasts := f.now.Sub(since)
 	if g.reclaimAfter > 0 && l.told.idle && !busy && lasts >= g.reclaimAfter {
 		g.reclaimLocked(l, f)

@@ -368,37 +368,35 @@ func (l *lease) endRow(n int64) {
 	}
 }
 
-// stamp notes the time of a step.
+// stamp notes the time of a step, for stateLocked.
 func (l *lease) stamp() {
 	l.readAt.Store(int64(clock()))
 	l.stamped.Store(l.steps())
 }
 
-// look is state, for a look at the lease: if the time of the last step of reading
-// is not known, it is taken for the look's that saw it first. gate.mu is held.
-func (l *lease) look(now instant) (busy bool, since instant) {
-	if step := l.steps(); step != l.step {
-		l.step, l.stepped = step, now
-	}
-	return l.state()
-}
-
 // state is whether a call is in flight on a lease, and since when it is, or is
-// not, as far as the last look knows. gate.mu is held.
-func (l *lease) state() (busy bool, since instant) {
+// not. gate.mu is held.
+func (l *lease) state(now instant) (busy bool, since instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stateLocked()
+	return l.stateLocked(now)
 }
 
-func (l *lease) stateLocked() (busy bool, since instant) {
+// stateLocked looks at the step of reading, then whose time is noted, then at that
+// time: they are noted in the opposite order. Where the step's is not known, it is
+// taken for that of the look which saw it first: nothing is said to last longer than
+// it does. gate.mu is held.
+func (l *lease) stateLocked(now instant) (busy bool, since instant) {
 	busy, since = l.inCall != callNone, l.since
 	step := l.steps()
+	if step != l.step {
+		l.step, l.stepped = step, now
+	}
 	if l.openRows > 0 {
-		since = max(since, instant(l.readAt.Load()))
-		if step == l.step && step != l.stamped.Load() {
+		if step != l.stamped.Load() {
 			since = max(since, l.stepped)
 		}
+		since = max(since, instant(l.readAt.Load()))
 	}
 	return busy || step%2 == 1, since
 }
@@ -437,7 +435,7 @@ func (l *lease) read(now instant) Lease {
 	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
 	acquired := cmp.Or(l.acquired, l.start)
 	out.Acquired, out.Hold = acquired.Time(), now.Sub(acquired)
-	busy, since := l.stateLocked()
+	busy, since := l.stateLocked(now)
 	out.Busy, out.Since = busy, since.Time()
 	out.Call = l.last.String()
 	switch {

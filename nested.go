@@ -108,7 +108,7 @@ const mostAtOnce = 8
 // and waiters of the same trace who came later. It passes once over the leases
 // and once over the waiters.
 func (g *gate) nestedTracesLocked(idle []*lease, now instant) (found []*nesting) {
-	holdings := g.holdingsLocked(idle)
+	holdings := g.holdingsLocked(idle, now)
 	if len(holdings) == 0 {
 		return nil
 	}
@@ -133,7 +133,7 @@ func (g *gate) nestedTracesLocked(idle []*lease, now instant) (found []*nesting)
 }
 
 // holdingsLocked returns what the traces hold of which one of these leases is.
-func (g *gate) holdingsLocked(idle []*lease) map[trace.TraceID]*holding {
+func (g *gate) holdingsLocked(idle []*lease, now instant) map[trace.TraceID]*holding {
 	holdings := map[trace.TraceID]*holding{}
 	for _, l := range idle {
 		id := l.span.TraceID()
@@ -143,7 +143,7 @@ func (g *gate) holdingsLocked(idle []*lease) map[trace.TraceID]*holding {
 		if holdings[id] == nil {
 			holdings[id] = &holding{}
 		}
-		if _, since := l.state(); holdings[id].idle.IsZero() || since < holdings[id].idle {
+		if _, since := l.state(now); holdings[id].idle.IsZero() || since < holdings[id].idle {
 			holdings[id].idle = since
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -379,4 +380,29 @@ func TestAPlaceOfNestedAcquiresIsReportedOnceWhateverWasBefore(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, uint64(1), p.c.Stats().NestedAcquires)
 	})
+}
+
+// A lease that reads a row while another request of its trace waits does not wait
+// for it.
+func TestALeaseThatReadsMeanwhileIsNotNested(t *testing.T) {
+	for _, rows := range []int{2, 8, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newLeakPool(t, &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 60)}, Config{MaxOpen: 1})
+			ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
+			result, err := p.QueryContext(ctx, "SELECT a FROM t")
+			require.NoError(t, err)
+			for range rows {
+				require.True(t, result.Next())
+				leakPause(10 * time.Millisecond)
+			}
+			waited := make(chan error)
+			go func() { waited <- p.PingContext(ctx) }()
+			leakPause(500 * time.Millisecond)
+			require.True(t, result.Next())
+			leakPause(5 * time.Second)
+			assert.Zero(t, p.c.Stats().NestedAcquires, "after %d rows", rows)
+			require.NoError(t, result.Close())
+			require.NoError(t, <-waited)
+		})
+	}
 }

@@ -65,7 +65,7 @@ func (g *gate) slowLocked(since, now instant) *AcquireError {
 // stalledLocked returns the leases that nothing was done with for stallAfter.
 func (g *gate) stalledLocked(now instant) (idle []*lease) {
 	g.leases.each(func(l *lease) bool {
-		if busy, since := l.look(now); !busy && !l.raw && now.Sub(since) >= stallAfter {
+		if busy, since := l.state(now); !busy && !l.raw && now.Sub(since) >= stallAfter {
 			idle = append(idle, l)
 		}
 		return true

@@ -112,7 +112,7 @@ func (g *gate) stats(now instant) Stats {
 		},
 	}
 	g.leases.each(func(l *lease) bool {
-		l.use(&s.Use)
+		l.use(&s.Use, now)
 		return true
 	})
 	if n := g.leases.first; n != nil {
@@ -127,10 +127,10 @@ func (g *gate) stats(now instant) Stats {
 }
 
 // use counts the lease by what it is used for.
-func (l *lease) use(n *UseStats) {
+func (l *lease) use(n *UseStats, now instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch busy, _ := l.stateLocked(); {
+	switch busy, _ := l.stateLocked(now); {
 	case busy:
 		n.Busy++
 	case l.openRows > 0:

@@ -475,9 +475,6 @@ func (r *rows) end() {
 	now := clock()
 	r.op.h.lease.closeResult(r, now)
 	r.op.h.used()
-	if !r.firstCame.IsZero() && now.Sub(r.firstCame) >= brief {
-		r.op.h.c.tracing.firstRow(r.op.span, r.firstCame)
-	}
 	r.op.finish(now, r.err, r)
 }
 
@@ -498,11 +495,14 @@ func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
 	t.end(span)
 }
 
-// firstRow tells when the first row came, of a query that went on after it.
-func (t *tracing) firstRow(span trace.Span, at instant) {
-	defer t.panicked.survive()
-	if span.IsRecording() {
-		span.AddEvent(eventFirstRow, trace.WithTimestamp(at.Time()))
+// firstRow notes that the first row came, unless it came at once.
+func (o *operation) firstRow() {
+	if o.span == nil || clock().Sub(o.begun) < brief {
+		return
+	}
+	defer o.h.c.tracing.panicked.survive()
+	if o.span.IsRecording() {
+		o.span.AddEvent(eventFirstRow)
 	}
 }
 
