@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"log/slog"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -343,4 +344,36 @@ func TestALeaseAfterOneThatReadIsReportedInTime(t *testing.T) {
 		assert.Equal(t, time.Second, p.one(t).Hold)
 		require.NoError(t, tx.Rollback())
 	})
+}
+
+// Durations may be as long as they can: nothing comes too soon by it.
+func TestTheLongestDurations(t *testing.T) {
+	const longest = math.MaxInt64
+	for name, cfg := range map[string]Config{
+		"threshold":   {LeakThreshold: longest},
+		"long call":   {LeakThreshold: longest/5 + 1}, // ten times that is 4, if it overflows
+		"lifetime":    {MaxLifetime: longest},
+		"idle limit":  {NetworkIdleLimit: longest},
+		"reclaim":     {ReclaimAfter: longest},
+		"acquire":     {AcquireTimeout: longest},
+		"slow":        {SlowAcquireThreshold: longest},
+		"all of them": {LeakThreshold: longest, LongCallThreshold: longest, MaxLifetime: longest, NetworkIdleLimit: longest, ReclaimAfter: longest, AcquireTimeout: longest, SlowAcquireThreshold: longest},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg.MaxOpen, cfg.SlowAcquireThreshold = 1, max(cfg.SlowAcquireThreshold, time.Hour)
+			f := &leakFake{takes: map[string]time.Duration{"exec": 10 * time.Second}}
+			p := newLeakPool(t, f, cfg)
+			conn, err := p.Conn(t.Context())
+			require.NoError(t, err)
+			waited := make(chan error)
+			go func() { waited <- p.PingContext(t.Context()) }()
+			_, err = conn.ExecContext(t.Context(), "DO 1")
+			require.NoError(t, err)
+			leakPause(10 * time.Second)
+			require.NoError(t, conn.Close())
+			require.NoError(t, <-waited)
+			assert.Empty(t, p.take(), name)
+			assert.Equal(t, uint64(1), p.c.Stats().Dials, name)
+		})
+	}
 }
