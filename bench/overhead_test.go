@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,10 +219,11 @@ func fill(b *testing.B, db *sql.DB) {
 	}
 }
 
-// BenchmarkOverhead reports as the time of a call what the fastest of many
-// slices of such calls took, in which the wrappers take turns: so what else the
-// machine does, and its garbage collector, count for none of them. Run it with
-// -benchmem -benchtime 1x, and -count for more samples.
+// BenchmarkOverhead measures in slices, in which the wrappers take turns. The time
+// of a call is what it took in the fastest slice: so what else the machine does, and
+// its garbage collector, count for none of them. With several callers it is what it
+// took in the median slice, since in the fastest they would not have met. Run it
+// with -benchmem -benchtime 1x, and -count for more samples.
 func BenchmarkOverhead(b *testing.B) {
 	for _, s := range sources() {
 		for _, telemetry := range telemetries {
@@ -239,19 +242,22 @@ func BenchmarkOverhead(b *testing.B) {
 
 // compare measures the contestants and reports each.
 func compare(b *testing.B, s source, telemetry func() providers, do work, callers int) {
+	slice, turns := 100*time.Microsecond, 400
+	if callers > 1 {
+		slice, turns = 5*time.Millisecond, 40 // it takes a while until all of them run
+	}
 	all := make([]*measured, len(contestants))
 	for i, c := range contestants {
-		all[i] = ready(b, s, c, telemetry(), do, callers)
+		all[i] = ready(b, s, c, telemetry(), do, callers, slice)
 	}
-	const slices = 400
-	for range slices {
+	for range turns {
 		for _, m := range all {
-			m.slice(b)
+			m.times = append(m.times, m.slice(b))
 		}
 	}
 	for i, c := range contestants {
 		b.Run("wrapper="+c.name, func(b *testing.B) {
-			b.ReportMetric(float64(all[i].fastest.Nanoseconds())/float64(all[i].calls*callers), "ns/op")
+			b.ReportMetric(all[i].perCall(), "ns/op")
 			b.ReportMetric(all[i].allocs, "allocs/op")
 			b.ReportMetric(all[i].bytes, "B/op")
 		})
@@ -261,19 +267,25 @@ func compare(b *testing.B, s source, telemetry func() providers, do work, caller
 // measured is a contestant while it is measured.
 type measured struct {
 	do      func() error
-	callers int           // at once
-	calls   int           // of each, in a slice
-	fastest time.Duration // slice so far
-	allocs  float64       // of a call
-	bytes   float64       // of these
+	callers int             // at once
+	calls   int             // of each, in a slice
+	times   []time.Duration // of the slices
+	allocs  float64         // of a call
+	bytes   float64         // of these
 }
 
-// ready opens a contestant and sees how long a slice of it is.
-func ready(b *testing.B, s source, c contestant, p providers, do work, callers int) *measured {
-	slice := 100 * time.Microsecond // so short that most are not disturbed
-	if callers > 1 {
-		slice *= 5 // it takes a while until all of them run
+// perCall is the time of a call in nanoseconds.
+func (m *measured) perCall() float64 {
+	slices.Sort(m.times)
+	took := m.times[0]
+	if m.callers > 1 {
+		took = m.times[len(m.times)/2]
 	}
+	return float64(took.Nanoseconds()) / float64(m.calls*m.callers)
+}
+
+// ready opens a contestant and finds out how many calls are a slice.
+func ready(b *testing.B, s source, c contestant, p providers, do work, callers int, slice time.Duration) *measured {
 	db, err := c.open(s, p)
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = db.Close() })
@@ -290,11 +302,21 @@ func ready(b *testing.B, s source, c contestant, p providers, do work, callers i
 	ctx := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 	}))
-	m := &measured{do: func() error { return do(ctx, db, st) }, callers: callers, calls: 1, fastest: time.Hour}
+	m := &measured{do: func() error { return do(ctx, db, st) }, callers: callers, calls: 1}
 	m.count(b)
-	m.slice(b)
-	m.calls, m.fastest = max(1, int(slice/m.fastest)), time.Hour
+	for m.fastest(b) < slice && !b.Failed() {
+		m.calls += (m.calls + 1) / 2
+	}
 	return m
+}
+
+// fastest is what the fastest of a few slices takes.
+func (m *measured) fastest(b *testing.B) time.Duration {
+	took := time.Hour
+	for range 3 {
+		took = min(took, m.slice(b))
+	}
+	return took
 }
 
 // count counts allocations. A few come from elsewhere, and are less than one for
@@ -312,18 +334,26 @@ func (m *measured) count(b *testing.B) {
 	m.bytes = float64((after.TotalAlloc - before.TotalAlloc) / calls)
 }
 
-// slice makes some calls.
-func (m *measured) slice(b *testing.B) {
+// slice is how long a slice takes, in which all callers begin at once.
+func (m *measured) slice(b *testing.B) time.Duration {
 	var others sync.WaitGroup
-	began := time.Now()
+	var there atomic.Int32
 	for range m.callers - 1 {
-		others.Go(func() { m.call(b) })
+		others.Go(func() {
+			there.Add(1)
+			m.call(b)
+		})
 	}
+	for int(there.Load()) < m.callers-1 {
+		runtime.Gosched()
+	}
+	began := time.Now()
 	m.call(b)
 	others.Wait()
-	m.fastest = min(m.fastest, time.Since(began))
+	return time.Since(began)
 }
 
+// call makes the calls of one caller.
 func (m *measured) call(b *testing.B) {
 	for range m.calls {
 		if err := m.do(); err != nil {
