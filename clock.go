@@ -56,7 +56,7 @@ var lastBoth atomic.Pointer[time.Time]
 func bothClocks() time.Time {
 	const tolerance = time.Millisecond
 	now := time.Now()
-	if now == now.Round(0) {
+	if now == now.Round(0) { //nolint:staticcheck // not whether they are Equal, but whether one of the clocks is missing
 		return now // there is one clock only, in testing/synctest
 	}
 	if last := lastBoth.Load(); last != nil {
