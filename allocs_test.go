@@ -122,6 +122,27 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 	}
 }
 
+// A pool under callers who give up has no time for more: what the error says is put
+// in words when it is read.
+func TestAFailedAcquireCostsNoMoreAllocationsThanItMay(t *testing.T) {
+	const may = 16
+	db, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: 10, SlowAcquireThreshold: -1})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	for range 10 {
+		conn, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close()) }()
+	}
+	ended, cancel := context.WithDeadline(context.Background(), time.Unix(0, 0))
+	defer cancel()
+	c, _ := sqllease.ConnectorOf(db)
+	assert.LessOrEqual(t, testing.AllocsPerRun(1000, func() {
+		_, err := c.Connect(ended) // database/sql itself does not come here with such a context
+		require.Error(t, err)
+	}), float64(may))
+}
+
 // A guard against disasters, and no measure: a call through the library takes
 // some three times what it takes without, on a driver that does nothing.
 func TestACallDoesNotTakeAMultipleOfWhatItShould(t *testing.T) {

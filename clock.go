@@ -41,10 +41,14 @@ func (i instant) IsZero() bool { return i == 0 }
 
 // Time is its time of day; zero for none.
 func (i instant) Time() time.Time {
+	return i.on(bothClocks())
+}
+
+// on is that, by a reading of both clocks; zero for none.
+func (i instant) on(base time.Time) time.Time {
 	if i.IsZero() {
 		return time.Time{}
 	}
-	base := bothClocks()
 	return base.Add(i.Sub(century) - base.Sub(epoch))
 }
 
@@ -64,6 +68,7 @@ func bothClocks() time.Time {
 			return *last
 		}
 	}
-	lastBoth.Store(&now)
+	kept := now // so that it is allocated only here
+	lastBoth.Store(&kept)
 	return now
 }

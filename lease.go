@@ -433,10 +433,10 @@ func (l *lease) read(now instant) Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
-	acquired := cmp.Or(l.acquired, l.start)
-	out.Acquired, out.Hold = acquired.Time(), now.Sub(acquired)
+	acquired, day := cmp.Or(l.acquired, l.start), bothClocks()
+	out.Acquired, out.Hold = acquired.on(day), now.Sub(acquired)
 	busy, since := l.stateLocked(now)
-	out.Busy, out.Since = busy, since.Time()
+	out.Busy, out.Since = busy, since.on(day)
 	out.Call = l.last.String()
 	switch {
 	case l.inCall == callReset:
@@ -446,6 +446,6 @@ func (l *lease) read(now instant) Lease {
 	}
 	out.InTx = l.inTx
 	out.OpenRows = l.openRows
-	out.Statement, out.Begun = l.query, l.begun.Time()
+	out.Statement, out.Begun = l.query, l.begun.on(day)
 	return out
 }
