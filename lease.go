@@ -385,7 +385,7 @@ func (l *lease) state(now instant) (busy bool, since instant) {
 // stateLocked looks at the step of reading, then whose time is noted, then at that
 // time: they are noted in the opposite order. Where the step's is not known, it is
 // taken for that of the look which saw it first: nothing is said to last longer than
-// it does. gate.mu is held.
+// it does. gate.mu is held, unless the lease has ended.
 func (l *lease) stateLocked(now instant) (busy bool, since instant) {
 	busy, since = l.inCall != callNone, l.since
 	step := l.steps()
@@ -421,8 +421,9 @@ func (l *lease) heldSince() instant {
 }
 
 // read copies the lease. gate.mu is held, so that the record cannot become
-// another lease's meanwhile. The statement is left as it is: sanitise it once
-// gate.mu is released.
+// another lease's meanwhile, or database/sql's lock on the connection, once the
+// lease has ended. The statement is left as it is: sanitise it once gate.mu is
+// released.
 func (l *lease) read(now instant) Lease {
 	out := Lease{
 		ID:          l.id,
