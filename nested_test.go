@@ -1,3 +1,7 @@
+//go:build gc && (amd64 || arm64)
+
+// Elsewhere goroutines are not told apart.
+
 package sqllease
 
 import (
