@@ -58,17 +58,37 @@ var lastBoth atomic.Pointer[time.Time]
 
 // bothClocks is that reading, or, once the time of day was set, a new one.
 func bothClocks() time.Time {
-	const tolerance = time.Millisecond
 	now := time.Now()
 	if now == now.Round(0) { //nolint:staticcheck // not whether they are Equal, but whether one of the clocks is missing
 		return now // there is one clock only, in testing/synctest
 	}
-	if last := lastBoth.Load(); last != nil {
-		if wasSet := now.Round(0).Sub(last.Round(0)) - now.Sub(*last); wasSet.Abs() < tolerance {
-			return *last
-		}
+	last := lastBoth.Load()
+	if agree(last, now) {
+		return *last
+	}
+	if now = readBoth(); agree(last, now) {
+		return *last // it was not set: this thread was stopped between the two clocks
 	}
 	kept := now // so that it is allocated only here
 	lastBoth.Store(&kept)
+	return now
+}
+
+// agree tells whether the time of day was not set between two readings.
+func agree(last *time.Time, now time.Time) bool {
+	const tolerance = 100 * time.Microsecond
+	return last != nil && (now.Round(0).Sub(last.Round(0))-now.Sub(*last)).Abs() < tolerance
+}
+
+// readBoth reads both clocks so fast that they tell of the same moment, if it can.
+func readBoth() (now time.Time) {
+	const fast, tries = 10 * time.Microsecond, 100
+	for range tries {
+		before := clock()
+		now = time.Now()
+		if clock().Sub(before) < fast {
+			break
+		}
+	}
 	return now
 }

@@ -539,6 +539,16 @@ type acquire struct {
 	looked instant // when an adoption began last; zero: in a handle's call, where none may
 	parts  parts
 	span   trace.Span // nil: none
+	day    time.Time  // the time of day at start; zero: not worked out yet
+}
+
+// at is the time of day of an instant in it: from one reading of the clocks, so that
+// its parts are within it.
+func (a *acquire) at(i instant) time.Time {
+	if a.day.IsZero() {
+		a.day = a.start.Time()
+	}
+	return a.day.Add(i.Sub(a.start))
 }
 
 // session gets a session in transit: from the gate, or by dialling.
@@ -550,7 +560,7 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	outer := ctx
 	ctx = a.startSpan(ctx, w, err)
 	ended := errPanicked
-	defer func() { a.c.tracing.endAcquire(a.span, clock(), a.parts, ended) }()
+	defer func() { a.c.tracing.endAcquire(a.span, a.at(clock()), a.parts, ended) }()
 	s, err = a.slow(ctx, outer, w, err)
 	ended = err
 	return s, err
@@ -565,7 +575,7 @@ func (a *acquire) startSpan(ctx context.Context, w *waiter, refused error) (in c
 			a.leave(w, refused)
 		}
 	}()
-	in, a.span = a.c.tracing.startAcquire(ctx, a.start)
+	in, a.span = a.c.tracing.startAcquire(ctx, a.at(a.start))
 	returned = true
 	return in
 }
@@ -619,7 +629,7 @@ func (a *acquire) slow(ctx, outer context.Context, w *waiter, err error) (*sessi
 func (a *acquire) queue(ctx context.Context, w *waiter) (*session, error) {
 	s, place, err := a.c.gate.wait(ctx, w)
 	a.parts.queue = clock().Sub(w.since)
-	a.c.tracing.part(ctx, a.span, "pool.queue", w.since, a.parts.queue)
+	a.c.tracing.part(ctx, a.span, "pool.queue", a.at(w.since), a.parts.queue)
 	if err != nil {
 		if s != nil {
 			_ = a.c.retire(s)
@@ -671,7 +681,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		took := clock().Sub(start)
 		a.parts.reset += took
 		if took >= slowReset {
-			a.c.tracing.part(ctx, a.span, "pool.reset", start, took)
+			a.c.tracing.part(ctx, a.span, "pool.reset", a.at(start), took)
 		}
 		if !errors.Is(err, driver.ErrBadConn) {
 			return true // database/sql takes no notice of other errors here either
@@ -687,7 +697,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 // back if the driver fails or panics.
 func (a *acquire) dial(ctx context.Context) (*session, error) {
 	start := clock()
-	ctx, span := a.c.tracing.startDial(ctx, a.span, start)
+	ctx, span := a.c.tracing.startDial(ctx, a.span, a.at(start))
 	failed := errPanicked
 	defer func() {
 		a.parts.dial = clock().Sub(start)

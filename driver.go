@@ -786,25 +786,29 @@ func (r *rows) Columns() []string {
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
 // is told from a holder that does nothing.
 func (r *rows) Next(dest []driver.Value) error {
-	if err := r.begin(); err != nil {
+	row, err := r.begin()
+	if err != nil {
 		return err
 	}
-	defer r.op.h.lease.endRow(r.read)
-	err := r.inner.Next(dest)
+	defer r.op.h.lease.endRow(row)
+	err = r.inner.Next(dest)
 	if err == nil && !r.seen {
 		r.look(dest)
 	}
 	return r.advanced(err)
 }
 
-// begin begins to read a row, which lease.endRow ends.
-func (r *rows) begin() error {
+// begin begins to read a row, and returns its number, for lease.endRow, which
+// ends it. One after a report counts as the first, so that its time is noted.
+func (r *rows) begin() (row int64, err error) {
 	if err := r.op.h.useAs(inRow); err != nil {
-		return err // its session was lost, and may be somebody else's
+		return 0, err // its session was lost, and may be somebody else's
 	}
-	r.op.h.lease.beginRow(r.read)
-	r.op.h.used()
-	return nil
+	if row = r.read; r.op.h.used() {
+		row = 0
+	}
+	r.op.h.lease.beginRow(row)
+	return row, nil
 }
 
 // look finds values that are result sets of their own, as some drivers have
@@ -839,10 +843,11 @@ func (r *rows) advanced(err error) error {
 // Close closes the result set and ends the operation.
 func (r *rows) Close() error {
 	defer r.end()
-	if r.op.h.use() != nil {
+	if r.op.h.useAs(inRow) != nil { // the driver may read what is left
 		return nil // its session was lost, and the result set with it
 	}
 	defer r.op.h.unuse()
+	r.op.h.lease.usedBy(goroutine())
 	returned := false
 	defer func() {
 		if !returned { // database/sql never gives the connection back then
@@ -870,10 +875,12 @@ func (r *rows) HasNextResultSet() bool {
 
 // NextResultSet asks the driver; without an answer there is none.
 func (r *rows) NextResultSet() error {
-	if err := r.op.h.use(); err != nil {
+	if err := r.op.h.useAs(inRow); err != nil { // the driver may read what is left
 		return err // as in Next
 	}
-	defer r.op.h.unuse()
+	defer r.op.h.lease.endRow(0)
+	r.op.h.lease.beginRow(0)
+	r.op.h.used()
 	r.named.Store(0)
 	r.seen = false
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {

@@ -139,7 +139,8 @@ type lease struct {
 	acquired instant // guarded by mu, but for the holder's reads; zero while still in the reset of the acquire
 	inCall   call    // guarded by mu; callNone: idle in hand
 	last     call    // guarded by mu
-	since    instant // guarded by mu
+	since    instant // guarded by mu: when the call in flight began, or the last one ended
+	settled  uint64  // guarded by mu: the step of reading at that time
 	query    string  // guarded by mu
 	begun    instant // guarded by mu: when the last call began
 	inTx     bool    // guarded by mu
@@ -194,7 +195,8 @@ func (l *lease) unuse() {
 // lose takes the session from it, in a use or after the last.
 func (l *lease) lose() { l.hand.Store(l.hand.Load() | taken) }
 
-// steps counts the steps of reading rows: it is odd while a row is being read.
+// steps counts the steps of reading rows: it is odd while a row is being read, or
+// what is left of them.
 func (l *lease) steps() uint64 {
 	hand := l.hand.Load()
 	step := hand / oneRow * 2
@@ -229,21 +231,17 @@ func (l *lease) begin(ctx context.Context, now instant, skip int) {
 	l.span = trace.SpanContextFromContext(ctx)
 	l.goroutine = goroutine()
 	l.usedBy(l.goroutine)
-	if l.readAt.Load() != 0 { // a store costs what a lock costs, a load nothing
-		l.readAt.Store(0)
-		l.stamped.Store(l.steps())
-	}
 	if hand := l.hand.Load(); hand&handUse != inHand {
 		l.hand.Store(hand &^ handUse)
 	}
-	if l.watch.Load() {
+	if l.watch.Load() { // a store costs what a lock costs, a load nothing
 		l.watch.Store(false)
 	}
 	l.parts = parts{}
 	l.results = 0
 	l.acquired = 0
 	l.inCall, l.last = callReset, callNone
-	l.since = now
+	l.settleLocked(now)
 	l.query, l.begun = "", 0
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
@@ -263,7 +261,7 @@ func (l *lease) hold(now instant, p parts) {
 	l.parts = p
 	l.acquired = now
 	l.inCall = callNone
-	l.since = now
+	l.settleLocked(now)
 	l.mu.Unlock()
 }
 
@@ -272,7 +270,8 @@ func (l *lease) enter(c call, query string, now instant) {
 	l.usedBy(goroutine())
 	l.mu.Lock()
 	l.inCall, l.last = c, c
-	l.since, l.begun = now, now
+	l.begun = now
+	l.settleLocked(now)
 	if query != "" {
 		l.query = query
 	}
@@ -283,9 +282,13 @@ func (l *lease) enter(c call, query string, now instant) {
 func (l *lease) leave(now instant) {
 	l.mu.Lock()
 	l.inCall = callNone
-	l.since = now
+	l.settleLocked(now)
 	l.mu.Unlock()
 }
+
+// settleLocked notes since when the lease is what it is. mu is held, or the lease
+// is in no list.
+func (l *lease) settleLocked(now instant) { l.since, l.settled = now, l.steps() }
 
 // beginTx notes that a transaction began. It returns the span of one that it
 // displaces: database/sql may begin another before it has rolled back one whose
@@ -331,7 +334,7 @@ func (l *lease) closeResult(r *rows, now instant) {
 	if l.latest == r.number {
 		l.latest, l.rows = 0, nil
 	}
-	l.since = now
+	l.settleLocked(now)
 	l.mu.Unlock()
 }
 
@@ -387,18 +390,18 @@ func (l *lease) state(now instant) (busy bool, since instant) {
 // taken for that of the look which saw it first: nothing is said to last longer than
 // it does. gate.mu is held, unless the lease has ended.
 func (l *lease) stateLocked(now instant) (busy bool, since instant) {
-	busy, since = l.inCall != callNone, l.since
 	step := l.steps()
 	if step != l.step {
 		l.step, l.stepped = step, now
 	}
-	if l.openRows > 0 {
-		if step != l.stamped.Load() {
-			since = max(since, l.stepped)
-		}
-		since = max(since, instant(l.readAt.Load()))
+	if l.inCall != callNone || step == l.settled {
+		return l.inCall != callNone, l.since
 	}
-	return busy || step%2 == 1, since
+	since = l.since
+	if step != l.stamped.Load() {
+		since = max(since, l.stepped)
+	}
+	return step%2 == 1, max(since, instant(l.readAt.Load()))
 }
 
 // heldFor is how long the lease has been held; zero while the acquire goes on.

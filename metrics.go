@@ -285,8 +285,8 @@ func (m *metrics) countClosed(why closeReason, n int64) {
 // operated records a finished operation.
 func (m *metrics) operated(o *operation, took time.Duration, err error, rows *rows) {
 	defer m.panicked.survive()
-	inst := m.duration.Inst()
-	if !inst.Enabled(o.ctx) {
+	duration, returned := m.duration.Inst(), m.returned.Inst()
+	if !duration.Enabled(o.ctx) && (rows == nil || !returned.Enabled(o.ctx)) {
 		return
 	}
 	name, options := o.call.String(), m.calls[o.call]
@@ -296,13 +296,13 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows *ro
 	if err != nil {
 		options = m.failed(name, err)
 	}
-	inst.Record(o.ctx, took.Seconds(), options...)
+	duration.Record(o.ctx, took.Seconds(), options...)
 	if rows != nil {
 		ctx := o.ctx
 		if rows.read < manyToRead {
 			ctx = noExample
 		}
-		m.returned.Inst().Record(ctx, rows.read, options...)
+		returned.Record(ctx, rows.read, options...)
 	}
 }
 

@@ -57,6 +57,7 @@ func (g *gate) nestedLocked(w *waiter, now instant) {
 	var holder *lease
 	holds := 0
 	g.leases.each(func(l *lease) bool {
+		l.state(now) // so that what is done from now on is seen to be done later
 		if ofGoroutine(l, w.lease) && !l.told.idle {
 			holder = l
 			holds++
@@ -118,7 +119,7 @@ func (g *gate) nestedTracesLocked(idle []*lease, now instant) (found []*nesting)
 			return false
 		}
 		h := holdings[w.lease.span.TraceID()]
-		if h == nil || h.idle >= w.since {
+		if h == nil || h.idle > w.since {
 			return true
 		}
 		if place := placeOf(h.newest, w); g.newNestingLocked(place) {

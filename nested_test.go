@@ -410,3 +410,25 @@ func TestALeaseThatReadsMeanwhileIsNotNested(t *testing.T) {
 		})
 	}
 }
+
+func TestANestedAcquireIsToldAfterAnyRows(t *testing.T) {
+	for _, rows := range readThese {
+		synctest.Test(t, func(t *testing.T) {
+			p := newLeakPool(t, readingFake(60), Config{MaxOpen: 1})
+			ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
+			result, err := p.QueryContext(ctx, "SELECT a FROM t")
+			require.NoError(t, err)
+			for range rows {
+				require.True(t, result.Next())
+			}
+			leakPause(10 * time.Millisecond)
+			waited := make(chan error)
+			go func() { waited <- p.PingContext(ctx) }()
+			leakPause(5 * time.Second)
+			assert.Equal(t, uint64(1), p.c.Stats().NestedAcquires, "after %d rows", rows)
+			require.NoError(t, result.Err())
+			require.NoError(t, result.Close())
+			require.NoError(t, <-waited)
+		})
+	}
+}

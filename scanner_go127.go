@@ -23,18 +23,20 @@ func newRows(r *rows) driver.Rows {
 
 // NextRow goes to the next row, as Next does for other drivers.
 func (r scanningRows) NextRow() error {
-	if err := r.begin(); err != nil {
+	row, err := r.begin()
+	if err != nil {
 		return err
 	}
-	defer r.op.h.lease.endRow(r.read)
+	defer r.op.h.lease.endRow(row)
 	return r.advanced(r.scanner.NextRow())
 }
 
 // ScanColumn asks the driver, which may read a large column from the wire.
 func (r scanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) error {
-	if err := r.begin(); err != nil {
+	row, err := r.begin()
+	if err != nil {
 		return err
 	}
-	defer r.op.h.lease.endRow(r.read)
+	defer r.op.h.lease.endRow(row)
 	return r.scanner.ScanColumn(ctx, i, dest)
 }

@@ -200,32 +200,32 @@ func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
 
 // startAcquire starts the span of an acquire that queues or dials; nil if
 // there is to be none.
-func (t *tracing) startAcquire(ctx context.Context, start instant) (context.Context, trace.Span) {
+func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Context, trace.Span) {
 	if !t.wanted(ctx, callAcquire, "") {
 		return ctx, nil
 	}
-	return t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(start.Time()))...)
+	return t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(start))...)
 }
 
 // part emits the span of a part of an acquire that is over.
-func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, start instant, took time.Duration) {
+func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, start time.Time, took time.Duration) {
 	defer t.panicked.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return
 	}
-	_, span := t.start(ctx, name, append(t.internal, trace.WithTimestamp(start.Time()))...)
-	t.end(span, trace.WithTimestamp(start.Add(took).Time()))
+	_, span := t.start(ctx, name, append(t.internal, trace.WithTimestamp(start))...)
+	t.end(span, trace.WithTimestamp(start.Add(took)))
 }
 
 // startDial starts the span of the dial in an acquire, which is the parent of
 // what a driver's dialler emits.
-func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start instant) (in context.Context, span trace.Span) {
+func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.Time) (in context.Context, span trace.Span) {
 	in = ctx
 	defer t.panicked.survive()
 	if acquire == nil || !acquire.IsRecording() {
 		return ctx, nil
 	}
-	return t.start(ctx, spanDial, append(t.client, trace.WithTimestamp(start.Time()))...)
+	return t.start(ctx, spanDial, append(t.client, trace.WithTimestamp(start))...)
 }
 
 // startTx starts the span of a transaction; nil if there is to be none.
@@ -253,7 +253,7 @@ func (t *tracing) endTx(span trace.Span, outcome string, err error) {
 }
 
 // endAcquire ends it with its parts.
-func (t *tracing) endAcquire(span trace.Span, now instant, p parts, err error) {
+func (t *tracing) endAcquire(span trace.Span, at time.Time, p parts, err error) {
 	defer t.panicked.survive()
 	if span == nil {
 		return
@@ -265,14 +265,15 @@ func (t *tracing) endAcquire(span trace.Span, now instant, p parts, err error) {
 			keyReset.Float64(p.reset.Seconds()))
 		t.recordError(span, err)
 	}
-	t.end(span, trace.WithTimestamp(now.Time()))
+	t.end(span, trace.WithTimestamp(at))
 }
 
 // refused emits the span of a checkout whose reset took time and failed:
 // database/sql tries again by itself, and the time must not be lost.
 func (t *tracing) refused(ctx context.Context, start, now instant, p parts, err error) {
-	_, span := t.startAcquire(ctx, start)
-	t.endAcquire(span, now, p, err)
+	day := start.Time()
+	_, span := t.startAcquire(ctx, day)
+	t.endAcquire(span, day.Add(now.Sub(start)), p, err)
 }
 
 // recordError marks a span as failed. What a server says may quote what it was
@@ -366,20 +367,22 @@ func (h *handle) enter(c call, query string, now instant) {
 	h.used()
 }
 
-// used tells the watch that a lease which was reported as idle in hand is used.
-func (h *handle) used() {
-	if h.lease.watch.Load() {
+// used tells the watch that a lease which was reported as idle in hand is used,
+// and whether it was.
+func (h *handle) used() (told bool) {
+	if told = h.lease.watch.Load(); told {
 		h.c.gate.watchAgain(&h.lease, clock())
 	}
+	return told
 }
 
 // start begins the operation. Its caller has set what it is: h, call, query and decline.
 func (o *operation) start(ctx context.Context) context.Context {
 	o.begun, o.ctx = clock(), ctx
-	o.h.enter(o.call, o.query, o.begun)
 	if o.decline == nil || o.decline.state.Load() == declineNever {
-		return o.startSpan(ctx, false)
+		ctx = o.startSpan(ctx, false)
 	}
+	o.h.enter(o.call, o.query, o.begun) // after the application's code, which may not return
 	return ctx
 }
 
