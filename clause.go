@@ -9,11 +9,12 @@ import "strings"
 // were forgotten, the statement fails, but telemetry says it all the same.
 type clause struct {
 	kind       kind
-	identified bool // the last word was IDENTIFIED
-	value      bool // the next name is a value
-	listed     bool // the last was one
-	data       bool // of COPY … FROM STDIN; it comes behind the semicolon
-	secret     bool // all the rest may be one
+	identified bool   // the last word was IDENTIFIED
+	value      bool   // the next name is a value
+	listed     bool   // the last was one
+	data       bool   // of COPY … FROM STDIN; it comes behind the semicolon
+	secret     bool   // all the rest may be one
+	pragma     string // the name that came last, in a PRAGMA
 }
 
 // kind is what a statement is about.
@@ -30,11 +31,14 @@ const (
 	kindBackup  // to or from a location, which may contain its keys
 	kindRoutine // of functions, which have settings
 	kindPragma  // of SQLite, one of which is SQLCipher's key
+	kindAttach  // of SQLite's databases, which may have one
 )
 
 var kinds = map[string]kind{
 	"CREATE": kindDefines, "ALTER": kindDefines, "GRANT": kindDefines, "SET": kindSet, "COPY": kindCopy,
-	"BACKUP": kindBackup, "RESTORE": kindBackup, "IMPORT": kindBackup, "EXPORT": kindBackup, "PRAGMA": kindPragma,
+	"BACKUP": kindBackup, "RESTORE": kindBackup, "IMPORT": kindBackup, "EXPORT": kindBackup,
+	"PRAGMA": kindPragma, "ATTACH": kindAttach,
+	"EXPLAIN": kindUnread, "QUERY": kindUnread, "PLAN": kindUnread, // another statement follows
 }
 
 var definitions = map[string]kind{
@@ -42,11 +46,12 @@ var definitions = map[string]kind{
 	"DATABASE": kindAccount, "SYSTEM": kindAccount,
 	"CHANGEFEED": kindBackup, "EXTERNAL": kindBackup, "SCHEDULE": kindBackup,
 	"FUNCTION": kindRoutine, "PROCEDURE": kindRoutine, "ROUTINE": kindRoutine,
+	"OR": kindDefines, "REPLACE": kindDefines, "AGGREGATE": kindDefines,
 }
 
-// keys are the pragmas that have a key behind them.
+// keys are the pragmas that have a key behind them, and what may be one.
 var keys = map[string]bool{
-	"KEY": true, "REKEY": true, "HEXKEY": true, "HEXREKEY": true, "TEXTKEY": true, "TEXTREKEY": true,
+	"KEY": true, "REKEY": true, "HEXKEY": true, "HEXREKEY": true, "TEXTKEY": true, "TEXTREKEY": true, "?": true,
 }
 
 // pass takes notice of a token.
@@ -79,9 +84,13 @@ func (c *clause) define(token string, g grammar) {
 	word := strings.ToUpper(token)
 	switch {
 	case c.identified && (word == "BY" || word == "WITH" || word == "VIA"),
-		word == "PASSWORD" && (c.kind == kindAccount || c.kind == kindSet), c.kind == kindPragma && keys[word[strings.LastIndexByte(word, '.')+1:]]:
+		word == "PASSWORD" && (c.kind == kindAccount || c.kind == kindSet), word == "KEY" && c.kind == kindAttach:
 		c.secret = true
-	case word == "SET" && (c.kind == kindAccount || c.kind == kindRoutine):
+	case c.kind == kindPragma:
+		c.setting(word)
+	case word == "BEGIN" && c.kind == kindRoutine: // what follows are its statements
+		c.kind = kindOther
+	case word == "SET" && (c.kind == kindAccount || c.kind == kindRoutine && g != grammarMySQL):
 		c.kind = kindSet
 	case word == "FOR" && c.kind == kindSet: // MariaDB's SET STATEMENT … FOR SELECT …
 		*c = clause{}
@@ -89,6 +98,20 @@ func (c *clause) define(token string, g grammar) {
 		c.set(word, g)
 	}
 	c.identified = word == "IDENTIFIED"
+}
+
+// setting takes notice of a token of a PRAGMA.
+func (c *clause) setting(word string) {
+	switch {
+	case word != "=" && word != "(":
+		if name := strings.Trim(word[strings.LastIndexByte(word, '.')+1:], "`\"'"); name != "" && name != "]" {
+			c.pragma = name
+		}
+	case keys[c.pragma]:
+		c.secret = true
+	default:
+		c.kind = kindPlain
+	}
 }
 
 // set takes notice of a token of a SET. PostgreSQL's values may be lists;
