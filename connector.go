@@ -539,17 +539,12 @@ type acquire struct {
 	looked instant // when an adoption began last; zero: in a handle's call, where none may
 	parts  parts
 	span   trace.Span // nil: none
-	day    time.Time  // the time of day at start; zero: not worked out yet
+	day    time.Time  // the time of day at start, where there is a span
 }
 
-// at is the time of day of an instant in it: from one reading of the clocks, so that
-// its parts are within it.
-func (a *acquire) at(i instant) time.Time {
-	if a.day.IsZero() {
-		a.day = a.start.Time()
-	}
-	return a.day.Add(i.Sub(a.start))
-}
+// at is the time of day of an instant in it, where there is a span: from one
+// reading of the clocks, so that its parts are within it.
+func (a *acquire) at(i instant) time.Time { return a.day.Add(i.Sub(a.start)) }
 
 // session gets a session in transit: from the gate, or by dialling.
 func (a *acquire) session(ctx context.Context) (s *session, err error) {
@@ -575,7 +570,7 @@ func (a *acquire) startSpan(ctx context.Context, w *waiter, refused error) (in c
 			a.leave(w, refused)
 		}
 	}()
-	in, a.span = a.c.tracing.startAcquire(ctx, a.at(a.start))
+	in, a.span, a.day = a.c.tracing.startAcquire(ctx, a.start)
 	returned = true
 	return in
 }

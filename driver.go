@@ -786,7 +786,7 @@ func (r *rows) Columns() []string {
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
 // is told from a holder that does nothing.
 func (r *rows) Next(dest []driver.Value) error {
-	row, err := r.begin()
+	row, err := r.begin(r.read)
 	if err != nil {
 		return err
 	}
@@ -798,13 +798,14 @@ func (r *rows) Next(dest []driver.Value) error {
 	return r.advanced(err)
 }
 
-// begin begins to read a row, and returns its number, for lease.endRow, which
-// ends it. One after a report counts as the first, so that its time is noted.
-func (r *rows) begin() (row int64, err error) {
+// begin begins to read a row, before which so many were read, and returns that
+// number for lease.endRow, which ends it. A row after a report counts as the first,
+// so that its time is noted.
+func (r *rows) begin(row int64) (int64, error) {
 	if err := r.op.h.useAs(inRow); err != nil {
 		return 0, err // its session was lost, and may be somebody else's
 	}
-	if row = r.read; r.op.h.used() {
+	if r.op.h.used() {
 		row = 0
 	}
 	r.op.h.lease.beginRow(row)
@@ -875,12 +876,11 @@ func (r *rows) HasNextResultSet() bool {
 
 // NextResultSet asks the driver; without an answer there is none.
 func (r *rows) NextResultSet() error {
-	if err := r.op.h.useAs(inRow); err != nil { // the driver may read what is left
-		return err // as in Next
+	row, err := r.begin(0) // the driver may read what is left
+	if err != nil {
+		return err
 	}
-	defer r.op.h.lease.endRow(0)
-	r.op.h.lease.beginRow(0)
-	r.op.h.used()
+	defer r.op.h.lease.endRow(row)
 	r.named.Store(0)
 	r.seen = false
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {

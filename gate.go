@@ -226,9 +226,7 @@ func (g *gate) drained(keep int) []*session {
 		g.serveLocked(g.waiters.popFirst(), s)
 	}
 	surplus := g.surplusLocked()
-	for g.spare.len > g.empty && g.idle.len+g.spare.len > keep {
-		s := g.spare.popFirst()
-		s.place, s.reason = atCloser, closedDropped
+	for s := g.dropSpareLocked(keep); s != nil; s = g.dropSpareLocked(keep) {
 		surplus = append(surplus, s)
 	}
 	return surplus
@@ -596,6 +594,12 @@ func (g *gate) dropEmptyLocked(h *handle, keep int) *session {
 		return nil
 	}
 	g.filledLocked(h)
+	return g.dropSpareLocked(keep)
+}
+
+// dropSpareLocked sends a spare to the closer for which there is no empty handle
+// and that need not be ready; nil: there is none.
+func (g *gate) dropSpareLocked(keep int) *session {
 	if g.spare.len <= g.empty || g.idle.len+g.spare.len <= keep {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"log/slog"
 	"math"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,7 +280,7 @@ func TestReadingOnIsUse(t *testing.T) {
 func TestASlowRowIsNotSaidToTakeLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 10 * time.Second
-		f := &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 20)}
+		f := readingFake(20)
 		p := newLeakPool(t, f, Config{LeakThreshold: time.Minute, LongCallThreshold: slow})
 		rows, err := p.lease(t).QueryContext(t.Context(), "SELECT a FROM t")
 		require.NoError(t, err)
@@ -289,7 +288,7 @@ func TestASlowRowIsNotSaidToTakeLonger(t *testing.T) {
 			require.True(t, rows.Next())
 		}
 		leakPause(55 * time.Second)
-		f.takes = map[string]time.Duration{"next": 3 * time.Minute}
+		f.takes["next"] = 3 * time.Minute
 		began := time.Now()
 		read := make(chan bool)
 		go func() { read <- rows.Next() }()
@@ -310,7 +309,7 @@ func TestASlowRowIsNotSaidToTakeLonger(t *testing.T) {
 func TestReadingSlowlyIsUse(t *testing.T) {
 	for _, rows := range []int{3, 4, 15, 30} {
 		synctest.Test(t, func(t *testing.T) {
-			f := &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 60)}
+			f := readingFake(60)
 			p := newLeakPool(t, f, Config{LeakThreshold: 10 * time.Second, ReclaimAfter: time.Minute})
 			result, err := p.QueryContext(t.Context(), "SELECT a FROM t")
 			require.NoError(t, err)
@@ -330,7 +329,7 @@ func TestReadingSlowlyIsUse(t *testing.T) {
 // What the last lease of a handle has read says nothing of the next one.
 func TestALeaseAfterOneThatReadIsReportedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 10)}
+		f := readingFake(10)
 		p := newLeakPool(t, f, Config{MaxOpen: 1, LeakThreshold: time.Second})
 		result, err := p.QueryContext(t.Context(), "SELECT a FROM t")
 		require.NoError(t, err)

@@ -343,7 +343,7 @@ func (g *gate) takeLocked(l *lease, f *findings) bool {
 	// session was taken, and this looks after taking it: one of the two sees the
 	// other. A call that came in between waits for gate.mu, and looks again.
 	if l.naming.Load() > 0 {
-		l.hand.Store(l.hand.Load() &^ handUse)
+		l.giveBack()
 		return false
 	}
 	l.forget()

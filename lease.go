@@ -128,8 +128,9 @@ type lease struct {
 	goroutine uint64        // that acquires it; 0: not known
 	limit     time.Duration // how long it may be idle in hand; not above zero: for ever
 
-	// hand says in its lowest bits what the session is used for, and above them
-	// how many rows were read: who wins the change from inHand has the session.
+	// hand says in its lowest bits what the session is used for, and above them how
+	// often rows, or what is left of them, were read: who wins the change from
+	// inHand has the session.
 	hand atomic.Uint64
 
 	// mu is held for reading or writing these fields and nothing else. It may
@@ -164,11 +165,11 @@ type lease struct {
 const (
 	inHand uint64 = iota // for nothing
 	inUse                // for a call of the holder's
-	inRow                // for one that reads a row
+	inRow                // for one that reads rows
 	taken                // it was reclaimed, or lost
 
 	handUse = 3 // masks them
-	oneRow  = 4 // counts a row
+	oneRow  = 4 // counts a reading
 )
 
 // isTaken tells whether its session was taken from it, if only for a moment:
@@ -191,6 +192,9 @@ func (l *lease) unuse() {
 		l.hand.Store(used&^handUse + oneRow)
 	}
 }
+
+// giveBack makes the session free to be used, which was in use, or taken.
+func (l *lease) giveBack() { l.hand.Store(l.hand.Load() &^ handUse) }
 
 // lose takes the session from it, in a use or after the last.
 func (l *lease) lose() { l.hand.Store(l.hand.Load() | taken) }
@@ -231,8 +235,8 @@ func (l *lease) begin(ctx context.Context, now instant, skip int) {
 	l.span = trace.SpanContextFromContext(ctx)
 	l.goroutine = goroutine()
 	l.usedBy(l.goroutine)
-	if hand := l.hand.Load(); hand&handUse != inHand {
-		l.hand.Store(hand &^ handUse)
+	if l.hand.Load()&handUse != inHand { // nobody ends the last use of a lease
+		l.giveBack()
 	}
 	if l.watch.Load() { // a store costs what a lock costs, a load nothing
 		l.watch.Store(false)

@@ -10,8 +10,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"log/slog"
-	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,29 +19,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/trace"
 )
-
-func TestGoroutinesAreToldApart(t *testing.T) {
-	findGoroutines()
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		assert.Zero(t, goroutine())
-		return
-	}
-	var mu sync.Mutex
-	seen := map[uint64]bool{}
-	var wait sync.WaitGroup
-	for range 1000 {
-		wait.Go(func() {
-			id := goroutine()
-			assert.Equal(t, printedGoroutine(), id, "it is the number that Go prints")
-			mu.Lock()
-			defer mu.Unlock()
-			assert.False(t, seen[id])
-			seen[id] = true
-		})
-	}
-	wait.Wait()
-	assert.Zero(t, testing.AllocsPerRun(100, func() { goroutine() }))
-}
 
 // nestedPool is a pool and what it logged.
 func nestedPool(t *testing.T, f *leakFake, cfg Config) (*leakPool, *leakLog) {
@@ -386,21 +361,29 @@ func TestAPlaceOfNestedAcquiresIsReportedOnceWhateverWasBefore(t *testing.T) {
 	})
 }
 
+// waitsAfterRows reads so many rows, and then has another request of the same trace
+// wait for the connection.
+func waitsAfterRows(t *testing.T, rows int) (p *leakPool, result *sql.Rows, waited <-chan error) {
+	p = newLeakPool(t, readingFake(60), Config{MaxOpen: 1})
+	ctx := underParent(t)
+	result, err := p.QueryContext(ctx, "SELECT a FROM t")
+	require.NoError(t, err)
+	for range rows {
+		require.True(t, result.Next())
+	}
+	require.NoError(t, result.Err())
+	leakPause(10 * time.Millisecond)
+	ended := make(chan error)
+	go func() { ended <- p.PingContext(ctx) }()
+	return p, result, ended
+}
+
 // A lease that reads a row while another request of its trace waits does not wait
 // for it.
 func TestALeaseThatReadsMeanwhileIsNotNested(t *testing.T) {
 	for _, rows := range []int{2, 8, 20} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newLeakPool(t, &leakFake{rows: slices.Repeat([][]driver.Value{{int64(1)}}, 60)}, Config{MaxOpen: 1})
-			ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
-			result, err := p.QueryContext(ctx, "SELECT a FROM t")
-			require.NoError(t, err)
-			for range rows {
-				require.True(t, result.Next())
-				leakPause(10 * time.Millisecond)
-			}
-			waited := make(chan error)
-			go func() { waited <- p.PingContext(ctx) }()
+			p, result, waited := waitsAfterRows(t, rows)
 			leakPause(500 * time.Millisecond)
 			require.True(t, result.Next())
 			leakPause(5 * time.Second)
@@ -414,19 +397,9 @@ func TestALeaseThatReadsMeanwhileIsNotNested(t *testing.T) {
 func TestANestedAcquireIsToldAfterAnyRows(t *testing.T) {
 	for _, rows := range readThese {
 		synctest.Test(t, func(t *testing.T) {
-			p := newLeakPool(t, readingFake(60), Config{MaxOpen: 1})
-			ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}}))
-			result, err := p.QueryContext(ctx, "SELECT a FROM t")
-			require.NoError(t, err)
-			for range rows {
-				require.True(t, result.Next())
-			}
-			leakPause(10 * time.Millisecond)
-			waited := make(chan error)
-			go func() { waited <- p.PingContext(ctx) }()
+			p, result, waited := waitsAfterRows(t, rows)
 			leakPause(5 * time.Second)
 			assert.Equal(t, uint64(1), p.c.Stats().NestedAcquires, "after %d rows", rows)
-			require.NoError(t, result.Err())
 			require.NoError(t, result.Close())
 			require.NoError(t, <-waited)
 		})

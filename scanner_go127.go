@@ -23,7 +23,7 @@ func newRows(r *rows) driver.Rows {
 
 // NextRow goes to the next row, as Next does for other drivers.
 func (r scanningRows) NextRow() error {
-	row, err := r.begin()
+	row, err := r.begin(r.read)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (r scanningRows) NextRow() error {
 
 // ScanColumn asks the driver, which may read a large column from the wire.
 func (r scanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) error {
-	row, err := r.begin()
+	row, err := r.begin(r.read)
 	if err != nil {
 		return err
 	}

@@ -198,13 +198,15 @@ func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
 	return t.filter(ctx, op)
 }
 
-// startAcquire starts the span of an acquire that queues or dials; nil if
-// there is to be none.
-func (t *tracing) startAcquire(ctx context.Context, start time.Time) (context.Context, trace.Span) {
+// startAcquire starts the span of an acquire that queues or dials, and returns the
+// time of day at which it starts; nil if there is to be none.
+func (t *tracing) startAcquire(ctx context.Context, start instant) (in context.Context, span trace.Span, day time.Time) {
 	if !t.wanted(ctx, callAcquire, "") {
-		return ctx, nil
+		return ctx, nil, day
 	}
-	return t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(start))...)
+	day = start.Time()
+	in, span = t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(day))...)
+	return in, span, day
 }
 
 // part emits the span of a part of an acquire that is over.
@@ -271,8 +273,7 @@ func (t *tracing) endAcquire(span trace.Span, at time.Time, p parts, err error) 
 // refused emits the span of a checkout whose reset took time and failed:
 // database/sql tries again by itself, and the time must not be lost.
 func (t *tracing) refused(ctx context.Context, start, now instant, p parts, err error) {
-	day := start.Time()
-	_, span := t.startAcquire(ctx, day)
+	_, span, day := t.startAcquire(ctx, start)
 	t.endAcquire(span, day.Add(now.Sub(start)), p, err)
 }
 

@@ -1,0 +1,32 @@
+package sqllease
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestGoroutinesAreToldApart(t *testing.T) {
+	findGoroutines()
+	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
+		assert.Zero(t, goroutine())
+		return
+	}
+	var mu sync.Mutex
+	seen := map[uint64]bool{}
+	var wait sync.WaitGroup
+	for range 1000 {
+		wait.Go(func() {
+			id := goroutine()
+			assert.Equal(t, printedGoroutine(), id, "it is the number that Go prints")
+			mu.Lock()
+			defer mu.Unlock()
+			assert.False(t, seen[id])
+			seen[id] = true
+		})
+	}
+	wait.Wait()
+	assert.Zero(t, testing.AllocsPerRun(100, func() { goroutine() }))
+}
