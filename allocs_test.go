@@ -19,6 +19,7 @@ import (
 
 	"github.com/sqllease/sqllease"
 	"github.com/sqllease/sqllease/internal/nothing"
+	"github.com/sqllease/sqllease/internal/works"
 )
 
 // discard is a span processor that does nothing.
@@ -29,47 +30,17 @@ func (discard) OnEnd(sdktrace.ReadOnlySpan)                     {}
 func (discard) Shutdown(context.Context) error                  { return nil }
 func (discard) ForceFlush(context.Context) error                { return nil }
 
-// works are what an application does with a database.
-var works = map[string]func(context.Context, *sql.DB, *sql.Stmt) error{
-	"exec": func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		_, err := db.ExecContext(ctx, "UPDATE t SET a = 1")
-		return err
-	},
+// measured is what an application does with a database.
+var measured = map[string]works.Work{
+	"exec": works.Exec,
 	"exec with an argument": func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
 		_, err := db.ExecContext(ctx, "UPDATE t SET a = ?", 1)
 		return err
 	},
-	"row": func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		var n int64
-		return db.QueryRowContext(ctx, "SELECT n FROM t WHERE a = 1").Scan(&n)
-	},
-	"rows": func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		rows, err := db.QueryContext(ctx, "SELECT n FROM t")
-		if err != nil {
-			return err
-		}
-		defer rows.Close() //nolint:errcheck // it has been read to its end
-		for rows.Next() {
-			continue
-		}
-		return rows.Err()
-	},
-	"tx": func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		for range 3 {
-			if _, err := tx.ExecContext(ctx, "UPDATE t SET a = 1"); err != nil {
-				return err
-			}
-		}
-		return tx.Commit()
-	},
-	"prepared": func(ctx context.Context, _ *sql.DB, st *sql.Stmt) error {
-		var n int64
-		return st.QueryRowContext(ctx).Scan(&n)
-	},
+	"row":      works.Row,
+	"rows":     works.Rows,
+	"tx":       works.Tx,
+	"prepared": works.Statement,
 }
 
 // What a call costs in allocations, over the bare driver, is part of what this
@@ -80,11 +51,11 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 	}))
 	allocations := func(db *sql.DB) map[string]float64 {
-		st, err := db.Prepare("SELECT n FROM t WHERE a = 1")
+		st, err := db.Prepare(works.Prepared)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, st.Close()) }()
 		counts := map[string]float64{}
-		for name, do := range works {
+		for name, do := range measured {
 			counts[name] = testing.AllocsPerRun(1000, func() { require.NoError(t, do(ctx, db, st)) })
 		}
 		return counts
@@ -115,7 +86,7 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 		wrapped, err := sqllease.OpenDB(nothing.Driver{}, c.cfg)
 		require.NoError(t, err)
 		with := allocations(wrapped)
-		for work := range works {
+		for work := range measured {
 			assert.LessOrEqual(t, with[work]-without[work], c.may[work], "%s: %s", name, work)
 		}
 		require.NoError(t, wrapped.Close())
@@ -157,7 +128,7 @@ func TestACallDoesNotTakeAMultipleOfWhatItShould(t *testing.T) {
 		for range 20 {
 			began := time.Now()
 			for range 200 {
-				require.NoError(t, works["exec"](context.Background(), db, nil))
+				require.NoError(t, works.Exec(context.Background(), db, nil))
 			}
 			best = min(best, time.Since(began))
 		}

@@ -31,6 +31,7 @@ import (
 
 	"github.com/sqllease/sqllease"
 	"github.com/sqllease/sqllease/internal/nothing"
+	"github.com/sqllease/sqllease/internal/works"
 )
 
 // This file is the same work through each wrapper, on three drivers, with
@@ -156,66 +157,23 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 }
 func (c connector) Driver() driver.Driver { return c.from.driver }
 
-// work is something an application does.
-type work func(context.Context, *sql.DB, *sql.Stmt) error
-
-// works are what is measured.
-var works = []struct {
+// measuredWorks are what is measured.
+var measuredWorks = []struct {
 	name string
-	do   work
-}{
-	{"exec", func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		_, err := db.ExecContext(ctx, "UPDATE bench SET n = n WHERE id = 1")
-		return err
-	}},
-	{"row", func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		var n int64
-		return db.QueryRowContext(ctx, "SELECT n FROM bench WHERE id = 1").Scan(&n)
-	}},
-	{"rows", func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		rows, err := db.QueryContext(ctx, "SELECT n FROM bench")
-		if err != nil {
-			return err
-		}
-		defer rows.Close() //nolint:errcheck // rows.Err tells
-		var n int64
-		for rows.Next() {
-			if err := rows.Scan(&n); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
-	}},
-	{"tx", func(ctx context.Context, db *sql.DB, _ *sql.Stmt) error {
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback() //nolint:errcheck // it fails after a commit, as it should
-		for range 3 {
-			if _, err := tx.ExecContext(ctx, "UPDATE bench SET n = n WHERE id = 1"); err != nil {
-				return err
-			}
-		}
-		return tx.Commit()
-	}},
-	{"prepared", func(ctx context.Context, _ *sql.DB, st *sql.Stmt) error {
-		var n int64
-		return st.QueryRowContext(ctx, int64(1)).Scan(&n)
-	}},
-}
+	do   works.Work
+}{{"exec", works.Exec}, {"row", works.Row}, {"rows", works.Rows}, {"tx", works.Tx}, {"prepared", works.Statement}}
 
 // fill makes the table, which has as many rows as a result set of the driver that
 // does nothing.
 func fill(b *testing.B, db *sql.DB) {
 	b.Helper()
 	ctx := context.Background()
-	for _, query := range []string{"DROP TABLE IF EXISTS bench", "CREATE TABLE bench (id INTEGER PRIMARY KEY, n INTEGER)"} {
+	for _, query := range []string{"DROP TABLE IF EXISTS t", "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)"} {
 		_, err := db.ExecContext(ctx, query)
 		require.NoError(b, err)
 	}
 	for id := range nothing.Rows {
-		_, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO bench VALUES (%d, %d)", id+1, id))
+		_, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO t VALUES (%d, %d)", id+1, id))
 		require.NoError(b, err)
 	}
 }
@@ -228,7 +186,7 @@ func fill(b *testing.B, db *sql.DB) {
 func BenchmarkOverhead(b *testing.B) {
 	for _, s := range sources() {
 		for _, telemetry := range telemetries {
-			for _, work := range works {
+			for _, work := range measuredWorks {
 				for _, callers := range []int{1, 2} {
 					if callers > 1 && (s.name != "nothing" || telemetry.name == "unsampled") {
 						continue // what wrappers cost each other shows where drivers cost nothing
@@ -242,7 +200,7 @@ func BenchmarkOverhead(b *testing.B) {
 }
 
 // compare measures the contestants and reports each.
-func compare(b *testing.B, s source, telemetry func() providers, do work, callers int) {
+func compare(b *testing.B, s source, telemetry func() providers, do works.Work, callers int) {
 	slice, turns := 100*time.Microsecond, 400
 	switch {
 	case callers > 1:
@@ -289,7 +247,7 @@ func (m *measured) perCall() float64 {
 }
 
 // ready opens a contestant and finds out how many calls are a slice.
-func ready(b *testing.B, s source, c contestant, p providers, do work, callers int, slice time.Duration) *measured {
+func ready(b *testing.B, s source, c contestant, p providers, do works.Work, callers int, slice time.Duration) *measured {
 	db, err := c.open(s, p)
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = db.Close() })
@@ -300,7 +258,7 @@ func ready(b *testing.B, s source, c contestant, p providers, do work, callers i
 	db.SetMaxOpenConns(limit)
 	db.SetMaxIdleConns(limit)
 	fill(b, db)
-	st, err := db.Prepare("SELECT n FROM bench WHERE id = ?")
+	st, err := db.Prepare(works.Prepared)
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = st.Close() })
 	ctx := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
