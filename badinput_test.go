@@ -229,7 +229,7 @@ func TestAttachingNothingOrTwiceDoesNoHarm(t *testing.T) {
 	lifetimeUse(t, db)
 	assert.Equal(t, 2, c.Stats().Limit)
 	assert.Equal(t, queueless, db.Stats().MaxOpenConnections)
-	assert.Len(t, c.db, 1)
+	assert.Len(t, c.pools.attached(), 1)
 }
 
 // badInputLimited opens a pool of one session, so that room which a failure

@@ -158,7 +158,7 @@ func TestALimitSetByTheApplicationIsTheGates(t *testing.T) {
 		fifth := waiting(t.Context(), db)
 		assert.Equal(t, 4, c.Stats().Limit)
 		assert.Equal(t, 1, c.Stats().Waiting)
-		assert.Equal(t, 100_000, db.Stats().MaxOpenConnections)
+		assert.Equal(t, 100_003, db.Stats().MaxOpenConnections)
 		require.NoError(t, conns[0].Close())
 		a := <-fifth
 		require.NoError(t, a.err)

@@ -74,12 +74,31 @@ func (f fingerprint) with(pc uintptr) fingerprint {
 	return fingerprint{(f.a ^ uint64(pc)) * mixA, (f.b + uint64(pc)) * mixB, f.depth, f.frames + 1}
 }
 
-// knownStack is what runtime.Callers said.
+// fingerprintOf is the fingerprint of a stack that was not walked. It is none that a
+// walk has, whose depth is even.
+func fingerprintOf(pcs []uintptr) fingerprint {
+	f := fingerprint{depth: 1}
+	for _, pc := range pcs {
+		f = f.with(pc)
+	}
+	return f
+}
+
+// knownStack is a stack as runtime.Callers tells it. It never changes, so that all who
+// were called from one place share it.
 type knownStack struct {
 	of   fingerprint
 	skip int
-	n    int
-	pcs  [stackDepth]uintptr
+	pcs  Stack
+	is   atomic.Uint32 // what is known of it besides: see Stack.movesStatement
+}
+
+// stack is the stack; nil has none.
+func (k *knownStack) stack() Stack {
+	if k == nil {
+		return nil
+	}
+	return k.pcs
 }
 
 // knownSet is a few stacks of similar fingerprints.
@@ -88,25 +107,34 @@ type knownSet struct {
 	misses atomic.Uint32
 }
 
-// knownStacks are those that are recognised: at most a thousand, in 300 kB.
-var knownStacks [256]knownSet
+// knownSets is how many sets there are, as a power of two.
+const knownSets = 12
 
-// recall writes what is known of a stack into buf, and returns how much that
-// is; 0: nothing.
-func (f fingerprint) recall(skip int, buf *[stackDepth]uintptr) int {
+// knownStacks are those that are recognised: at most 16,384, in 5 MB.
+var knownStacks [1 << knownSets]knownSet
+
+// recall is what is known of a stack; nil: nothing.
+func (f fingerprint) recall(skip int) *knownStack {
+	if f.frames == 0 {
+		return nil
+	}
 	set := f.set()
 	for i := range set.stacks {
 		if known := set.stacks[i].Load(); known != nil && known.of == f && known.skip == skip {
-			return copy(buf[:], known.pcs[:known.n])
+			return known
 		}
 	}
-	return 0
+	return nil
 }
 
-// remember notes what runtime.Callers said. Where there is no room, few
-// stacks are let in, so that a program with too many does not allocate for each.
-func (f fingerprint) remember(skip int, pcs []uintptr) {
+// remember notes what runtime.Callers said. Where there is no room, few stacks are let
+// in.
+func (f fingerprint) remember(skip int, pcs []uintptr) *knownStack {
 	const oneIn = 64
+	k := &knownStack{of: f, skip: skip, pcs: append(Stack(nil), pcs...)}
+	if f.frames == 0 {
+		return k
+	}
 	set := f.set()
 	misses := set.misses.Add(1)
 	place := &set.stacks[misses/oneIn%uint32(len(set.stacks))]
@@ -117,16 +145,14 @@ func (f fingerprint) remember(skip int, pcs []uintptr) {
 		}
 	}
 	if misses%oneIn == 0 {
-		known := &knownStack{of: f, skip: skip, n: len(pcs)}
-		copy(known.pcs[:], pcs)
-		place.Store(known)
+		place.Store(k)
 	}
+	return k
 }
 
 // set is where a stack is if it is known.
 func (f fingerprint) set() *knownSet {
-	const bits = 8 // the uppermost, which depend on all of the return addresses
-	return &knownStacks[f.a>>(64-bits)]
+	return &knownStacks[f.a>>(64-knownSets)] // the uppermost bits depend on all of the return addresses
 }
 
 // returns are addresses in the runtime to which functions return: one that was

@@ -139,7 +139,7 @@ func TestAHoldLimitIsThatOfItsAcquire(t *testing.T) {
 		}
 		require.NoError(t, free.Close())
 		assert.Empty(t, p.take())
-		assert.Empty(t, p.c.gate.looks)
+		assert.Empty(t, p.c.watch.looks)
 	})
 }
 

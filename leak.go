@@ -7,10 +7,14 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // Class says why a lease is reported. The classes need different cures.
@@ -163,142 +167,277 @@ func (l Leak) LogValue() slog.Value {
 // time: most are back by then, and never looked at.
 const firstLook = time.Second
 
-func (g *gate) firstLook() time.Duration { return min(firstLook, g.threshold) }
+func (c *Connector) firstLook() time.Duration { return min(firstLook, c.cfg.LeakThreshold) }
+
+// watch looks at leases. What is not said to be guarded otherwise is guarded by the
+// gate's lock.
+type watch struct {
+	timer       timer
+	at          atomic.Int64  // the instant that the timer is armed for; zero: it is not. Written under the gate's lock
+	looked      uint64        // leases up to that number have been looked at
+	looks       looks         // those to be looked at again, or sooner
+	proving     int           // result sets on lease that the garbage collector is asked for
+	asked       clock.Instant // when it was asked last
+	unreachable unreachable   // result sets that the garbage collector has found
+	endings     []ending      // of leases that ended, and of which there is something to tell
+	ended       atomic.Bool   // there are some; written under the gate's lock
+}
+
+// begun makes sure that what looks after a lease that has just begun does so in time.
+func (c *Connector) begun(s *session) {
+	if c.cfg.LeakThreshold > 0 {
+		c.watchFrom(s)
+	}
+	c.pulse.begin(s.lease.start)
+	c.refill()
+}
+
+// watchFrom makes sure that the watch looks at a lease in time. Its number was set before
+// this reads what the timer is armed for, and the watch, once that is zero, reads the
+// numbers: so one of the two sees the other.
+func (c *Connector) watchFrom(s *session) {
+	l := &s.lease
+	at := l.start.Add(c.firstLook())
+	if l.limit > 0 && l.limit < c.firstLook() {
+		at = l.start.Add(l.limit)
+		c.gate.Look(func() { c.lookLocked(s, at) })
+	}
+	if armed := clock.Instant(c.watch.at.Load()); !armed.IsZero() && armed <= at {
+		return
+	}
+	c.gate.Look(func() { c.watchAtLocked(at) })
+}
+
+// ending is what there is to tell of a lease that ended.
+type ending struct {
+	leak    Leak     // its late return; without a lease: nothing
+	nesting *nesting // its request waited for another meanwhile
+}
+
+// ended notes the end of a lease. It is called with the gate's lock held.
+func (c *Connector) ended(s *session) {
+	l, w := &s.lease, &c.watch
+	if l.number.Load() == 0 {
+		return // it had not begun
+	}
+	if l.nesting != nil || l.told.anything() {
+		w.endings = append(w.endings, c.endingLocked(l, clock.Now()))
+		w.ended.Store(true)
+		l.nesting = nil
+	}
+	c.unlookLocked(s)
+	w.proving -= l.proofs
+	l.proofs = 0
+	l.forget()
+	l.number.Store(0)
+}
+
+func (c *Connector) endingLocked(l *lease, now clock.Instant) (e ending) {
+	if l.nesting != nil {
+		e.nesting = c.nestedEndLocked(l, now)
+	}
+	if l.told.anything() {
+		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true}
+		if l.told.leaked {
+			e.leak.Class = ClassIdleInHand
+		}
+	}
+	return e
+}
+
+// tellEndings tells of leases that ended: aside, since database/sql may hold its lock on
+// a connection, and the Logger may use this very database.
+func (c *Connector) tellEndings() {
+	if !c.watch.ended.Load() {
+		return
+	}
+	var endings []ending
+	c.gate.Look(func() {
+		endings, c.watch.endings = c.watch.endings, nil
+		c.watch.ended.Store(false)
+	})
+	if len(endings) == 0 {
+		return
+	}
+	go func() {
+		for _, e := range endings {
+			if e.nesting != nil {
+				c.reportNesting(e.nesting)
+			}
+			if e.leak.Returned {
+				c.report([]Leak{e.leak})
+			}
+		}
+	}()
+}
 
 // looks are leases by when the watch looks at them again.
-type looks []*lease
+type looks []*session
 
 func (q looks) Len() int { return len(q) }
 
 // Less orders them by time, and then by age.
 func (q looks) Less(i, j int) bool {
-	if q[i].due != q[j].due {
-		return q[i].due < q[j].due
+	if q[i].lease.due != q[j].lease.due {
+		return q[i].lease.due < q[j].lease.due
 	}
-	return q[i].id < q[j].id
+	return q[i].lease.id < q[j].lease.id
 }
 
 // Swap is of heap.Interface, as are the next two.
 func (q looks) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].inLook, q[j].inLook = i+1, j+1
+	q[i].lease.inLook, q[j].lease.inLook = i+1, j+1
 }
 
 // Push appends.
 func (q *looks) Push(x any) {
-	l := x.(*lease)
-	*q = append(*q, l)
-	l.inLook = len(*q)
+	s := x.(*session)
+	*q = append(*q, s)
+	s.lease.inLook = len(*q)
 }
 
 // Pop takes the last.
 func (q *looks) Pop() any {
 	last := len(*q) - 1
-	l := (*q)[last]
+	s := (*q)[last]
 	(*q)[last] = nil
 	*q = (*q)[:last]
-	l.inLook = 0
-	return l
+	s.lease.inLook = 0
+	return s
 }
 
 // lookLocked makes the watch look at a lease at that time.
-func (g *gate) lookLocked(l *lease, at instant) {
-	g.unlookLocked(l)
-	l.due = at
-	heap.Push(&g.looks, l)
+func (c *Connector) lookLocked(s *session, at clock.Instant) {
+	c.unlookLocked(s)
+	s.lease.due = at
+	heap.Push(&c.watch.looks, s)
 }
 
-func (g *gate) unlookLocked(l *lease) {
-	if l.inLook > 0 {
-		heap.Remove(&g.looks, l.inLook-1)
+func (c *Connector) unlookLocked(s *session) {
+	if s.lease.inLook > 0 {
+		heap.Remove(&c.watch.looks, s.lease.inLook-1)
 	}
 }
 
 // watchAtLocked makes sure that the watch's timer fires at that time, or
 // earlier.
-func (g *gate) watchAtLocked(at instant) {
-	if g.watching.IsZero() || at < g.watching {
-		g.watching = at
-		g.armWatch(at)
+func (c *Connector) watchAtLocked(at clock.Instant) {
+	w := &c.watch
+	if armed := clock.Instant(w.at.Load()); armed.IsZero() || at < armed {
+		w.at.Store(int64(at))
+		w.timer.at(at, c.look)
 	}
 }
 
 // findings are what one look of the watch has found.
 type findings struct {
-	now       instant
+	now       clock.Instant
 	leaks     []Leak
 	reclaimed []*session   // for the watch to close
 	unclosed  []*rows      // for the watch to have proved
 	abandoned []*proof     // for the watch to end their operations
 	lostTx    []trace.Span // of transactions that nobody will end
+	more      bool         // there is more to look at, at once
 }
+
+// mostJudged bounds what one critical section judges.
+const mostJudged = 64
 
 // overdue returns what there is to report, and arms the timer for the next
 // look. It looks at the leases in order of acquiring, once each, and again at
 // those of which there may be more to say: what it costs depends on how many
 // have just become old, and not on how many there are.
-func (g *gate) overdue(now instant) *findings {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (c *Connector) overdue(now clock.Instant) *findings {
 	f := &findings{now: now}
-	g.watching = 0
-	g.provenLocked(f)
-	for g.watched != nil {
-		l := g.watched.of
-		if at := l.heldSince().Add(g.firstLook()); at > now {
-			g.watchAtLocked(at)
-			break
+	c.gate.Look(func() {
+		w := &c.watch
+		w.at.Store(0)
+		c.provenLocked(f)
+		c.firstLooksLocked(now)
+		for range mostJudged {
+			if len(w.looks) == 0 || w.looks[0].lease.due > now {
+				break
+			}
+			c.judgeLocked(heap.Pop(&w.looks).(*session), f)
 		}
-		g.watched = g.watched.next
-		if l.inLook == 0 { // else it has a short limit, and its own time
-			g.judgeLocked(l, f)
+		if len(w.looks) > 0 {
+			c.watchAtLocked(w.looks[0].lease.due)
+			f.more = w.looks[0].lease.due <= now
 		}
-	}
-	for len(g.looks) > 0 && g.looks[0].due <= now {
-		g.judgeLocked(heap.Pop(&g.looks).(*lease), f)
-	}
-	if len(g.looks) > 0 {
-		g.watchAtLocked(g.looks[0].due)
-	}
-	g.proofAtLocked(now)
+		c.proofAtLocked(now)
+	})
 	return f
+}
+
+// firstLooksLocked has those looked at which are out for long enough.
+func (c *Connector) firstLooksLocked(now clock.Instant) {
+	w := &c.watch
+	var highest, young uint64 // the highest number, and the lowest of those that are too young
+	var next clock.Instant    // when that is old enough
+	c.gate.SinceLocked(w.looked, func(s *session) bool {
+		l := &s.lease
+		highest = max(highest, s.Hold())
+		at := now.Add(c.firstLook())
+		if l.number.Load() != 0 {
+			at = l.heldSince().Add(c.firstLook())
+		}
+		switch {
+		case at > now:
+			young = s.Hold()
+			if next.IsZero() || at < next {
+				next = at
+			}
+		case l.inLook == 0 && !l.told.looked: // else it has a short limit, and its own time
+			l.told.looked = true
+			c.lookLocked(s, now)
+		}
+		return true
+	})
+	w.looked = max(w.looked, highest)
+	if young > 0 {
+		w.looked = young - 1
+		c.watchAtLocked(next)
+	}
 }
 
 // judgeLocked looks at a lease: it notes what there is to report, and has it
 // looked at again if there may be more.
-func (g *gate) judgeLocked(l *lease, f *findings) {
-	g.proveLocked(l, f)
+func (c *Connector) judgeLocked(s *session, f *findings) {
+	l, reclaimAfter := &s.lease, c.cfg.ReclaimAfter
+	if l.number.Load() == 0 {
+		return
+	}
+	l.told.looked = true
+	c.proveLocked(l, f)
 	if l.limit <= 0 {
 		return
 	}
 	busy, since := l.state(f.now)
 	lasts := f.now.Sub(since)
-	if g.reclaimAfter > 0 && l.told.idle && !busy && lasts >= g.reclaimAfter {
-		g.reclaimLocked(l, f)
+	if reclaimAfter > 0 && l.told.idle && !busy && lasts >= reclaimAfter {
+		c.reclaimLocked(s, f)
 		return
 	}
-	class, report, again := judge(busy, lasts, l.limit, g.longCall, l.told)
-	if class == ClassIdleInHand && g.reclaimAfter > 0 && (report || l.told.idle) {
-		again = max(g.reclaimAfter-lasts, soonest)
+	class, report, again := judge(busy, lasts, l.limit, c.cfg.LongCallThreshold, l.told)
+	if class == ClassIdleInHand && reclaimAfter > 0 && (report || l.told.idle) {
+		again = max(reclaimAfter-lasts, soonest)
 	}
 	if again > 0 {
-		g.lookLocked(l, f.now.Add(max(again, soonest)))
+		c.lookLocked(s, f.now.Add(max(again, soonest)))
 	}
 	if !report {
 		return
 	}
-	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit}
+	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.idleTx}
 	if class == ClassBusy {
-		l.told.busy, leak.Threshold = true, g.longCall
+		l.told.busy, leak.Threshold = true, c.cfg.LongCallThreshold
 	} else {
 		leak.told = l.told.leaked
 		l.told.idle, l.told.leaked = true, true
 		l.watch.Store(true)
 	}
 	l.told.threshold = leak.Threshold
-	if s := g.sessionOfLocked(l); s != nil {
-		leak.serverEnds = s.life.limits.idleTx
-	}
 	f.leaks = append(f.leaks, leak)
 }
 
@@ -307,24 +446,26 @@ const soonest = 10 * time.Millisecond
 
 // watchAgain has the watch look again at a lease that was reported as idle in
 // hand, and is used: what it is left in afterwards is another matter.
-func (g *gate) watchAgain(l *lease, now instant) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	l.watch.Store(false)
-	l.told.idle = false
-	if l.node.in != nil && l.limit > 0 {
-		at := now.Add(max(l.limit, soonest))
-		g.lookLocked(l, at)
-		g.watchAtLocked(at)
-	}
+func (c *Connector) watchAgain(s *session, now clock.Instant) {
+	c.gate.Look(func() {
+		l := &s.lease
+		l.watch.Store(false)
+		l.told.idle = false
+		if l.number.Load() != 0 && l.limit > 0 {
+			at := now.Add(max(l.limit, soonest))
+			c.lookLocked(s, at)
+			c.watchAtLocked(at)
+		}
+	})
 }
 
 // reclaimLocked takes the session from a lease that is idle in hand for too
 // long.
-func (g *gate) reclaimLocked(l *lease, f *findings) {
-	leak := Leak{Lease: l.read(f.now), Class: ClassIdleInHand, Threshold: g.reclaimAfter, Reclaimed: true, told: true}
-	if !g.takeLocked(l, f) {
-		g.lookLocked(l, f.now.Add(g.reclaimAfter))
+func (c *Connector) reclaimLocked(s *session, f *findings) {
+	after := c.cfg.ReclaimAfter
+	leak := Leak{Lease: s.lease.read(f.now), Class: ClassIdleInHand, Threshold: after, Reclaimed: true, told: true}
+	if !c.takeLocked(s, f) {
+		c.lookLocked(s, f.now.Add(after))
 		return
 	}
 	f.leaks = append(f.leaks, leak)
@@ -334,39 +475,49 @@ func (g *gate) reclaimLocked(l *lease, f *findings) {
 // whether it could. The holder may begin a call at this very moment: who
 // changes lease.hand first has the session, and the holder finds out at its
 // next call.
-func (g *gate) takeLocked(l *lease, f *findings) bool {
-	s := g.sessionOfLocked(l)
-	if s == nil || l.raw || !l.claim(taken) {
+func (c *Connector) takeLocked(s *session, f *findings) bool {
+	l := &s.lease
+	if l.raw || !l.claimUse(taken) {
 		return false
 	}
 	// Columns may be called at any time. It says so before it looks whether the
 	// session was taken, and this looks after taking it: one of the two sees the
-	// other. A call that came in between waits for gate.mu, and looks again.
+	// other. A call that came in between waits for the gate's lock, and looks again.
 	if l.naming.Load() > 0 {
 		l.giveBack()
 		return false
 	}
-	l.forget()
-	g.endLocked(l)
-	s.leaveHandle(atCloser)
-	s.reason = closedReclaimed
+	l.told = told{}
 	f.reclaimed = append(f.reclaimed, s)
 	if span := l.endTx(nil); span != nil {
 		f.lostTx = append(f.lostTx, span)
 	}
+	c.gate.CondemnLocked(&s.Session, gate.Taken, f.now)
 	return true
 }
 
+// givenBack tells whether a lease that seems to be taken was given back, and begins the
+// use of it then.
+func (c *Connector) givenBack(l *lease, as uint64) (given bool) {
+	c.gate.Look(func() {
+		if given = !l.isTaken(); given {
+			l.hand.Store(l.hand.Load() | as)
+		}
+	})
+	return given
+}
+
+// isTaken tells whether the session was taken for good: takeLocked gives it
+// back if it finds that it came between.
+func (c *Connector) isTaken(l *lease) (taken bool) {
+	c.gate.Look(func() { taken = l.isTaken() })
+	return taken
+}
+
 // reclaimed is the error of a call that comes too late.
-func (c *Connector) reclaimed(h *handle, as uint64) error {
-	c.gate.mu.Lock()
-	if !h.lease.isTaken() {
-		h.lease.hand.Store(h.lease.hand.Load() | as) // it was given back
-		c.gate.mu.Unlock()
-		return nil
-	}
-	l := h.lease.read(clock())
-	c.gate.mu.Unlock()
+func (c *Connector) reclaimed(s *session) error {
+	var l Lease
+	c.gate.Look(func() { l = s.lease.read(clock.Now()) })
 	l.Statement = c.sanitised(l.Statement)
 	return &ReclaimedError{Pool: c.cfg.Name, After: c.cfg.ReclaimAfter, Lease: l}
 }
@@ -389,26 +540,21 @@ func judge(busy bool, lasts, limit, longCall time.Duration, told told) (class Cl
 	return ClassBusy, false, min(limit, longCall-lasts)
 }
 
-// sessionOfLocked is the session a lease is on.
-func (g *gate) sessionOfLocked(l *lease) *session {
-	if l.handle == nil {
-		return nil
-	}
-	return l.handle.session
-}
-
-// watch reports the overdue leases. It runs on the timer's goroutine, which is
+// look reports the overdue leases. It runs on the timer's goroutine, which is
 // armed for the next lease to look at: without leases there is no timer.
-func (c *Connector) watch() {
-	f := c.gate.overdue(clock())
-	c.gate.await(f)
-	c.lose(len(f.reclaimed))
-	for _, s := range f.reclaimed {
-		c.retireAside(s)
+func (c *Connector) look() {
+	for more := true; more; {
+		f := c.overdue(clock.Now())
+		more = f.more
+		c.await(f)
+		c.lose(len(f.reclaimed))
+		for _, s := range f.reclaimed {
+			c.retireAside(s)
+		}
+		c.recordAll(f.leaks)
+		c.endLost(f)
+		c.tell(f.leaks)
 	}
-	c.recordAll(f.leaks)
-	c.endLost(f)
-	c.tell(f.leaks)
 }
 
 // endLost ends what the holders of leases that lost their sessions cannot end.
@@ -416,7 +562,7 @@ func (c *Connector) endLost(f *findings) {
 	defer c.recovered("ending the spans of lost leases")
 	for _, l := range f.leaks {
 		if l.Reclaimed {
-			c.metrics.held(&taker{}, &l.SpanContext, l.Hold)
+			c.held(&l.SpanContext, l.Hold)
 		}
 	}
 	for _, span := range f.lostTx {
@@ -454,7 +600,7 @@ func (c *Connector) tell(leaks []Leak) {
 func (c *Connector) record(l *Leak) {
 	defer c.recovered("reporting a leak")
 	c.count(l)
-	if !c.sites.note(l, clock()) {
+	if !c.sites.note(l, clock.Now()) {
 		return
 	}
 	c.tracing.leaked(*l)
@@ -505,7 +651,7 @@ type site struct {
 
 type siteReports struct {
 	times, folded int
-	told, last    instant // when it was last logged, and reported
+	told, last    clock.Instant // when it was last logged, and reported
 }
 
 const (
@@ -514,7 +660,7 @@ const (
 )
 
 // note counts a report, and tells whether it is to be logged.
-func (s *sites) note(l *Leak, now instant) (tell bool) {
+func (s *sites) note(l *Leak, now clock.Instant) (tell bool) {
 	stack := l.Stack.outside()
 	key := site{frames: len(stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
 	copy(key.stack[:], stack)

@@ -467,13 +467,13 @@ func TestANegativeThresholdReportsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newLeakPool(t, &leakFake{}, Config{LeakThreshold: -1})
 		conn := p.lease(t)
-		assert.Nil(t, p.c.watchTimer, "there is nothing to wake up for")
+		assert.Nil(t, p.c.watch.timer.t, "there is nothing to wake up for")
 		leakPause(1000 * time.Hour)
 		assert.Len(t, p.c.Leases(), 1)
 		require.NoError(t, conn.Close())
 		assert.Empty(t, p.take())
 		assert.Zero(t, p.c.Stats().Leaks)
-		assert.Nil(t, p.c.watchTimer)
+		assert.Nil(t, p.c.watch.timer.t)
 	})
 }
 
@@ -547,13 +547,13 @@ func TestNoOtherLeasePutsAReportOff(t *testing.T) {
 
 // leakCountArms counts how often the watch's timer is armed from now on.
 func leakCountArms(c *Connector) func() int {
-	arms, armWatch := 0, c.gate.armWatch
-	c.gate.armWatch = func(at instant) { arms++; armWatch(at) } // under gate.mu
-	return func() int {
-		c.gate.mu.Lock()
-		defer c.gate.mu.Unlock()
-		return arms
+	sets := func() int {
+		c.watch.timer.mu.Lock()
+		defer c.watch.timer.mu.Unlock()
+		return c.watch.timer.sets
 	}
+	before := sets()
+	return func() int { return sets() - before }
 }
 
 // Whatever an application does between two silences, the watch goes to sleep
@@ -569,10 +569,10 @@ func TestAnIdlePoolArmsNoTimer(t *testing.T) {
 		}
 		assert.Equal(t, 1, arms(), "one timer does for all")
 		leakPause(time.Second)
-		assert.Zero(t, p.c.gate.watching)
+		assert.Zero(t, p.c.watch.at.Load())
 		leakPause(1000 * time.Hour)
 		assert.Equal(t, 1, arms())
-		assert.False(t, p.c.watchTimer.Stop(), "the timer has fired and was not armed again")
+		assert.False(t, p.c.watch.timer.t.Stop(), "the timer has fired and was not armed again")
 		assert.Zero(t, ownGoroutines(t))
 		assert.Empty(t, p.take())
 

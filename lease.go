@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 // Lease is one checkout of one connection, from the moment database/sql got
@@ -102,31 +104,45 @@ var spanCalls = callNames[callQuery:callRows]
 
 func (c call) String() string { return callNames[c] }
 
-// lease is the live record behind a Lease. It is part of its handle, and used
-// again for that handle's next lease.
-//
-// A lease is written by the goroutine that holds it and read by others, which
-// find it through the gate's list: fields set before it enters the list are
-// read-only while it is in; the rest is guarded by mu.
-type lease struct {
-	node    node[lease] // guarded by gate.mu: its place among the leases, in order of acquiring
-	told    told        // guarded by gate.mu: what the watch has reported of it
-	due     instant     // guarded by gate.mu: when the watch looks at it again, where it is in looks
-	inLook  int         // guarded by gate.mu: its index in looks, from 1; 0: it is not there
-	step    uint64      // guarded by gate.mu: the step of reading at the last look
-	stepped instant     // guarded by gate.mu: when a look saw that step first
-	raw     bool        // guarded by gate.mu: the application has the driver's own connection, and what it does with it cannot be seen
-	proofs  int         // guarded by gate.mu: how many of its result sets the garbage collector is asked for
-	nesting *nesting    // guarded by gate.mu: its goroutine waits, or waited, for another
-	handle  *handle     // the handle it is part of; set once
-
-	id        uint64  // set when it enters the list
-	start     instant // when the acquire began
-	stack     [stackDepth]uintptr
-	frames    int // how much of stack is used
+// claim is who acquires a connection: fixed when the acquire begins.
+type claim struct {
+	start     clock.Instant
+	stack     *knownStack
 	span      trace.SpanContext
-	goroutine uint64        // that acquires it; 0: not known
-	limit     time.Duration // how long it may be idle in hand; not above zero: for ever
+	goroutine uint64        // 0: not known
+	limit     time.Duration // how long the lease may be checked out but unused; not above zero: for ever
+}
+
+// claimOf is the claim of the caller, skip of whose frames do not matter.
+//
+//go:noinline
+func (c *Connector) claimOf(ctx context.Context, now clock.Instant, skip int) claim {
+	return claim{
+		start: now, stack: capture(skip + 1), span: trace.SpanContextFromContext(ctx),
+		goroutine: goroutine(), limit: holdLimit(ctx, c.cfg.LeakThreshold),
+	}
+}
+
+// lease is the live record behind a Lease. It is part of its session, and used again
+// for the next one.
+//
+// A lease is written by the goroutine that holds it, and read by others, which find it
+// through the gate: what is fixed when it begins is written before its number is, and
+// read only where there is a number, with the gate's lock held, without which the lease
+// does not end; the rest is guarded by mu.
+type lease struct {
+	claim
+	id     uint64        // the number of the hold
+	number atomic.Uint64 // likewise; 0: it has not begun, or has ended
+
+	told    told          // guarded by the gate's lock: what the watch has reported of it
+	due     clock.Instant // guarded by the gate's lock: when the watch looks at it again, where it is in looks
+	inLook  int           // guarded by the gate's lock: its index in looks, from 1; 0: it is not there
+	step    uint64        // guarded by the gate's lock: the step of reading at the last look
+	stepped clock.Instant // guarded by the gate's lock: when a look saw that step first
+	raw     bool          // guarded by the gate's lock: the application has the driver's own connection, and what it does with it cannot be seen
+	proofs  int           // guarded by the gate's lock: how many of its result sets the garbage collector is asked for
+	nesting *nesting      // guarded by the gate's lock: its goroutine waits, or waited, for another
 
 	// hand says in its lowest bits what the session is used for, and above them how
 	// often rows, or what is left of them, were read: who wins the change from
@@ -134,23 +150,23 @@ type lease struct {
 	hand atomic.Uint64
 
 	// mu is held for reading or writing these fields and nothing else. It may
-	// be locked under gate.mu, never the other way round.
+	// be locked under the gate's, never the other way round.
 	mu       sync.Mutex
-	parts    parts   // guarded by mu
-	acquired instant // guarded by mu, but for the holder's reads; zero while still in the reset of the acquire
-	inCall   call    // guarded by mu; callNone: idle in hand
-	last     call    // guarded by mu
-	since    instant // guarded by mu: when the call in flight began, or the last one ended
-	settled  uint64  // guarded by mu: the step of reading at that time
-	query    string  // guarded by mu
-	begun    instant // guarded by mu: when the last call began
-	inTx     bool    // guarded by mu
-	tx       *tx     // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
-	openRows int     // guarded by mu
-	results  int     // guarded by mu: result sets opened on this lease
-	opened   uint64  // guarded by mu: result sets opened under this handle so far, each of which has this as its number
-	latest   uint64  // guarded by mu: the number of the one opened last; 0: it was closed
-	rows     *rows   // guarded by mu: the one opened last, until the garbage collector is asked for it
+	parts    parts         // guarded by mu
+	acquired clock.Instant // guarded by mu, but for the holder's reads; zero while still in the reset of the acquire
+	inCall   call          // guarded by mu; callNone: idle in hand
+	last     call          // guarded by mu
+	since    clock.Instant // guarded by mu: when the call in flight began, or the last one ended
+	settled  uint64        // guarded by mu: the step of reading at that time
+	query    string        // guarded by mu
+	begun    clock.Instant // guarded by mu: when the last call began
+	inTx     bool          // guarded by mu
+	tx       *tx           // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
+	openRows int           // guarded by mu
+	results  int           // guarded by mu: result sets opened on this lease
+	opened   uint64        // guarded by mu: result sets opened on this session so far, each of which has this as its number
+	latest   uint64        // guarded by mu: the number of the one opened last; 0: it was closed
+	rows     *rows         // guarded by mu: the one opened last, until the garbage collector is asked for it
 
 	naming atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
 	watch  atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
@@ -176,8 +192,8 @@ const (
 // takeLocked gives it back where it finds that it came between.
 func (l *lease) isTaken() bool { return l.hand.Load()&handUse == taken }
 
-// claim begins a use of the session; false: it is in use, or was taken.
-func (l *lease) claim(as uint64) bool {
+// claimUse begins a use of the session; false: it is in use, or was taken.
+func (l *lease) claimUse(as uint64) bool {
 	free := l.hand.Load()
 	return free&handUse == inHand && l.hand.CompareAndSwap(free, free|as)
 }
@@ -212,6 +228,7 @@ func (l *lease) steps() uint64 {
 
 // told is what was reported of a lease.
 type told struct {
+	looked    bool // the watch has looked at it
 	idle      bool // as idle in hand, and nothing was done with it since
 	leaked    bool // as idle in hand, at some time
 	busy      bool
@@ -226,30 +243,31 @@ type parts struct {
 	queue, dial, reset time.Duration
 }
 
-// begin makes the record that of a new lease. It is in no list yet, so that
-// nobody else reads it, and what mu guards is written without. skip is the number
-// of the caller's frames that do not matter.
-func (l *lease) begin(ctx context.Context, now instant, skip int) {
-	l.start = now
-	l.frames = capture(skip+1, &l.stack)
-	l.span = trace.SpanContextFromContext(ctx)
-	l.goroutine = goroutine()
-	l.usedBy(l.goroutine)
+// begin makes the record that of a new lease. Nobody else reads it yet, so that what mu
+// guards is written without. acquired is zero while the session is being reset.
+func (l *lease) begin(by *claim, number uint64, acquired clock.Instant, p parts) {
+	l.claim, l.id = *by, number
+	l.usedBy(by.goroutine)
 	if l.hand.Load()&handUse != inHand { // nobody ends the last use of a lease
 		l.giveBack()
 	}
 	if l.watch.Load() { // a store costs what a lock costs, a load nothing
 		l.watch.Store(false)
 	}
-	l.parts = parts{}
+	l.told, l.raw = told{}, false
+	l.parts = p
 	l.results = 0
-	l.acquired = 0
-	l.inCall, l.last = callReset, callNone
-	l.settleLocked(now)
+	l.acquired = acquired
+	l.inCall, l.last = callNone, callNone
+	if acquired.IsZero() {
+		l.inCall = callReset
+	}
+	l.settleLocked(max(acquired, by.start))
 	l.query, l.begun = "", 0
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
+	l.number.Store(number)
 }
 
 // usedBy notes which goroutine uses it.
@@ -260,7 +278,7 @@ func (l *lease) usedBy(goroutine uint64) {
 }
 
 // hold ends the acquire and starts the hold.
-func (l *lease) hold(now instant, p parts) {
+func (l *lease) hold(now clock.Instant, p parts) {
 	l.mu.Lock()
 	l.parts = p
 	l.acquired = now
@@ -270,7 +288,7 @@ func (l *lease) hold(now instant, p parts) {
 }
 
 // enter notes that a driver call begins. An empty query keeps the last one.
-func (l *lease) enter(c call, query string, now instant) {
+func (l *lease) enter(c call, query string, now clock.Instant) {
 	l.usedBy(goroutine())
 	l.mu.Lock()
 	l.inCall, l.last = c, c
@@ -283,7 +301,7 @@ func (l *lease) enter(c call, query string, now instant) {
 }
 
 // leave notes that the driver call ended.
-func (l *lease) leave(now instant) {
+func (l *lease) leave(now clock.Instant) {
 	l.mu.Lock()
 	l.inCall = callNone
 	l.settleLocked(now)
@@ -292,7 +310,7 @@ func (l *lease) leave(now instant) {
 
 // settleLocked notes since when the lease is what it is. mu is held, or the lease
 // is in no list.
-func (l *lease) settleLocked(now instant) { l.since, l.settled = now, l.steps() }
+func (l *lease) settleLocked(now clock.Instant) { l.since, l.settled = now, l.steps() }
 
 // beginTx notes that a transaction began. It returns the span of one that it
 // displaces: database/sql may begin another before it has rolled back one whose
@@ -326,16 +344,16 @@ func (l *lease) openResult(r *rows) {
 	l.openRows++
 	l.results++
 	l.opened++
-	r.number = l.opened
-	l.latest, l.rows = r.number, r
+	r.result = l.opened
+	l.latest, l.rows = r.result, r
 	l.mu.Unlock()
 }
 
 // closeResult notes that a result set was closed.
-func (l *lease) closeResult(r *rows, now instant) {
+func (l *lease) closeResult(r *rows, now clock.Instant) {
 	l.mu.Lock()
 	l.openRows--
-	if l.latest == r.number {
+	if l.latest == r.result {
 		l.latest, l.rows = 0, nil
 	}
 	l.settleLocked(now)
@@ -343,7 +361,7 @@ func (l *lease) closeResult(r *rows, now instant) {
 }
 
 // forget lets go of a statement that is long: the record lives as long as its
-// handle. The lease has ended, and nobody else writes it.
+// session. The lease ends, and nobody else writes it.
 func (l *lease) forget() {
 	if len(l.query) <= longestSummary {
 		return
@@ -352,9 +370,6 @@ func (l *lease) forget() {
 	l.query = ""
 	l.mu.Unlock()
 }
-
-// capturedStack is the stack that acquired it.
-func (l *lease) capturedStack() Stack { return l.stack[:l.frames] }
 
 // beginRow notes that a row is being read; n were read before. The time is noted
 // of the first one, and of the ends of the first ones and then of some: reading
@@ -377,13 +392,13 @@ func (l *lease) endRow(n int64) {
 
 // stamp notes the time of a step, for stateLocked.
 func (l *lease) stamp() {
-	l.readAt.Store(int64(clock()))
+	l.readAt.Store(int64(clock.Now()))
 	l.stamped.Store(l.steps())
 }
 
 // state is whether a call is in flight on a lease, and since when it is, or is
-// not. gate.mu is held.
-func (l *lease) state(now instant) (busy bool, since instant) {
+// not. The gate's lock is held.
+func (l *lease) state(now clock.Instant) (busy bool, since clock.Instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stateLocked(now)
@@ -392,8 +407,8 @@ func (l *lease) state(now instant) (busy bool, since instant) {
 // stateLocked looks at the step of reading, then whose time is noted, then at that
 // time: they are noted in the opposite order. Where the step's is not known, it is
 // taken for that of the look which saw it first: nothing is said to last longer than
-// it does. gate.mu is held, unless the lease has ended.
-func (l *lease) stateLocked(now instant) (busy bool, since instant) {
+// it does. The gate's lock is held.
+func (l *lease) stateLocked(now clock.Instant) (busy bool, since clock.Instant) {
 	step := l.steps()
 	if step != l.step {
 		l.step, l.stepped = step, now
@@ -405,12 +420,12 @@ func (l *lease) stateLocked(now instant) (busy bool, since instant) {
 	if step != l.stamped.Load() {
 		since = max(since, l.stepped)
 	}
-	return step%2 == 1, max(since, instant(l.readAt.Load()))
+	return step%2 == 1, max(since, clock.Instant(l.readAt.Load()))
 }
 
 // heldFor is how long the lease has been held; zero while the acquire goes on.
 // Its caller is the holder, who alone writes the time.
-func (l *lease) heldFor(now instant) time.Duration {
+func (l *lease) heldFor(now clock.Instant) time.Duration {
 	if l.acquired.IsZero() {
 		return 0
 	}
@@ -418,7 +433,7 @@ func (l *lease) heldFor(now instant) time.Duration {
 }
 
 // heldSince is when the hold began, or, while the acquire goes on, the acquire.
-func (l *lease) heldSince() instant {
+func (l *lease) heldSince() clock.Instant {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.acquired.IsZero() {
@@ -427,24 +442,22 @@ func (l *lease) heldSince() instant {
 	return l.acquired
 }
 
-// read copies the lease. gate.mu is held, so that the record cannot become
-// another lease's meanwhile, or database/sql's lock on the connection, once the
-// lease has ended. The statement is left as it is: sanitise it once gate.mu is
-// released.
-func (l *lease) read(now instant) Lease {
+// read copies the lease. The gate's lock is held, so that it does not end meanwhile. The
+// statement is left as it is: sanitise it once that is released.
+func (l *lease) read(now clock.Instant) Lease {
 	out := Lease{
 		ID:          l.id,
 		Unwrapped:   l.raw,
 		SpanContext: l.span,
-		Stack:       append(Stack(nil), l.capturedStack()...),
+		Stack:       l.stack.stack(),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
-	acquired, day := cmp.Or(l.acquired, l.start), bothClocks()
-	out.Acquired, out.Hold = acquired.on(day), now.Sub(acquired)
+	acquired, day := cmp.Or(l.acquired, l.start), clock.Clocks()
+	out.Acquired, out.Hold = acquired.On(day), now.Sub(acquired)
 	busy, since := l.stateLocked(now)
-	out.Busy, out.Since = busy, since.on(day)
+	out.Busy, out.Since = busy, since.On(day)
 	out.Call = l.last.String()
 	switch {
 	case l.inCall == callReset:
@@ -454,6 +467,6 @@ func (l *lease) read(now instant) Lease {
 	}
 	out.InTx = l.inTx
 	out.OpenRows = l.openRows
-	out.Statement, out.Begun = l.query, l.begun.on(day)
+	out.Statement, out.Begun = l.query, l.begun.On(day)
 	return out
 }

@@ -12,6 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // Dialect names the kind of server, for discovery.
@@ -268,7 +271,7 @@ func minLimit(a, b time.Duration) time.Duration {
 // lifetime is how long a session may live. It is a value: everything about
 // expiry follows from it, the session's last use, and the time.
 type lifetime struct {
-	born   instant
+	born   clock.Instant
 	limits limits
 	idle   time.Duration // longest time without wire traffic; 0: no limit
 	whole  time.Duration // longest age; 0: no limit
@@ -277,7 +280,7 @@ type lifetime struct {
 // newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
 // ends of sessions that were born together. It only subtracts: the bound
 // stays a bound.
-func newLifetime(born instant, found limits, network, most time.Duration, jitter float64) lifetime {
+func newLifetime(born clock.Instant, found limits, network, most time.Duration, jitter float64) lifetime {
 	const spread = 0.025
 	found.idle = minLimit(found.idle, network)
 	t := lifetime{born: born, limits: found}
@@ -289,26 +292,13 @@ func newLifetime(born instant, found limits, network, most time.Duration, jitter
 	return t
 }
 
-// expiry is the instant after which the session, last used at used, is never
-// handed out again. Zero: never.
-func (t *lifetime) expiry(used instant) instant {
-	var at instant
+// bounds are what the gate has to know of it.
+func (t *lifetime) bounds() gate.Life {
+	l := gate.Life{Idle: t.idle}
 	if t.whole > 0 {
-		at = t.born.Add(t.whole)
+		l.End = t.born.Add(t.whole)
 	}
-	if t.idle > 0 {
-		if idle := used.Add(t.idle); at.IsZero() || idle < at {
-			at = idle
-		}
-	}
-	return at
-}
-
-// expired tells whether the session, last used at used, may not be handed out
-// any more.
-func (t *lifetime) expired(used, now instant) bool {
-	at := t.expiry(used)
-	return !at.IsZero() && now >= at
+	return l
 }
 
 // jitter is a random number for newLifetime.

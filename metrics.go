@@ -11,6 +11,8 @@ import (
 	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // metrics are the instruments of one connector.
@@ -151,7 +153,7 @@ func (m *metrics) observe(meter metric.Meter, minIdle int64, set metric.Measurem
 	m.observed, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s := stats()
 		o.ObserveInt64(count.Inst(), int64(s.InUse), used)
-		o.ObserveInt64(count.Inst(), int64(s.Idle+s.Spare), idle)
+		o.ObserveInt64(count.Inst(), int64(s.Idle), idle)
 		o.ObserveInt64(leases, int64(s.Use.Busy), busy)
 		o.ObserveInt64(leases, int64(s.Use.OpenRows), rows)
 		o.ObserveInt64(leases, int64(s.Use.InTx), tx)
@@ -182,7 +184,7 @@ func (m *metrics) begin() {
 	for class := range classes {
 		m.countLeaks(class, 0)
 	}
-	for why := range closeReasons {
+	for why := range gate.Reasons {
 		m.countClosed(why, 0)
 	}
 	for _, counter := range []metric.Int64Counter{m.nestings, m.locks, m.timeouts.Inst()} {
@@ -275,11 +277,11 @@ func (m *metrics) deadlocked() {
 	m.locks.Add(context.Background(), 1, m.poolAdd...)
 }
 
-func (m *metrics) sessionClosed(why closeReason) { m.countClosed(why, 1) }
+func (m *metrics) sessionClosed(why gate.Reason) { m.countClosed(why, 1) }
 
-func (m *metrics) countClosed(why closeReason, n int64) {
+func (m *metrics) countClosed(why gate.Reason, n int64) {
 	defer m.panicked.survive()
-	m.closed.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyReason.String(why.String())))
+	m.closed.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyReason.String(reasonNames[why])))
 }
 
 // operated records a finished operation.
@@ -324,3 +326,6 @@ func (m *metrics) failed(operation string, err error) []metric.RecordOption {
 	}
 	return []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(attrs...))}
 }
+
+// reasonNames are why sessions are closed.
+var reasonNames = [gate.Reasons]string{"expired", "bad", "dropped", "limit", "reclaimed", "shutdown"}

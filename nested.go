@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // A request that holds a connection and waits for another is the classic way
@@ -49,46 +52,64 @@ func (n *nesting) needed() int { return n.requests*(n.perRequest-1) + 1 }
 
 // nestedLocked looks for a lease that is held by the goroutine of somebody who
 // joins the queue. It is reported when that lease ends.
-func (g *gate) nestedLocked(w *waiter, now instant) {
-	if w.lease.goroutine == 0 || now < g.nestedNext {
+func (c *Connector) nestedLocked(a *acquire, now clock.Instant) {
+	q := &c.queue
+	if a.goroutine == 0 || now < q.nestedNext {
 		return
 	}
-	g.nestedNext = now.Add(nestedEvery)
-	var holder *lease
+	q.nestedNext = now.Add(nestedEvery)
+	var holder *session
 	holds := 0
-	g.leases.each(func(l *lease) bool {
-		l.state(now) // so that what is done from now on is seen to be done later
-		if ofGoroutine(l, w.lease) && !l.told.idle {
-			holder = l
+	c.eachLeaseLocked(func(s *session) {
+		s.lease.state(now) // so that what is done from now on is seen to be done later
+		if ofGoroutine(&s.lease.claim, &a.claim) && !s.lease.told.idle {
+			holder = s
 			holds++
 		}
-		return true
 	})
-	if holder == nil || holder.nesting != nil {
+	if holder == nil || holder.lease.nesting != nil {
 		return
 	}
-	place := placeOf(holder, w)
-	if _, known := g.nestings[place]; !known {
-		holder.nesting = g.nestingOf(place, holder, w, "goroutine", holds, g.requestsLocked(), now)
+	place := placeOf(holder, a)
+	if _, known := q.nestings[place]; !known {
+		holder.lease.nesting = c.nestingOf(place, holder, a, "goroutine", holds, c.requestsLocked(), now)
 	}
 }
 
+// eachLeaseLocked calls f for each session that is on lease, the oldest lease first.
+func (c *Connector) eachLeaseLocked(f func(*session)) {
+	c.gate.EachHeldLocked(func(s *session) bool {
+		if s.lease.number.Load() != 0 {
+			f(s)
+		}
+		return true
+	})
+}
+
+// eachWaiterLocked calls f for each who waits, the longest first.
+func (c *Connector) eachWaiterLocked(f func(*acquire)) {
+	c.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
+		f(a)
+		return true
+	})
+}
+
 // ofGoroutine tells whether a lease and an acquire are of one goroutine.
-func ofGoroutine(l, acquire *lease) bool {
+func ofGoroutine(l, acquire *claim) bool {
 	return l.goroutine == acquire.goroutine && ofRequest(l, acquire)
 }
 
 // ofRequest tells whether they may be of one request, for all their traces say.
-func ofRequest(l, acquire *lease) bool {
+func ofRequest(l, acquire *claim) bool {
 	a, b := l.span.TraceID(), acquire.span.TraceID()
 	return a == b || !a.IsValid() || !b.IsValid()
 }
 
 // nestedEndLocked returns the nesting of a lease that ends, which has one, if it
 // is to be reported.
-func (g *gate) nestedEndLocked(l *lease, now instant) *nesting {
+func (c *Connector) nestedEndLocked(l *lease, now clock.Instant) *nesting {
 	n := l.nesting
-	if l.told.idle || !g.newNestingLocked(n.place) {
+	if l.told.idle || !c.newNestingLocked(n.place) {
 		return nil
 	}
 	n.holder = l.read(now)
@@ -97,8 +118,8 @@ func (g *gate) nestedEndLocked(l *lease, now instant) *nesting {
 
 // holding is what a request holds.
 type holding struct {
-	idle   instant // since when one of its leases is; zero: none is
-	newest *lease
+	idle   clock.Instant // since when one of its leases is; zero: none is
+	newest *session
 	leases int
 }
 
@@ -108,25 +129,25 @@ const mostAtOnce = 8
 // nestedTracesLocked returns the nestings of leases that nothing is done with
 // and waiters of the same trace who came later. It passes once over the leases
 // and once over the waiters.
-func (g *gate) nestedTracesLocked(idle []*lease, now instant) (found []*nesting) {
-	holdings := g.holdingsLocked(idle, now)
+func (c *Connector) nestedTracesLocked(idle []*session, now clock.Instant) (found []*nesting) {
+	holdings := c.holdingsLocked(idle, now)
 	if len(holdings) == 0 {
 		return nil
 	}
 	requests := 0
-	g.waiters.each(func(w *waiter) bool {
-		if now.Sub(w.since) < stallAfter || len(found) == mostAtOnce {
+	c.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
+		if now.Sub(a.Since()) < stallAfter || len(found) == mostAtOnce {
 			return false
 		}
-		h := holdings[w.lease.span.TraceID()]
-		if h == nil || h.idle > w.since {
+		h := holdings[a.claim.span.TraceID()]
+		if h == nil || h.idle > a.Since() {
 			return true
 		}
-		if place := placeOf(h.newest, w); g.newNestingLocked(place) {
+		if place := placeOf(h.newest, a); c.newNestingLocked(place) {
 			if requests == 0 {
-				requests = g.requestsLocked()
+				requests = c.requestsLocked()
 			}
-			found = append(found, g.nestingOf(place, h.newest, w, "trace", h.leases, requests, now))
+			found = append(found, c.nestingOf(place, h.newest, a, "trace", h.leases, requests, now))
 		}
 		return true
 	})
@@ -134,10 +155,11 @@ func (g *gate) nestedTracesLocked(idle []*lease, now instant) (found []*nesting)
 }
 
 // holdingsLocked returns what the traces hold of which one of these leases is.
-func (g *gate) holdingsLocked(idle []*lease, now instant) map[trace.TraceID]*holding {
+func (c *Connector) holdingsLocked(idle []*session, now clock.Instant) map[trace.TraceID]*holding {
 	holdings := map[trace.TraceID]*holding{}
-	for _, l := range idle {
-		id := l.span.TraceID()
+	for _, s := range idle {
+		l := &s.lease
+		id := l.claim.span.TraceID()
 		if !id.IsValid() || l.told.idle {
 			continue
 		}
@@ -151,51 +173,53 @@ func (g *gate) holdingsLocked(idle []*lease, now instant) map[trace.TraceID]*hol
 	if len(holdings) == 0 {
 		return nil
 	}
-	g.leases.each(func(l *lease) bool {
-		if h := holdings[l.span.TraceID()]; h != nil {
-			h.newest = l
+	c.eachLeaseLocked(func(s *session) {
+		if h := holdings[s.lease.claim.span.TraceID()]; h != nil {
+			h.newest = s
 			h.leases++
 		}
-		return true
 	})
 	return holdings
 }
 
 // nestingOf describes a nesting.
-func (g *gate) nestingOf(place [2]uint64, holder *lease, w *waiter, common string, holds, requests int, now instant) *nesting {
+func (c *Connector) nestingOf(place [2]uint64, holder *session, a *acquire, common string, holds, requests int, now clock.Instant) *nesting {
 	return &nesting{
-		place: place, holder: holder.read(now), waiter: w.lease.read(now), common: common,
-		waited: now.Sub(w.since), limit: g.limit, perRequest: holds + 1, requests: requests,
+		place: place, holder: holder.lease.read(now), waiter: a.read(now), common: common,
+		waited: now.Sub(a.Since()), limit: c.gate.FiguresLocked().Limit, perRequest: holds + 1, requests: requests,
 	}
 }
 
-func placeOf(holder *lease, w *waiter) [2]uint64 { return [2]uint64{holder.place(), w.lease.place()} }
+func placeOf(holder *session, a *acquire) [2]uint64 {
+	return [2]uint64{holder.lease.place(), a.place()}
+}
 
 // newNestingLocked notes the places of a nesting, and tells whether they are new.
-func (g *gate) newNestingLocked(place [2]uint64) bool {
-	if _, known := g.nestings[place]; known {
+func (c *Connector) newNestingLocked(place [2]uint64) bool {
+	q := &c.queue
+	if _, known := q.nestings[place]; known {
 		return false
 	}
-	if g.nestings == nil {
-		g.nestings = map[[2]uint64]struct{}{}
+	if q.nestings == nil {
+		q.nestings = map[[2]uint64]struct{}{}
 	}
-	for old := range g.nestings {
-		if len(g.nestings) < mostNestings {
+	for old := range q.nestings {
+		if len(q.nestings) < mostNestings {
 			break
 		}
-		delete(g.nestings, old)
+		delete(q.nestings, old)
 	}
-	g.nestings[place] = struct{}{}
-	g.counts.nestings++
+	q.nestings[place] = struct{}{}
+	q.nested++
 	return true
 }
 
 var placeSeed = maphash.MakeSeed()
 
 // place identifies the stack that acquires a lease.
-func (l *lease) place() uint64 {
+func (c *claim) place() uint64 {
 	var stack [stackDepth]uintptr
-	copy(stack[:], l.capturedStack().outside())
+	copy(stack[:], c.stack.stack().outside())
 	return maphash.Comparable(placeSeed, stack)
 }
 
@@ -205,34 +229,28 @@ type request struct {
 	goroutine uint64
 }
 
-func requestOf(l *lease) request {
-	if id := l.span.TraceID(); id.IsValid() {
+func requestOf(c *claim) request {
+	if id := c.span.TraceID(); id.IsValid() {
 		return request{trace: id}
 	}
-	return request{goroutine: l.goroutine}
+	return request{goroutine: c.goroutine}
 }
 
 // requestsLocked counts the requests that hold a lease or wait for one.
-func (g *gate) requestsLocked() int {
+func (c *Connector) requestsLocked() int {
 	requests := map[request]struct{}{}
-	g.leases.each(func(l *lease) bool {
-		requests[requestOf(l)] = struct{}{}
-		return true
-	})
-	g.waiters.each(func(w *waiter) bool {
-		requests[requestOf(w.lease)] = struct{}{}
-		return true
-	})
+	c.eachLeaseLocked(func(s *session) { requests[requestOf(&s.lease.claim)] = struct{}{} })
+	c.eachWaiterLocked(func(a *acquire) { requests[requestOf(&a.claim)] = struct{}{} })
 	return len(requests)
 }
 
 // deadlock is a pool that stands still.
 type deadlock struct {
-	since  instant   // of the waiter who closed the circle
-	circle []nesting // each goroutine with the first lease it holds, and its acquire
-	failed *Lease    // the acquire that fails for the others; nil: none does
-	fresh  bool      // the last look found none
-	tell   bool      // it is to be logged
+	since  clock.Instant // of the waiter who closed the circle
+	circle []nesting     // each goroutine with the first lease it holds, and its acquire
+	failed *Lease        // the acquire that fails for the others; nil: none does
+	fresh  bool          // the last look found none
+	tell   bool          // it is to be logged
 }
 
 // deadlockEvery is the time between two records of a pool that stands still.
@@ -242,65 +260,66 @@ const deadlockEvery = time.Minute
 // with any of them for a while, and the goroutine that used it last waits for
 // another. A while, since result sets that were just handed to another
 // goroutine look the same until that begins to read.
-func (g *gate) deadlockLocked(idle []*lease, now instant) *deadlock {
-	before := g.deadlocked
-	g.deadlocked = false
-	if len(idle) == 0 || len(idle) < g.leases.len || g.leases.len < g.open {
+func (c *Connector) deadlockLocked(idle []*session, all bool, now clock.Instant) *deadlock {
+	q, f := &c.queue, c.gate.FiguresLocked()
+	before := q.deadlocked
+	q.deadlocked = false
+	if len(idle) == 0 || !all || f.Held < f.Open {
 		return nil
 	}
-	circle, last := g.pairLocked(idle, now)
+	circle, last := c.pairLocked(idle, now)
 	if circle == nil {
 		return nil
 	}
-	g.deadlocked = true
-	return g.standstillLocked(&deadlock{since: last.since, fresh: !before}, circle, last, now)
+	q.deadlocked = true
+	return c.standstillLocked(&deadlock{since: last.Since(), fresh: !before}, circle, last, now)
 }
 
-// heldBy is a lease and the waiter whose goroutine used it last.
+// heldBy is a session and the acquire whose goroutine used it last.
 type heldBy struct {
-	lease  *lease
-	waiter *waiter
+	session *session
+	acquire *acquire
 }
 
 // pairLocked finds for each lease the waiter whose goroutine used it last, and
 // the last of these waiters; nil if one has none. It looks at a lease once: its
 // holder may begin a call at any time.
-func (g *gate) pairLocked(idle []*lease, now instant) (circle []heldBy, last *waiter) {
-	waiting := map[uint64]*waiter{}
-	g.waiters.each(func(w *waiter) bool {
-		if id := w.lease.goroutine; id != 0 && now.Sub(w.since) >= stallAfter {
-			waiting[id] = w
+func (c *Connector) pairLocked(idle []*session, now clock.Instant) (circle []heldBy, last *acquire) {
+	waiting := map[uint64]*acquire{}
+	c.eachWaiterLocked(func(a *acquire) {
+		if id := a.goroutine; id != 0 && now.Sub(a.Since()) >= stallAfter {
+			waiting[id] = a
 		}
-		return true
 	})
-	for _, l := range idle {
-		w := waiting[l.caller.Load()]
-		if w == nil || !ofRequest(l, w.lease) {
+	for _, s := range idle {
+		a := waiting[s.lease.caller.Load()]
+		if a == nil || !ofRequest(&s.lease.claim, &a.claim) {
 			return nil, nil
 		}
-		if last == nil || w.number > last.number {
-			last = w
+		if last == nil || a.Number() > last.Number() {
+			last = a
 		}
-		circle = append(circle, heldBy{l, w})
+		circle = append(circle, heldBy{s, a})
 	}
 	return circle, last
 }
 
 // standstillLocked says what there is to say of a deadlock, and ends it where
 // the gate is to.
-func (g *gate) standstillLocked(d *deadlock, circle []heldBy, last *waiter, now instant) *deadlock {
-	d.tell = g.failOnDeadlock || g.deadlockTold.IsZero() || now.Sub(g.deadlockTold) >= deadlockEvery
+func (c *Connector) standstillLocked(d *deadlock, circle []heldBy, last *acquire, now clock.Instant) *deadlock {
+	q := &c.queue
+	d.tell = c.cfg.FailOnDeadlock || q.deadlockTold.IsZero() || now.Sub(q.deadlockTold) >= deadlockEvery
 	if d.fresh {
-		g.counts.deadlocks++
+		q.deadlocks++
 	}
 	if d.tell {
-		g.deadlockTold = now
-		d.circle = g.circleLocked(circle, now)
+		q.deadlockTold = now
+		d.circle = c.circleLocked(circle, now)
 	}
-	if g.failOnDeadlock {
-		failed := last.lease.read(now)
+	if c.cfg.FailOnDeadlock {
+		failed := last.read(now)
 		d.failed = &failed
-		g.breakLocked(circle, last)
+		c.breakLocked(circle, last)
 	}
 	return d
 }
@@ -308,41 +327,30 @@ func (g *gate) standstillLocked(d *deadlock, circle []heldBy, last *waiter, now 
 // breakLocked ends a deadlock: the last of the waiters fails, and what it holds
 // lets the others go on. They go before those who hold nothing, which would
 // otherwise be served first, take their connection, and wait again.
-func (g *gate) breakLocked(circle []heldBy, last *waiter) {
-	g.deadlocked = false
-	g.waiters.remove(&last.node)
-	last.err = ErrDeadlock
-	close(last.ready)
-	holders := map[*waiter]bool{}
-	for _, c := range circle {
-		holders[c.waiter] = true
+func (c *Connector) breakLocked(circle []heldBy, last *acquire) {
+	c.queue.deadlocked = false
+	c.gate.RefuseLocked(&last.Waiter, ErrDeadlock)
+	holders := map[*acquire]bool{}
+	for _, h := range circle {
+		holders[h.acquire] = true
 	}
-	var others []*waiter
-	for range g.waiters.len { // once round the queue, those who hold something first
-		w := g.waiters.popFirst()
-		if holders[w] {
-			g.waiters.push(&w.node, w)
-		} else {
-			others = append(others, w)
-		}
-	}
-	for _, w := range others {
-		g.lastWaiter++
-		w.number = g.lastWaiter
-		g.waiters.push(&w.node, w)
-	}
+	c.gate.PreferLocked(func(a *acquire) bool { return holders[a] })
 }
 
+// mostTold is how many places a record of a deadlock tells of.
+const mostTold = 64
+
 // circleLocked describes each goroutine with the first lease it holds.
-func (g *gate) circleLocked(circle []heldBy, now instant) (out []nesting) {
-	holds, most := map[*waiter]int{}, 0
-	for _, c := range circle {
-		if holds[c.waiter]++; holds[c.waiter] == 1 {
-			out = append(out, nesting{holder: c.lease.read(now), waiter: c.waiter.lease.read(now), common: "goroutine", waited: now.Sub(c.waiter.since), limit: g.limit})
+func (c *Connector) circleLocked(circle []heldBy, now clock.Instant) (out []nesting) {
+	limit := c.gate.FiguresLocked().Limit
+	holds, most := map[*acquire]int{}, 0
+	for _, h := range circle {
+		if holds[h.acquire]++; holds[h.acquire] == 1 && len(out) < mostTold {
+			out = append(out, nesting{holder: h.session.lease.read(now), waiter: h.acquire.read(now), common: "goroutine", waited: now.Sub(h.acquire.Since()), limit: limit})
 		}
-		most = max(most, holds[c.waiter])
+		most = max(most, holds[h.acquire])
 	}
-	requests := g.requestsLocked()
+	requests := c.requestsLocked()
 	for i := range out {
 		out[i].perRequest, out[i].requests = most+1, requests
 	}

@@ -89,7 +89,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Contains(t, nested[0].attrs["nested.waiter_stack"], "nestedRequest")
 		assert.NotEqual(t, nested[0].attrs["nested.holder_stack"], nested[0].attrs["nested.waiter_stack"])
 		leakPause(time.Hour)
-		assert.Zero(t, p.c.gate.queueAt)
+		assert.Zero(t, p.c.queue.at)
 	})
 }
 

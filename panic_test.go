@@ -266,7 +266,7 @@ func (f *gateFake) end(db *sql.DB, c *Connector) {
 	assert.Zero(f.t, s.InUse, "leases are left: %v", c.Leases())
 	assert.Zero(f.t, s.Waiting, "waiters are left")
 	assert.Zero(f.t, s.Dialling, "dials are left")
-	assert.Equal(f.t, s.Idle+s.Spare, s.Open, "sessions are lost")
+	assert.Equal(f.t, s.Idle, s.Open, "sessions are lost")
 	assert.NoError(f.t, db.Close())
 	synctest.Wait()
 	f.nothingLeft(c)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 // A *sql.Rows that was not closed, and that nothing refers to any more, can be
@@ -27,9 +29,9 @@ const proofEvery = time.Second
 
 // proofAtLocked arms the watch for the next such look: later and later, since
 // result sets that something else keeps are never found.
-func (g *gate) proofAtLocked(now instant) {
-	if g.proving > 0 {
-		g.watchAtLocked(now.Add(min(max(proofEvery, now.Sub(g.asked)/4), time.Minute)))
+func (c *Connector) proofAtLocked(now clock.Instant) {
+	if c.watch.proving > 0 {
+		c.watchAtLocked(now.Add(min(max(proofEvery, now.Sub(c.watch.asked)/4), time.Minute)))
 	}
 }
 
@@ -41,8 +43,10 @@ var errUnclosed = errors.New("sqllease: the rows were never closed")
 // it. It does not refer to it.
 type proof struct {
 	op     operation // of the query
-	number uint64    // of the result set, among those of its handle
-	next   *proof    // in unreachable
+	of     *session
+	lease  uint64 // its number
+	number uint64 // of the result set, among those of its session
+	next   *proof // in unreachable
 }
 
 // unreachable are the proofs that the garbage collector has found, newest
@@ -63,35 +67,36 @@ func (u *unreachable) add(p *proof) {
 func (u *unreachable) take() *proof { return u.newest.Swap(nil) }
 
 // proveLocked has the garbage collector asked for the result set of a lease.
-func (g *gate) proveLocked(l *lease, f *findings) {
+func (c *Connector) proveLocked(l *lease, f *findings) {
 	r := l.takeRows()
 	if r == nil {
 		return
 	}
 	l.proofs++
-	g.proving++
-	g.asked = f.now
+	c.watch.proving++
+	c.watch.asked = f.now
 	f.unclosed = append(f.unclosed, r)
 }
 
 // prove does so for the first result set of a lease that the watch looked at
 // when there was none yet: those that follow are seen when it looks again.
-func (g *gate) prove(l *lease, now instant) {
-	if g.threshold <= 0 || now.Sub(l.start) < g.firstLook() || !l.provable() {
+func (c *Connector) prove(l *lease, now clock.Instant) {
+	if c.cfg.LeakThreshold <= 0 || now.Sub(l.start) < c.firstLook() || !l.provable() {
 		return
 	}
 	f := &findings{now: now}
-	g.mu.Lock()
-	g.proveLocked(l, f)
-	g.proofAtLocked(now)
-	g.mu.Unlock()
-	g.await(f)
+	c.gate.Look(func() {
+		c.proveLocked(l, f)
+		c.proofAtLocked(now)
+	})
+	c.await(f)
 }
 
 // await has the garbage collector tell when it finds the result sets.
-func (g *gate) await(f *findings) {
+func (c *Connector) await(f *findings) {
 	for _, r := range f.unclosed {
-		runtime.AddCleanup(r, g.unreachable.add, &proof{op: r.op.abandoned(), number: r.number})
+		p := &proof{op: r.op.abandoned(), of: r.session, lease: r.number, number: r.result}
+		runtime.AddCleanup(r, c.watch.unreachable.add, p)
 	}
 }
 
@@ -99,7 +104,7 @@ func (g *gate) await(f *findings) {
 // It is made of what does not change while rows are read.
 func (o *operation) abandoned() operation {
 	return operation{
-		h: o.h, call: o.call, query: o.query, begun: o.begun, span: o.span,
+		h: o.h, lease: o.lease, call: o.call, query: o.query, begun: o.begun, span: o.span,
 		asked: true,                                                                                    // its span was started, or never will be
 		ctx:   trace.ContextWithSpanContext(context.Background(), trace.SpanContextFromContext(o.ctx)), // its own may refer to the rows
 	}
@@ -131,10 +136,10 @@ func (l *lease) hasUnclosed(number uint64) bool {
 
 // provenLocked notes the leases of the result sets that were found. One that
 // was taken for its query alone has no other holder, and loses its session.
-func (g *gate) provenLocked(f *findings) {
-	for p := g.unreachable.take(); p != nil; p = p.next {
-		l := &p.op.h.lease
-		if l.node.in == nil || !l.hasUnclosed(p.number) {
+func (c *Connector) provenLocked(f *findings) {
+	for p := c.watch.unreachable.take(); p != nil; p = p.next {
+		l := &p.of.lease
+		if l.number.Load() != p.lease || !l.hasUnclosed(p.number) {
 			continue // it was closed, and found as all garbage is
 		}
 		f.abandoned = append(f.abandoned, p)
@@ -144,7 +149,7 @@ func (g *gate) provenLocked(f *findings) {
 		leak := Leak{Lease: l.read(f.now), Class: ClassProven, told: l.told.leaked}
 		l.told.idle, l.told.leaked, l.told.proven, l.told.threshold = true, true, true, 0
 		l.watch.Store(true)
-		leak.Reclaimed = leak.Stack.ofQuery() && g.takeLocked(l, f)
+		leak.Reclaimed = leak.Stack.ofQuery() && c.takeLocked(p.of, f)
 		f.leaks = append(f.leaks, leak)
 	}
 }

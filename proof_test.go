@@ -23,7 +23,7 @@ import (
 func collect(p *leakPool) {
 	for range 20 {
 		runtime.GC()
-		if p.c.gate.unreachable.newest.Load() != nil {
+		if p.c.watch.unreachable.newest.Load() != nil {
 			break
 		}
 	}
@@ -115,8 +115,8 @@ func TestRowsThatNobodyCanCloseAreProvenAndCured(t *testing.T) {
 				assert.True(t, ended, "the query's span is not lost")
 				leakPause(time.Hour)
 				assert.Empty(t, p.take(), "once is enough")
-				assert.Zero(t, p.c.gate.proving)
-				assert.Zero(t, p.c.gate.watching, "no timer")
+				assert.Zero(t, p.c.watch.proving)
+				assert.Zero(t, p.c.watch.at.Load(), "no timer")
 			})
 		})
 	}
@@ -223,7 +223,7 @@ func TestWhatIsNotProven(t *testing.T) {
 				release()
 				leakPause(time.Second)
 				assert.Empty(t, p.take())
-				assert.LessOrEqual(t, p.c.gate.proving, p.c.Stats().InUse)
+				assert.LessOrEqual(t, p.c.watch.proving, p.c.Stats().InUse)
 			})
 		})
 	}
@@ -248,7 +248,7 @@ func TestCuredLeaksDoNotUseUpTheLimitOfTheDatabaseItself(t *testing.T) {
 		assert.Equal(t, queueless+4, p.Stats().MaxOpenConnections)
 		assert.Equal(t, 7, p.c.Stats().Limit, "what the application says still counts")
 		require.NoError(t, late.Close())
-		leakPause(2 * adoptEvery)
+		leakPause(2 * pulseEvery)
 		assert.Equal(t, queueless+3, p.Stats().MaxOpenConnections, "it came back after all")
 	})
 }

@@ -18,6 +18,7 @@ type summary struct {
 	operation string // the first keyword, upper case: SELECT, INSERT, …
 	target    string // the first table, where it can be told
 	sanitised string // the statement with ? for every literal, comments removed
+	moves     bool   // running it may change the state of its session
 }
 
 // text is the conventions' db.query.summary.
@@ -147,6 +148,7 @@ func summarise(query string, g grammar) *summary {
 		operation: operationOf(z.words),
 		target:    targetOf(z.words),
 		sanitised: strings.ToValidUTF8(z.out.String(), "\uFFFD"),
+		moves:     z.moves(),
 	}
 }
 

@@ -44,7 +44,7 @@ func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 		wait.Wait()
 		leakPause(time.Hour)
 		assert.Empty(t, log.take())
-		assert.Zero(t, p.c.gate.queueAt, "with the queue empty there is no timer")
+		assert.Zero(t, p.c.queue.at, "with the queue empty there is no timer")
 	})
 }
 

@@ -18,6 +18,7 @@ type sanitiser struct {
 	words   []string // the first words, for the summary
 	space   bool     // white space or a comment is due
 	clause  clause   // where in a statement it is
+	hidden  bool     // the rest of the statement could not be read
 }
 
 func (z *sanitiser) run() {
@@ -186,7 +187,10 @@ func (z *sanitiser) dollar(rest string) {
 }
 
 // hide makes all the rest one literal.
-func (z *sanitiser) hide() { z.emit(len(z.in)-z.pos, "?") }
+func (z *sanitiser) hide() {
+	z.hidden = true
+	z.emit(len(z.in)-z.pos, "?")
+}
 
 func (z *sanitiser) skip(n int) {
 	z.pos += n

@@ -27,7 +27,7 @@ func (r scanningRows) NextRow() error {
 	if err != nil {
 		return err
 	}
-	defer r.op.h.lease.endRow(row)
+	defer r.endRow(row)
 	return r.advanced(r.scanner.NextRow())
 }
 
@@ -37,6 +37,6 @@ func (r scanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) error 
 	if err != nil {
 		return err
 	}
-	defer r.op.h.lease.endRow(row)
+	defer r.endRow(row)
 	return r.scanner.ScanColumn(ctx, i, dest)
 }

@@ -16,25 +16,27 @@ const stackDepth = 32
 // nothing until one of its methods symbolises it.
 type Stack []uintptr
 
-// capture fills buf with the program counters of its caller's callers, skip
-// of them left out, and returns how many it wrote. It is not inlined, since
-// what is recognised is the stack from its caller outwards.
+// capture returns the program counters of its caller's callers, skip of them left out.
+// It is not inlined, since what is recognised is the stack from its caller outwards.
 //
 //go:noinline
-func capture(skip int, buf *[stackDepth]uintptr) int {
+func capture(skip int) *knownStack {
 	var walked fingerprint
 	if to := landmarks.Load(); to != nil {
 		walked = walkFrames(to.panics, to.entry)
 	}
-	if walked.frames == 0 {
-		return runtime.Callers(skip+2, buf[:])
+	if known := walked.recall(skip); known != nil {
+		return known
 	}
-	if n := walked.recall(skip, buf); n > 0 {
-		return n
+	var buf [stackDepth]uintptr
+	pcs := buf[:runtime.Callers(skip+2, buf[:])]
+	if walked.frames == 0 { // it is recognised by what was said of it, which saves memory only
+		walked = fingerprintOf(pcs)
+		if known := walked.recall(skip); known != nil {
+			return known
+		}
 	}
-	n := runtime.Callers(skip+2, buf[:])
-	walked.remember(skip, buf[:n])
-	return n
+	return walked.remember(skip, pcs)
 }
 
 // Frames symbolises the stack, inlined calls included.
@@ -184,6 +186,49 @@ func (s Stack) acquiredBy(function string) bool {
 		}
 		if strings.HasPrefix(f.Function, function) {
 			return true
+		}
+	}
+	return false
+}
+
+// What is known of a stack besides, in knownStack.is.
+const (
+	isLooked uint32 = 1 << iota // somebody has looked
+	isMoving
+	isDropping
+)
+
+// movesStatement tells whether database/sql prepares on this stack, again, a *sql.Stmt
+// that it uses on another connection. Where database/sql has no such function, nothing
+// ever does.
+func (k *knownStack) movesStatement() bool { return k.look()&isMoving != 0 }
+
+// dropsConn tells whether database/sql closes a connection on this stack.
+func (k *knownStack) dropsConn() bool { return k.look()&isDropping != 0 }
+
+func (k *knownStack) look() uint32 {
+	is := k.is.Load()
+	if is == 0 {
+		is = isLooked
+		if k.pcs.through("database/sql.(*Stmt).prepareOnConnLocked") {
+			is |= isMoving
+		}
+		if k.pcs.through("database/sql.(*driverConn).finalClose") {
+			is |= isDropping
+		}
+		k.is.Store(is)
+	}
+	return is
+}
+
+// through tells whether the plumbing called that function of database/sql on its way.
+func (s Stack) through(function string) bool {
+	for _, f := range s.Frames() {
+		if f.Function == function {
+			return true
+		}
+		if !isPlumbing(f) {
+			return false
 		}
 	}
 	return false

@@ -19,8 +19,7 @@ import (
 
 // stackInner and stackOuter are small enough to be inlined.
 func stackInner(skip int) Stack {
-	var buf [stackDepth]uintptr
-	return buf[:capture(skip, &buf)]
+	return capture(skip).stack()
 }
 
 func stackOuter(skip int) Stack { return stackInner(skip) }
@@ -245,6 +244,7 @@ func TestADialOfTheOpenerIsWarnedAboutOnceUnlessAttached(t *testing.T) {
 			}
 			assert.Equal(t, 0, c.Stats().InUse)
 			require.NoError(t, db.Close())
+			synctest.Wait()
 			assert.Equal(t, 0, c.Stats().Open)
 		})
 	}

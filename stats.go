@@ -2,8 +2,12 @@ package sqllease
 
 import (
 	"cmp"
+	"database/sql"
 	"slices"
 	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // Stats is how a connector stood at one moment. While callers wait at the
@@ -15,8 +19,7 @@ type Stats struct {
 	Limit    int // sessions the gate allows; 0: no limit
 	Open     int // sessions that exist or are being dialled
 	InUse    int // on lease
-	Idle     int // idle under database/sql's handles
-	Spare    int // ready under no handle
+	Idle     int // ready for the next caller
 	Dialling int // being dialled
 	Waiting  int // waiters in the queue
 
@@ -29,8 +32,7 @@ type Stats struct {
 	Dials             uint64        // sessions dialled, failures included
 	DialErrors        uint64        // dials that failed
 	Handovers         uint64        // sessions that went from a release to a waiter
-	Steals            uint64        // idle sessions taken from under a handle
-	StatementsAdopted uint64        // prepares that found their statement on the session
+	StatementsShared  uint64        // uses of a *sql.Stmt on another connection that found it prepared there
 	DiscoveryFailures uint64        // sessions whose limits could not be found out
 	Leaks             uint64        // leases reported as leaked: idle in hand for too long, or proven
 	Proven            uint64        // those of them that the garbage collector has proved
@@ -68,10 +70,10 @@ type LeakSite struct {
 type ClosedStats struct {
 	Expired   uint64 // reached their expiry
 	Bad       uint64 // the driver said so, or the reset failed
-	Dropped   uint64 // dropped by database/sql: by its own idle limits or lifetime, or idle when the *sql.DB was closed
+	Dropped   uint64 // by database/sql's own limits of idle connections and their lifetime
 	Limit     uint64 // over a limit that was lowered
 	Reclaimed uint64 // taken from a lease by proof, or by Config.ReclaimAfter
-	Shutdown  uint64 // spare when the connector was closed, or given back afterwards
+	Shutdown  uint64 // ready when the connector was closed, or given back afterwards
 }
 
 // Stats returns how the connector stands. It costs one critical section of the
@@ -84,10 +86,24 @@ func (c *Connector) Stats() Stats {
 
 // stats is Stats without what is not read often.
 func (c *Connector) stats() Stats {
-	s := c.gate.stats(clock())
-	s.Name = c.cfg.Name
+	s := Stats{Name: c.cfg.Name}
+	now := clock.Now()
+	c.gate.Look(func() {
+		s.figures(c.gate.FiguresLocked())
+		s.NestedAcquires, s.Deadlocks = c.queue.nested, c.queue.deadlocks
+		c.eachLeaseLocked(func(of *session) {
+			if s.OldestHold == 0 {
+				s.OldestHold = of.lease.holdAt(now)
+			}
+			of.lease.use(&s.Use, now)
+		})
+		if since := c.gate.FirstWaiterLocked(); !since.IsZero() {
+			s.OldestWait = now.Sub(since)
+		}
+	})
+	s.Timeouts = c.timeouts.Load()
 	s.Dials, s.DialErrors = c.dials.Load(), c.dialErrors.Load()
-	s.StatementsAdopted = c.adoptions.Load()
+	s.StatementsShared = c.adoptions.Load()
 	s.DiscoveryFailures = c.discoveryFailures.Load()
 	s.Leaks, s.Proven = c.leaks.Load(), c.proven.Load()
 	s.LongCalls, s.LateReturns = c.longCalls.Load(), c.lateReturns.Load()
@@ -96,38 +112,43 @@ func (c *Connector) stats() Stats {
 	return s
 }
 
-// stats is the gate's part of Stats.
-func (g *gate) stats(now instant) Stats {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := g.counts
-	s := Stats{
-		Limit: g.limit, Open: g.open, InUse: g.leases.len, Idle: g.idle.len, Spare: g.spare.len,
-		Dialling: g.dialing, Waiting: g.waiters.len,
-		Acquires: n.acquires, Waits: n.waits, QueueTime: n.queueTime, Timeouts: n.timeouts,
-		Handovers: n.handovers, Steals: n.steals, NestedAcquires: n.nestings, Deadlocks: n.deadlocks,
-		Closed: ClosedStats{
-			Expired: n.closed[closedExpired], Bad: n.closed[closedBad], Dropped: n.closed[closedDropped],
-			Limit: n.closed[closedLimit], Reclaimed: n.closed[closedReclaimed], Shutdown: n.closed[closedShutdown],
-		},
+// figures are what the gate says.
+func (s *Stats) figures(f gate.Figures) {
+	s.Limit, s.Open, s.InUse, s.Idle, s.Dialling, s.Waiting = f.Limit, f.Open, f.Held, f.Ready, f.Dialling, f.Waiting
+	n := f.Counts
+	s.Acquires, s.Waits, s.QueueTime, s.Handovers = n.Holds, n.Waits, n.QueueTime, n.Handovers
+	s.Closed = ClosedStats{
+		Expired: n.Closed[gate.Expired], Bad: n.Closed[gate.Bad], Dropped: n.Closed[gate.Dropped],
+		Limit: n.Closed[gate.OverSize], Reclaimed: n.Closed[gate.Taken], Shutdown: n.Closed[gate.ShutDown],
 	}
-	g.leases.each(func(l *lease) bool {
-		l.use(&s.Use, now)
-		return true
-	})
-	if n := g.leases.first; n != nil {
-		n.of.mu.Lock()
-		s.OldestHold = n.of.heldFor(now)
-		n.of.mu.Unlock()
+}
+
+// DBStats is how the pool stands, in the shape that collectors of sql.DBStats read, with
+// the figures that a *sql.DB itself cannot have: the limit of the gate, the sessions that
+// are on lease and ready, and the waits in the gate. Its WaitDuration counts waits that
+// succeeded; MaxIdleClosed are sessions that database/sql's limits of idle connections
+// closed, MaxLifetimeClosed those that reached their expiry. MaxIdleTimeClosed is zero:
+// the gate cannot tell these from MaxIdleClosed.
+func (c *Connector) DBStats() sql.DBStats {
+	var f gate.Figures
+	c.gate.Look(func() { f = c.gate.FiguresLocked() })
+	return sql.DBStats{
+		MaxOpenConnections: f.Limit,
+		OpenConnections:    f.Open, InUse: f.Open - f.Ready, Idle: f.Ready,
+		WaitCount: int64(f.Counts.Waits), WaitDuration: f.Counts.QueueTime,
+		MaxIdleClosed: int64(f.Counts.Closed[gate.Dropped]), MaxLifetimeClosed: int64(f.Counts.Closed[gate.Expired]),
 	}
-	if n := g.waiters.first; n != nil {
-		s.OldestWait = now.Sub(n.of.since)
-	}
-	return s
+}
+
+// holdAt is for how long it is held; zero while the acquire goes on.
+func (l *lease) holdAt(now clock.Instant) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.heldFor(now)
 }
 
 // use counts the lease by what it is used for.
-func (l *lease) use(n *UseStats, now instant) {
+func (l *lease) use(n *UseStats, now clock.Instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch busy, _ := l.stateLocked(now); {
@@ -159,27 +180,24 @@ func (s *sites) list() (out []LeakSite) {
 
 // Leases returns the leases that are out, oldest first. It costs in proportion
 // to their number, and holds the gate meanwhile.
-func (c *Connector) Leases() []Lease {
-	out := c.gate.snapshot(-1, clock())
+func (c *Connector) Leases() (out []Lease) {
+	now := clock.Now()
+	c.gate.Look(func() { out = c.leasesLocked(-1, now) })
 	for i := range out {
 		out[i].Statement = c.sanitised(out[i].Statement)
 	}
 	return out
 }
 
-// snapshot copies the oldest leases, at most that many; negative: all.
-func (g *gate) snapshot(most int, now instant) []Lease {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.snapshotLocked(most, now)
-}
-
-func (g *gate) snapshotLocked(most int, now instant) (out []Lease) {
-	g.leases.each(func(l *lease) bool {
+// leasesLocked copies the oldest leases, at most that many; negative: all.
+func (c *Connector) leasesLocked(most int, now clock.Instant) (out []Lease) {
+	c.gate.EachHeldLocked(func(s *session) bool {
 		if most >= 0 && len(out) == most {
 			return false
 		}
-		out = append(out, l.read(now))
+		if s.lease.number.Load() != 0 {
+			out = append(out, s.lease.read(now))
+		}
 		return true
 	})
 	return out
@@ -189,22 +207,15 @@ func (g *gate) snapshotLocked(most int, now instant) (out []Lease) {
 const mostHolders = 8
 
 // describe tells how full the pool is, for the error of a failed acquire.
-func (g *gate) describe(now instant) *AcquireError {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.describeLocked(now)
+func (c *Connector) describe(now clock.Instant) (e *AcquireError) {
+	c.gate.Look(func() { e = c.describeLocked(now) })
+	return e
 }
 
-func (g *gate) describeLocked(now instant) *AcquireError {
+func (c *Connector) describeLocked(now clock.Instant) *AcquireError {
+	f := c.gate.FiguresLocked()
 	return &AcquireError{
-		Limit: g.limit, InUse: g.leases.len, Idle: g.idle.len + g.spare.len,
-		Dialling: g.dialing, Waiting: g.waiters.len,
-		Holders: g.snapshotLocked(mostHolders, now),
+		Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialling: f.Dialling, Waiting: f.Waiting,
+		Holders: c.leasesLocked(mostHolders, now),
 	}
-}
-
-func (g *gate) timedOut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.counts.timeouts++
 }

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -60,7 +61,7 @@ func TestStatsTellWhereLeasesAreTakenThatAreReported(t *testing.T) {
 
 func TestThePlacesThatAreRememberedAreBounded(t *testing.T) {
 	var s sites
-	now := clock()
+	now := clock.Now()
 	for i := range 10 * mostSites {
 		l := Leak{Lease: Lease{Stack: Stack{uintptr(i + 1)}}}
 		if i%2 == 1 { // one place goes on

@@ -120,3 +120,13 @@ func (b *bounded) of(value string) string {
 	b.known[value] = struct{}{}
 	return value
 }
+
+// isFull tells whether a server refuses to prepare a statement because it has too many:
+// MySQL's and MariaDB's max_prepared_stmt_count.
+func isFull(err error) bool {
+	if err == nil {
+		return false
+	}
+	_, code := errorType(err)
+	return code == "1461"
+}

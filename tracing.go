@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 // scope is the instrumentation scope of all telemetry.
@@ -200,7 +202,7 @@ func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
 
 // startAcquire starts the span of an acquire that queues or dials, and returns the
 // time of day at which it starts; nil if there is to be none.
-func (t *tracing) startAcquire(ctx context.Context, start instant) (in context.Context, span trace.Span, day time.Time) {
+func (t *tracing) startAcquire(ctx context.Context, start clock.Instant) (in context.Context, span trace.Span, day time.Time) {
 	if !t.wanted(ctx, callAcquire, "") {
 		return ctx, nil, day
 	}
@@ -272,7 +274,7 @@ func (t *tracing) endAcquire(span trace.Span, at time.Time, p parts, err error) 
 
 // refused emits the span of a checkout whose reset took time and failed:
 // database/sql tries again by itself, and the time must not be lost.
-func (t *tracing) refused(ctx context.Context, start, now instant, p parts, err error) {
+func (t *tracing) refused(ctx context.Context, start, now clock.Instant, p parts, err error) {
 	_, span, day := t.startAcquire(ctx, start)
 	t.endAcquire(span, day.Add(now.Sub(start)), p, err)
 }
@@ -341,74 +343,6 @@ func (d *decline) learn(err error) {
 	}
 }
 
-// operation is one driver call, or, for a query, the time until its rows are
-// closed. It keeps the lease's state, the span and the metrics in step.
-type operation struct {
-	h        *handle
-	call     call
-	query    string
-	known    *described // of query; nil: not looked up yet
-	begun    instant
-	ctx      context.Context
-	span     trace.Span // nil: none, or not yet
-	decline  *decline   // nil: this call cannot be declined
-	asked    bool       // whether there is to be a span has been decided
-	returned bool       // the driver returned; set by the caller, false in a panic
-	reading  bool       // the operation goes on until its rows are closed
-}
-
-// brief is how long something takes that is over as soon as it began, to people
-// who look at a trace: it is no event and no example.
-const brief = time.Millisecond
-
-// enter notes the call on the lease, which the watch looks at again if it was
-// reported as idle in hand.
-func (h *handle) enter(c call, query string, now instant) {
-	h.lease.enter(c, query, now)
-	h.used()
-}
-
-// used tells the watch that a lease which was reported as idle in hand is used,
-// and whether it was.
-func (h *handle) used() (told bool) {
-	if told = h.lease.watch.Load(); told {
-		h.c.gate.watchAgain(&h.lease, clock())
-	}
-	return told
-}
-
-// start begins the operation. Its caller has set what it is: h, call, query and decline.
-func (o *operation) start(ctx context.Context) context.Context {
-	o.begun, o.ctx = clock(), ctx
-	if o.decline == nil || o.decline.state.Load() == declineNever {
-		ctx = o.startSpan(ctx, false)
-	}
-	o.h.enter(o.call, o.query, o.begun) // after the application's code, which may not return
-	return ctx
-}
-
-// startSpan starts the operation's span, unless that was decided before; late,
-// once the call is over, with the time at which it began.
-func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
-	if o.asked {
-		return ctx
-	}
-	o.asked = true
-	t := &o.h.c.tracing
-	if !t.wanted(ctx, o.call, o.query) {
-		return ctx
-	}
-	name, options := o.shown()
-	if late {
-		options = append(options, trace.WithTimestamp(o.begun.Time()))
-	}
-	ctx, o.span = t.start(ctx, name, options...)
-	if tx := o.h.lease.tx; tx != nil && o.query != "" {
-		t.link(o.span, tx.span)
-	}
-	return ctx
-}
-
 // link links a statement's span to that of its transaction.
 func (t *tracing) link(span, tx trace.Span) {
 	if span == nil || tx == nil {
@@ -418,68 +352,6 @@ func (t *tracing) link(span, tx trace.Span) {
 	if span.IsRecording() {
 		span.AddLink(trace.Link{SpanContext: tx.SpanContext()})
 	}
-}
-
-// shown returns the name and the options of its span.
-func (o *operation) shown() (string, []trace.SpanStartOption) {
-	if o.query == "" {
-		return o.call.String(), o.h.c.tracing.client
-	}
-	s := o.statement()
-	if o.call == callPrepare {
-		return "prepare " + s.name, s.start
-	}
-	return s.name, s.start
-}
-
-// statement is what is known of its statement, looked up once.
-func (o *operation) statement() *described {
-	if o.known == nil {
-		o.known = o.h.c.summaries.of(o.query)
-	}
-	return o.known
-}
-
-// end ends the call; deferred, so that it runs in a panic too.
-func (o *operation) end(result *error) {
-	err, now := *result, clock()
-	o.h.lease.leave(now)
-	if !o.returned {
-		err = errPanicked
-		o.h.lose()
-	}
-	if o.decline != nil {
-		o.decline.learn(err)
-	}
-	if err == driver.ErrSkip {
-		return // a span that was started, since the driver had never declined, is not ended, and so not seen
-	}
-	if o.reading { // a copy of o, in the rows, goes on
-		o.h.c.gate.prove(&o.h.lease, now)
-		return
-	}
-	o.finish(now, err, nil)
-}
-
-// rows lets the operation go on until its rows are closed.
-func (o *operation) rows(inner driver.Rows) driver.Rows {
-	o.startSpan(o.ctx, true)
-	o.reading = true
-	r := &rows{inner: inner, op: *o}
-	o.h.lease.openResult(r)
-	return newRows(r)
-}
-
-// end ends the operation of a query.
-func (r *rows) end() {
-	if r.closed {
-		return
-	}
-	r.closed = true
-	now := clock()
-	r.op.h.lease.closeResult(r, now)
-	r.op.h.used()
-	r.op.finish(now, r.err, r)
 }
 
 // endCall ends the span of an operation, or of a dial, if it has one. rows is
@@ -497,23 +369,4 @@ func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
 		t.recordError(span, err)
 	}
 	t.end(span)
-}
-
-// firstRow notes that the first row came, unless it came at once.
-func (o *operation) firstRow() {
-	if o.span == nil || clock().Sub(o.begun) < brief {
-		return
-	}
-	defer o.h.c.tracing.panicked.survive()
-	if o.span.IsRecording() {
-		o.span.AddEvent(eventFirstRow)
-	}
-}
-
-// finish ends the span and records the metrics. rows is nil where there are
-// none to count.
-func (o *operation) finish(now instant, err error, rows *rows) {
-	o.startSpan(o.ctx, true)
-	o.h.c.tracing.endCall(o.span, err, rows)
-	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 }

@@ -885,7 +885,7 @@ func TestTelemetryThatPanicsCostsNothingElse(t *testing.T) {
 				c, _ := ConnectorOf(db)
 				everyKindOfAcquire(t, db)
 				s := c.Stats()
-				assert.Equal(t, []int{2, 0, 2, 0, 0}, []int{s.Open, s.InUse, s.Idle + s.Spare, s.Waiting, s.Dialling})
+				assert.Equal(t, []int{2, 0, 2, 0, 0}, []int{s.Open, s.InUse, s.Idle, s.Waiting, s.Dialling})
 				require.NoError(t, db.Close())
 				synctest.Wait()
 				told := 0

@@ -120,7 +120,7 @@ func TestPreparedStatementsSurviveHandovers(t *testing.T) {
 
 	nBare, nWrapped := prepares(t, bare), prepares(t, wrapped)
 	t.Logf("prepares on the wire for 1000 uses of 2 statements by 50 goroutines on %d sessions: bare %d, sqllease %d (adopted: %d)",
-		limit, nBare, nWrapped, c.Stats().StatementsAdopted)
+		limit, nBare, nWrapped, c.Stats().StatementsShared)
 	assert.LessOrEqual(t, nWrapped, 3*limit, "at most once per session and statement, and a few for closing")
 }
 

@@ -34,7 +34,7 @@ func TestGORM(t *testing.T) {
 		p.work(b)
 		p.request(func(ctx context.Context) { b.savepoints(ctx) })
 		p.request(func(ctx context.Context) { b.batchesAndRows(ctx) })
-		assert.NotZero(p, p.conn.Stats().StatementsAdopted, "prepared statements survive handovers")
+		assert.NotZero(p, p.conn.Stats().StatementsShared, "prepared statements survive handovers")
 		p.wantSpans("INSERT users", "INSERT posts", "SELECT users", "SELECT posts", "UPDATE users", "DELETE users",
 			"begin", "commit", "rollback", "SAVEPOINT", "prepare INSERT users", "pool.acquire")
 	})

@@ -24,7 +24,7 @@ func TestSqlc(t *testing.T) {
 					"begin", "commit", "rollback", "pool.acquire")
 				if prepared {
 					p.wantSpans("prepare INSERT users", "prepare SELECT posts")
-					assert.NotZero(p, p.conn.Stats().StatementsAdopted, "prepared statements survive handovers")
+					assert.NotZero(p, p.conn.Stats().StatementsShared, "prepared statements survive handovers")
 				}
 			})
 		})

@@ -1,4 +1,4 @@
-package sqllease
+package gate
 
 // node is one element's place in a list. It is embedded in the element, so
 // that joining and leaving a list allocates nothing. An element is in one
@@ -32,6 +32,35 @@ func (l *list[T]) push(n *node[T], x *T) {
 	l.len++
 }
 
+// pushAfter puts x, whose node is n, behind another; nil: before all.
+func (l *list[T]) pushAfter(before, n *node[T], x *T) {
+	if before == l.last {
+		l.push(n, x)
+		return
+	}
+	if n.in != nil {
+		panic("sqllease: bug: an element joins a list while it is in one")
+	}
+	n.of, n.in = x, l
+	n.prev, n.next = before, l.first
+	if before != nil {
+		n.next = before.next
+		before.next = n
+	} else {
+		l.first = n
+	}
+	n.next.prev = n
+	l.len++
+}
+
+// newest is the element that joined last; nil: there is none.
+func (l *list[T]) newest() *T {
+	if l.last == nil {
+		return nil
+	}
+	return l.last.of
+}
+
 // remove takes n out of l.
 func (l *list[T]) remove(n *node[T]) {
 	if n.in != l {
@@ -53,18 +82,10 @@ func (l *list[T]) remove(n *node[T]) {
 
 // popFirst takes the oldest element out of l; nil if there is none.
 func (l *list[T]) popFirst() *T {
-	return l.pop(l.first)
-}
-
-// popLast takes the newest element out of l; nil if there is none.
-func (l *list[T]) popLast() *T {
-	return l.pop(l.last)
-}
-
-func (l *list[T]) pop(n *node[T]) *T {
-	if n == nil {
+	if l.first == nil {
 		return nil
 	}
+	n := l.first
 	l.remove(n)
 	return n.of
 }

@@ -1,4 +1,4 @@
-package sqllease
+package clock
 
 import (
 	"math"
@@ -11,18 +11,18 @@ import (
 )
 
 func TestAnInstantIsATimeOfDay(t *testing.T) {
-	before, i, after := time.Now(), clock(), time.Now()
+	before, i, after := time.Now(), Now(), time.Now()
 	at := i.Time()
 	const tolerance = 10 * time.Millisecond // of the time of day, which may have been set a little
 	assert.WithinRange(t, at.Round(0), before.Round(0).Add(-tolerance), after.Round(0).Add(tolerance))
 	assert.WithinRange(t, at, before, after)
 	assert.Equal(t, at, i.Time(), "it has one")
 	assert.Equal(t, at.Add(time.Second), i.Add(time.Second).Time())
-	assert.True(t, instant(0).Time().IsZero())
+	assert.True(t, Instant(0).Time().IsZero())
 }
 
 func TestTheTimeOfDayMayBeSet(t *testing.T) {
-	i := clock()
+	i := Now()
 	last := time.Now()
 	(*struct { // the layout of time.Time
 		wall uint64
@@ -36,22 +36,22 @@ func TestTheTimeOfDayMayBeSet(t *testing.T) {
 }
 
 func TestInstantsInABubble(t *testing.T) {
-	outside := clock()
+	outside := Now()
 	synctest.Test(t, func(t *testing.T) {
-		i := clock()
+		i := Now()
 		assert.Positive(t, i)
 		assert.Equal(t, time.Now(), i.Time())
 		<-time.After(time.Hour)
-		assert.Equal(t, time.Hour, clock().Sub(i))
+		assert.Equal(t, time.Hour, Now().Sub(i))
 		assert.Equal(t, -time.Hour, i.Until())
 		assert.Equal(t, time.Now(), i.Add(time.Hour).Time())
 	})
-	assert.GreaterOrEqual(t, clock(), outside)
+	assert.GreaterOrEqual(t, Now(), outside)
 }
 
 func TestTheLastInstantIsNotPassed(t *testing.T) {
-	last := instant(math.MaxInt64)
-	assert.Equal(t, last, clock().Add(math.MaxInt64))
+	last := Instant(math.MaxInt64)
+	assert.Equal(t, last, Now().Add(math.MaxInt64))
 	assert.Equal(t, last, last.Add(1))
 	assert.Equal(t, last-1, last.Add(-1))
 }

@@ -1,4 +1,6 @@
-package sqllease
+// Package clock reads the clock that only goes forward, cheaply, and works out times
+// of day only where people are told of them. It knows nothing of what is timed.
+package clock
 
 import (
 	"math"
@@ -10,42 +12,42 @@ import (
 // of what this library costs. So it reads the one that only goes forward, and no
 // time of day; that is worked out where people are told of it.
 
-// instant is a time, in nanoseconds from a century before epoch; zero: none.
-type instant int64
+// Instant is a time, in nanoseconds from a century before epoch; zero: none.
+type Instant int64
 
 // century makes all instants positive, those in the year 2000 of testing/synctest
 // included.
-const century = instant(100 * 365 * 24 * time.Hour)
+const century = Instant(100 * 365 * 24 * time.Hour)
 
 var epoch = time.Now()
 
-// clock is the present instant.
-func clock() instant { return instant(time.Since(epoch)) + century }
+// Now is the present instant.
+func Now() Instant { return Instant(time.Since(epoch)) + century }
 
 // Add is the instant that is so much later, or the last there is.
-func (i instant) Add(d time.Duration) instant {
-	if later := i + instant(d); d <= 0 || later > i {
+func (i Instant) Add(d time.Duration) Instant {
+	if later := i + Instant(d); d <= 0 || later > i {
 		return later
 	}
 	return math.MaxInt64
 }
 
 // Sub is how much later it is than another.
-func (i instant) Sub(j instant) time.Duration { return time.Duration(i - j) }
+func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
 
 // Until is for how long it is still to come.
-func (i instant) Until() time.Duration { return i.Sub(clock()) }
+func (i Instant) Until() time.Duration { return i.Sub(Now()) }
 
 // IsZero tells whether it is none.
-func (i instant) IsZero() bool { return i == 0 }
+func (i Instant) IsZero() bool { return i == 0 }
 
 // Time is its time of day; zero for none.
-func (i instant) Time() time.Time {
-	return i.on(bothClocks())
+func (i Instant) Time() time.Time {
+	return i.On(Clocks())
 }
 
-// on is that, by a reading of both clocks; zero for none.
-func (i instant) on(base time.Time) time.Time {
+// On is that, by a reading of both clocks; zero for none.
+func (i Instant) On(base time.Time) time.Time {
 	if i.IsZero() {
 		return time.Time{}
 	}
@@ -56,8 +58,8 @@ func (i instant) on(base time.Time) time.Time {
 // one, so that an instant has the same at all times.
 var lastBoth atomic.Pointer[time.Time]
 
-// bothClocks is that reading, or, once the time of day was set, a new one.
-func bothClocks() time.Time {
+// Clocks is that reading, or, once the time of day was set, a new one.
+func Clocks() time.Time {
 	now := time.Now()
 	if now == now.Round(0) { //nolint:staticcheck // not whether they are Equal, but whether one of the clocks is missing
 		return now // there is one clock only, in testing/synctest
@@ -84,9 +86,9 @@ func agree(last *time.Time, now time.Time) bool {
 func readBoth() (now time.Time) {
 	const fast, tries = 10 * time.Microsecond, 100
 	for range tries {
-		before := clock()
+		before := Now()
 		now = time.Now()
-		if clock().Sub(before) < fast {
+		if Now().Sub(before) < fast {
 			break
 		}
 	}

@@ -1,0 +1,195 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
+)
+
+// discoveryTimeout bounds a discovery: a server that does not answer it costs
+// this long, once per session, and nothing else.
+const discoveryTimeout = 5 * time.Second
+
+// dial connects a session in the room that the acquire has, which is given
+// back if the driver fails or panics.
+func (a *acquire) dial(ctx context.Context) (*session, error) {
+	start := clock.Now()
+	ctx, span := a.c.tracing.startDial(ctx, a.span, a.at(start))
+	failed := errPanicked
+	defer func() {
+		a.parts.dial = clock.Now().Sub(start)
+		a.c.tracing.endCall(span, failed, nil)
+	}()
+	ctx, bound := boundedBy(ctx, a.deadline)
+	s, err := a.c.dial(ctx)
+	failed = err
+	if err == nil {
+		s.release = bound.keep()
+		return s, nil
+	}
+	late := context.Cause(ctx) == errOutOfTime
+	bound.end()
+	if late {
+		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
+	}
+	return nil, err
+}
+
+// dialBound bounds the context of a dial. A driver may use the context that its Connect
+// was given for as long as the connection lives, as it may that of the caller: so once
+// the dial has succeeded it is not ended before the connection is closed.
+type dialBound struct {
+	context.Context
+	deadline time.Time
+	cancel   context.CancelCauseFunc // nil: there is no bound
+	timer    *time.Timer
+}
+
+// boundedBy is a context that ends at a deadline, zero for none, unless kept.
+func boundedBy(ctx context.Context, deadline clock.Instant) (context.Context, *dialBound) {
+	if deadline.IsZero() {
+		return ctx, &dialBound{}
+	}
+	inner, cancel := context.WithCancelCause(ctx)
+	b := &dialBound{Context: inner, deadline: deadline.Time(), cancel: cancel}
+	b.timer = time.AfterFunc(deadline.Until(), func() { cancel(errOutOfTime) })
+	return b, b
+}
+
+// Deadline is the earlier one.
+func (b *dialBound) Deadline() (time.Time, bool) {
+	if at, ok := b.Context.Deadline(); ok && at.Before(b.deadline) {
+		return at, true
+	}
+	return b.deadline, true
+}
+
+// keep lifts the bound, and returns what ends the context; nil where there was none.
+func (b *dialBound) keep() context.CancelFunc {
+	if b.cancel == nil {
+		return nil
+	}
+	b.timer.Stop()
+	return func() { b.cancel(nil) }
+}
+
+func (b *dialBound) end() {
+	if b.cancel != nil {
+		b.timer.Stop()
+		b.cancel(nil)
+	}
+}
+
+// dial connects a session in room that was reserved: it is held by the caller.
+func (c *Connector) dial(ctx context.Context) (s *session, err error) {
+	start := clock.Now()
+	defer func() {
+		if s == nil {
+			c.dialErrors.Add(1)
+			c.gate.Unreserve()
+		}
+	}()
+	c.dials.Add(1)
+	conn, found, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := clock.Now()
+	n := &session{conn: conn, can: capabilitiesOf(conn)}
+	n.statements.texts = &c.texts
+	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime, jitter())
+	c.idleLimit.Store(int64(n.life.limits.idle))
+	c.lifetime.Store(int64(minLimit(c.cfg.MaxLifetime, n.life.idle)))
+	c.gate.Dialed(n, &n.Session, n.life.bounds(), now)
+	c.metrics.dialed(ctx, now.Sub(start))
+	return n, nil
+}
+
+// connect dials and discovers. A discovery that costs the connection is not
+// held against it: it is dialled again, and not asked.
+func (c *Connector) connect(ctx context.Context) (driver.Conn, limits, error) {
+	conn, err := c.inner.Connect(ctx)
+	if err != nil {
+		return nil, limits{}, err
+	}
+	if c.discovery == nil {
+		return conn, limits{}, nil
+	}
+	found, alive, err := c.discover(ctx, conn)
+	if err == nil {
+		c.idleTxLimit.Store(int64(found.idleTx))
+		return conn, found, nil
+	}
+	found = limits{idle: time.Duration(c.idleLimit.Load()), idleTx: time.Duration(c.idleTxLimit.Load())}
+	if alive {
+		c.discoveryFailed(err)
+		return conn, found, nil
+	}
+	_ = conn.Close()
+	if ctx.Err() != nil {
+		return nil, limits{}, ctx.Err()
+	}
+	c.discoveryFailed(err)
+	conn, err = c.inner.Connect(ctx)
+	return conn, found, err
+}
+
+// discover asks a new session for its limits, and, if that failed, whether the
+// connection has survived it. A driver that panics has its connection closed.
+func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found limits, alive bool, err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			go func() { // the driver may hold a lock for ever
+				defer c.recovered("closing a connection")
+				_ = conn.Close()
+			}()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
+	defer cancel()
+	found, err = c.discovery.discover(ctx, conn)
+	alive = err == nil || survives(ctx, conn, err)
+	returned = true
+	return found, alive, err
+}
+
+// survives tells whether a connection is of use after a call on it failed,
+// from what the driver can tell of it: not every driver has a Validator, or
+// says driver.ErrBadConn of a connection that was cut.
+func survives(ctx context.Context, conn driver.Conn, err error) bool {
+	if _, answered := err.(*answerError); answered { //nolint:errorlint // it is never wrapped
+		return true
+	}
+	if isBad(err) || ctx.Err() != nil {
+		return false
+	}
+	if v, ok := conn.(driver.Validator); ok && !v.IsValid() {
+		return false
+	}
+	if p, ok := conn.(driver.Pinger); ok {
+		return p.Ping(ctx) == nil
+	}
+	if r, ok := conn.(driver.SessionResetter); ok {
+		return r.ResetSession(ctx) == nil
+	}
+	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// discoveryFailed counts, and says once, that limits could not be found out.
+func (c *Connector) discoveryFailed(err error) {
+	c.discoveryFailures.Add(1)
+	if !c.warnedDiscovery.CompareAndSwap(false, true) {
+		return
+	}
+	c.warnAside("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits, "+
+		"and the last one discovered, if any. "+
+		"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
+		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
+		slog.String("query", c.discovery.query), slog.String("error", c.cfg.said(err)))
+}

@@ -1,0 +1,437 @@
+// Package gate admits callers to sessions: it has the limit, the sessions that are
+// ready, and the queue, first in, first out. It does not know what a session is, nor
+// what is known of a caller, makes no call on either, and starts no goroutine: it says
+// who has what, and whoever called it dials, resets and closes.
+package gate
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
+)
+
+// ErrShut is the error of an acquire at a gate that was shut.
+var ErrShut = errors.New("the gate is shut")
+
+// Gate has the sessions of one pool: S is the session's type, C is what is known of a
+// caller who acquires.
+//
+// These hold whenever mu is free:
+//
+//  1. open counts every session that exists or is being dialled: those held, ready and
+//     closing, and the dials. It does not exceed the limit, but for what was open when
+//     that was lowered.
+//  2. A session is held, ready or closing, and one goroutine at most may touch it.
+//  3. While somebody waits there is no room, and no session that may be given to one
+//     who waits (see takeableLocked).
+//  4. Whoever waits longest is served first.
+//  5. Every session that was dialled is closed by one closer, once.
+//
+// A session that nobody holds belongs to the gate, and not to whoever had it. What the
+// application's pool has in its free list are tickets. There are about as many as
+// sessions are ready; a ticket for which there is no session is refused, and its caller
+// comes to Ask.
+type Gate[S, C any] struct {
+	hooks[S, C]
+
+	// mu is held for moving sessions and waiters from one place to another, and for
+	// nothing else: no dial, no call on a session, no log, no function of the
+	// application's, no lock but those that Look's callers name. The pool may hold
+	// its lock on a connection while it calls.
+	mu       sync.Mutex
+	limit    int                // guarded by mu; 0: none
+	open     int                // guarded by mu: sessions that exist or are being dialled
+	dialing  int                // guarded by mu: those being dialled
+	shut     bool               // guarded by mu
+	held     list[Session[S]]   // guarded by mu: in order of acquiring
+	ready    list[Session[S]]   // guarded by mu: in order of their last use
+	waiters  list[Waiter[S, C]] // guarded by mu: in order of their numbers
+	free     int                // guarded by mu: tickets that are free
+	keep     int                // how many sessions stay ready without tickets; set once
+	trust    Trust              // guarded by mu
+	holds    uint64             // guarded by mu: how many there were, the number of the last
+	arrivals uint64             // guarded by mu: likewise, of those who came to wait
+	bad      clock.Instant      // guarded by mu: when a session proved bad in its holder's hands last
+	expiries expiries[S]        // guarded by mu
+	waking   clock.Instant      // guarded by mu: when Wake is called next; zero: nobody asked for it
+	counts   Counts             // guarded by mu
+}
+
+// hooks are called with mu held, and do no more than note something or arm a timer.
+type hooks[S, C any] struct {
+	ended  func(*S)            // a hold ends
+	queued func(*C)            // a caller joins the queue
+	wakeAt func(clock.Instant) // Wake is to be called then
+}
+
+// Counts are what a gate has seen.
+type Counts struct {
+	Holds     uint64        // begun, but for those that were rejected
+	Waits     uint64        // acquires that were served in the queue
+	QueueTime time.Duration // what these spent there, together
+	Handovers uint64        // sessions that went from their holder to a waiter
+	Closed    [Reasons]uint64
+}
+
+// Trust says how far the pool's tickets may be overruled.
+type Trust uint8
+
+const (
+	// Alone is a pool that never queues callers itself: whoever waits, waits here. Any
+	// ready session may go to anybody.
+	Alone Trust = iota
+	// Watchful is a pool that may queue callers itself. To them it gives what comes back
+	// without passing its free list. So a session that just came back may be on its way
+	// to one, who must not find it taken: for grace it is given only to a ticket.
+	Watchful
+	// Draining is one that certainly does. What comes back goes to them, before those
+	// who wait here.
+	Draining
+	// Private are several pools that have the limit in common, and no session: a session
+	// goes to the ticket that had it, and to nobody else.
+	Private
+)
+
+// grace is how long whom a pool gave a ticket may take to use it.
+const grace = 10 * time.Millisecond
+
+// New makes a gate with a limit (zero: none) that keeps so many sessions ready for
+// which there is no ticket. ended, queued and wakeAt are called with the gate's lock
+// held: when a hold ends, when a caller joins the queue, and when Wake is to be called
+// at some time.
+func New[S, C any](limit, keep int, ended func(*S), queued func(*C), wakeAt func(clock.Instant)) *Gate[S, C] {
+	return &Gate[S, C]{limit: limit, keep: keep, hooks: hooks[S, C]{ended, queued, wakeAt}}
+}
+
+// Take begins a hold for a ticket that leaves the free list: of the session that the
+// ticket had last, or else, unless it is to be its own, of the one used last. It never
+// waits. Without one it returns nil. One that has expired comes back with false: it is
+// closing, and the caller closes it.
+func (g *Gate[S, C]) Take(t *Ticket[S], own bool, now clock.Instant) (s *S, fit bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unfreeLocked(t)
+	taken := t.last
+	if taken == nil || taken.place != ready {
+		taken = nil
+		if !own && g.trust != Private {
+			taken = g.ready.newest()
+		}
+	}
+	if taken == nil {
+		g.settleLocked(now) // one that is ready may have no ticket now
+		return nil, false
+	}
+	g.ready.remove(&taken.node)
+	if taken.life.Expired(taken.used, now) {
+		g.closeLocked(taken, Expired)
+		return taken.of, false
+	}
+	g.holdLocked(taken)
+	return taken.of, true
+}
+
+// Leave notes that a ticket has left the free list without asking for a session.
+func (g *Gate[S, C]) Leave(t *Ticket[S]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unfreeLocked(t)
+	g.settleLocked(clock.Now()) // as in Take
+}
+
+// Free notes that a ticket is in the free list that has no session to give back.
+func (g *Gate[S, C]) Free(t *Ticket[S]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.freeLocked(t)
+}
+
+// Stays tells whether a ticket stays in the free list that comes back without a
+// session: it is there already, or it has none yet and is as good as it was.
+func (g *Gate[S, C]) Stays(t *Ticket[S], good bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if good && !g.shut {
+		g.freeLocked(t)
+	}
+	return t.free
+}
+
+func (g *Gate[S, C]) freeLocked(t *Ticket[S]) {
+	if !t.free {
+		t.free = true
+		g.free++
+	}
+}
+
+func (g *Gate[S, C]) unfreeLocked(t *Ticket[S]) {
+	if t.free {
+		t.free = false
+		g.free--
+	}
+}
+
+// Returned is what became of a session that was given back.
+type Returned uint8
+
+// What became of it.
+const (
+	Kept   Returned = iota // it is ready, and the ticket is free
+	Handed                 // a waiter has it, and the ticket is worth nothing
+	Closed                 // it is closing, and the caller closes it
+)
+
+// Return ends a hold. bad says that the session is of no use any more.
+func (g *Gate[S, C]) Return(t *Ticket[S], s *Session[S], bad bool, now clock.Instant) Returned {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.endLocked(s, now)
+	t.last = s
+	switch {
+	case bad:
+		g.closeLocked(s, Bad)
+		return Closed
+	case !g.fitLocked(s, now):
+		return Closed
+	case g.waiters.len > 0 && g.trust == Private: // it may be of another pool
+		g.closeLocked(s, Dropped)
+		return Closed
+	case g.waiters.len > 0 && g.trust != Draining:
+		g.counts.Handovers++
+		g.serveLocked(g.waiters.first.of, s, now)
+		return Handed
+	}
+	g.readyLocked(s)
+	g.freeLocked(t)
+	return Kept
+}
+
+// Drop gives up a ticket. Where more sessions are ready then than tickets are free, it
+// returns one that the caller closes: that which the ticket had last, as the pool means
+// it, or else the one that was not used for longest. Its own goes with it in any case if
+// no other ticket may have that.
+func (g *Gate[S, C]) Drop(t *Ticket[S], now clock.Instant) *S {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !t.free {
+		return nil
+	}
+	g.unfreeLocked(t)
+	g.settleLocked(now)
+	s := t.last
+	own := s != nil && s.place == ready
+	switch {
+	case own && g.trust == Private:
+	case g.ready.len <= max(g.free, g.keep):
+		return nil
+	case !own:
+		s = g.ready.first.of
+	}
+	g.ready.remove(&s.node)
+	g.closeLocked(s, Dropped)
+	return s.of
+}
+
+// Surplus takes the sessions that no free ticket answers for, such as those whose caller
+// was refused and went away. The caller closes them.
+func (g *Gate[S, C]) Surplus() (surplus []*S) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for (g.trust == Alone || g.trust == Private) && g.ready.len > max(g.free, g.keep) {
+		s := g.ready.popFirst()
+		g.closeLocked(s, Dropped)
+		surplus = append(surplus, s.of)
+	}
+	return surplus
+}
+
+// Park ends a hold of which the pool knows nothing: of a session dialled ahead, or
+// served to somebody who went away. It tells whether the caller has to close it.
+func (g *Gate[S, C]) Park(s *Session[S], now clock.Instant) (closes bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rejectLocked(s, s.used)
+	return g.parkLocked(s, now)
+}
+
+func (g *Gate[S, C]) parkLocked(s *Session[S], now clock.Instant) (closes bool) {
+	switch {
+	case !g.fitLocked(s, now):
+		return true
+	case g.waiters.len > 0:
+		g.serveLocked(g.waiters.first.of, s, now)
+		return false
+	case g.ready.len >= max(g.free, g.keep): // no ticket would ever answer for it
+		g.closeLocked(s, Dropped)
+		return true
+	}
+	g.readyLocked(s)
+	return false
+}
+
+// Condemn ends a hold: the session proved bad in its holder's hands, or was taken from
+// them. Its caller closes it.
+func (g *Gate[S, C]) Condemn(s *Session[S], why Reason, now clock.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.CondemnLocked(s, why, now)
+}
+
+// CondemnLocked is Condemn for what is called by Look.
+func (g *Gate[S, C]) CondemnLocked(s *Session[S], why Reason, now clock.Instant) {
+	g.endLocked(s, now)
+	g.closeLocked(s, why)
+	if why == Bad {
+		g.bad = now
+	}
+}
+
+// Reject ends a hold that comes to nothing: the session does not go to who was given
+// it. Its caller closes it.
+func (g *Gate[S, C]) Reject(s *Session[S], why Reason) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rejectLocked(s, s.used)
+	g.closeLocked(s, why)
+}
+
+// Unfit tells whether a session that was ready, or handed over, and is held now, must
+// not be used all the same, and why: it has expired, or a session proved bad since it
+// was used last. Then whatever made that one bad may have happened to this one too, and
+// there is nobody who would try again.
+func (g *Gate[S, C]) Unfit(s *Session[S], now clock.Instant) (why Reason, unfit bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case s.life.Expired(s.used, now):
+		return Expired, true
+	case s.used < g.bad:
+		return Bad, true
+	}
+	return Dropped, g.trust == Private
+}
+
+// Gone ends the life of a session that its closer has closed. Its room goes to the
+// first who waits.
+func (g *Gate[S, C]) Gone(s *Session[S]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.Closed[s.reason]++
+	g.open--
+	g.admitLocked()
+}
+
+// Replace ends the life of a session that its closer has closed, who dials another in
+// its room.
+func (g *Gate[S, C]) Replace(s *Session[S]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.Closed[s.reason]++
+	g.dialing++
+}
+
+// Reserve takes room for a session to be dialled ahead, if fewer are ready, or on their
+// way, than are kept, and there is room for which nobody waits.
+func (g *Gate[S, C]) Reserve() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.missingLocked() {
+		return false
+	}
+	g.reserveLocked()
+	return true
+}
+
+// Missing tells whether Reserve would succeed.
+func (g *Gate[S, C]) Missing() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.missingLocked()
+}
+
+func (g *Gate[S, C]) missingLocked() bool {
+	return !g.shut && g.ready.len+g.dialing < g.keep && g.roomLocked()
+}
+
+// Unreserve gives back the room of a dial that failed.
+func (g *Gate[S, C]) Unreserve() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unreserveLocked()
+}
+
+// Dialed ends a dial that succeeded: whoever dialled holds the session.
+func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.of, s.life, s.used = of, life, now
+	g.dialing--
+	g.holdLocked(s)
+}
+
+// SetLimit changes the limit, and returns the ready sessions that are over it, which the
+// caller closes.
+func (g *Gate[S, C]) SetLimit(n int) (over []*S) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limit = n
+	g.admitLocked()
+	for g.ready.len > 0 && g.overLocked(0) {
+		s := g.ready.popFirst()
+		g.closeLocked(s, OverSize)
+		over = append(over, s.of)
+	}
+	return over
+}
+
+// SetTrust says how far the pool's tickets may be overruled from now on.
+func (g *Gate[S, C]) SetTrust(t Trust, now clock.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.trust = t
+	g.settleLocked(now)
+}
+
+// Shut ends all waits with ErrShut, and returns the sessions that are ready, which the
+// caller closes. Those that are held end when they are given back.
+func (g *Gate[S, C]) Shut() (all []*S) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = true
+	for g.waiters.len > 0 {
+		g.RefuseLocked(g.waiters.first.of, ErrShut)
+	}
+	for s := g.ready.popFirst(); s != nil; s = g.ready.popFirst() {
+		g.closeLocked(s, ShutDown)
+		all = append(all, s.of)
+	}
+	return all
+}
+
+// mostAtOnce bounds what one critical section does of what may be much.
+const mostAtOnce = 64
+
+// Wake does what is due: it serves those who wait what may be given to them by now, and
+// takes ready sessions that have expired, which the caller closes. It tells whether
+// there is more to be done at once.
+func (g *Gate[S, C]) Wake(now clock.Instant) (expired []*S, more bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waking = 0
+	g.settleLocked(now)
+	for range mostAtOnce {
+		if len(g.expiries) == 0 || g.expiries[0].due > now {
+			break
+		}
+		if s := g.expireLocked(g.expiries[0], now); s != nil {
+			expired = append(expired, s.of)
+		}
+	}
+	more = len(g.expiries) > 0 && g.expiries[0].due <= now
+	if len(g.expiries) > 0 && !more {
+		g.wakeAtLocked(g.expiries[0].due)
+	}
+	return expired, more
+}

@@ -1,0 +1,95 @@
+package gate
+
+import "github.com/sqllease/sqllease/internal/clock"
+
+// Figures say how a gate stands.
+type Figures struct {
+	Limit    int // 0: none
+	Open     int // sessions that exist or are being dialled
+	Held     int
+	Ready    int
+	Dialling int
+	Waiting  int
+	Free     int // tickets
+	Shut     bool
+	Counts   Counts
+}
+
+// Look calls f while nothing moves. f may call the methods below, and read and write
+// what its caller guards by the gate's lock; it must neither block nor call anything
+// else of the gate.
+func (g *Gate[S, C]) Look(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f()
+}
+
+// FiguresLocked is how the gate stands.
+func (g *Gate[S, C]) FiguresLocked() Figures {
+	return Figures{
+		Limit: g.limit, Open: g.open, Held: g.held.len, Ready: g.ready.len, Dialling: g.dialing,
+		Waiting: g.waiters.len, Free: g.free, Shut: g.shut, Counts: g.counts,
+	}
+}
+
+// EachHeldLocked calls f for each session that is held, the longest held first, until f
+// returns false.
+func (g *Gate[S, C]) EachHeldLocked(f func(*S) bool) {
+	g.held.each(func(s *Session[S]) bool { return f(s.of) })
+}
+
+// SinceLocked calls f for each session that is held, with a hold of a higher number than
+// that, the newest first, until f returns false.
+func (g *Gate[S, C]) SinceLocked(number uint64, f func(*S) bool) {
+	for n := g.held.last; n != nil && n.of.hold > number; n = n.prev {
+		if !f(n.of.of) {
+			return
+		}
+	}
+}
+
+// EachWaiterLocked calls f for each who waits, the longest first, until f returns false.
+func (g *Gate[S, C]) EachWaiterLocked(f func(*Waiter[S, C], *C) bool) {
+	g.waiters.each(func(w *Waiter[S, C]) bool { return f(w, w.caller) })
+}
+
+// FirstWaiterLocked is since when the first in the queue waits; zero: nobody does.
+func (g *Gate[S, C]) FirstWaiterLocked() clock.Instant {
+	if g.waiters.len == 0 {
+		return 0
+	}
+	return g.waiters.first.of.since
+}
+
+// TakeReady takes sessions that are ready, at most that many, to be held by the caller
+// who looks after them: those for which want is true.
+func (g *Gate[S, C]) TakeReady(most int, want func(*S) bool) (taken []*S) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ready.each(func(s *Session[S]) bool {
+		if len(taken) == most {
+			return false
+		}
+		if want(s.of) {
+			g.ready.remove(&s.node)
+			g.holdLocked(s)
+			taken = append(taken, s.of)
+		}
+		return true
+	})
+	return taken
+}
+
+// PutBack makes a session ready again that TakeReady took, as if it had not been used.
+// It tells whether the caller has to close it.
+func (g *Gate[S, C]) PutBack(s *Session[S], now clock.Instant) (closes bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rejectLocked(s, s.used)
+	if !g.fitLocked(s, now) {
+		return true
+	}
+	g.readyLocked(s)
+	g.settleLocked(now)
+	return false
+}

@@ -1,0 +1,135 @@
+package gate
+
+import (
+	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
+)
+
+// Session is what the gate knows of a session. It is embedded in the session, and
+// made one of a gate's by [Gate.Dialed].
+//
+// A session is in one place at a time, which says who may touch it:
+//
+//	held     one holder: who dialled it, took it, or was served it
+//	ready    nobody
+//	closing  one closer: whoever the gate told to close it
+//
+//	         Dialed            Return, Park
+//	(dial) ──────────► held ◄──────────────► ready
+//	                    │    Take, Ask,        │
+//	                    │    a handover        │ Expire, SetLimit, Drop,
+//	            Return, │                      │ Take (expired), Shut
+//	            Park,   ▼                      │
+//	            Condemn closing ◄──────────────┘
+//	                    │
+//	                    ├─► (its room is free) Gone
+//	                    └─► (dial, in its room) Replace
+type Session[S any] struct {
+	of     *S               // set once
+	life   Life             // set once
+	node   node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
+	place  place            // guarded by Gate.mu
+	hold   uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
+	used   clock.Instant    // guarded by Gate.mu: when it was given back last, or dialled
+	reason Reason           // guarded by Gate.mu: why it is closing
+	due    clock.Instant    // guarded by Gate.mu: when its expiry is looked at, where it is in Gate.expiries
+	index  int              // guarded by Gate.mu: its index there, from 1; 0: it is not in it
+}
+
+// Life bounds a session's life.
+type Life struct {
+	End  clock.Instant // it is not given out from then on; zero: there is no end
+	Idle time.Duration // nor when it was not used for so long; zero: for any time
+}
+
+// Expiry is the instant from which on a session, last used at used, is not given
+// out. Zero: none.
+func (l Life) Expiry(used clock.Instant) clock.Instant {
+	at := l.End
+	if l.Idle > 0 {
+		if idle := used.Add(l.Idle); at.IsZero() || idle < at {
+			at = idle
+		}
+	}
+	return at
+}
+
+// Expired tells whether a session, last used at used, is not given out any more.
+func (l Life) Expired(used, now clock.Instant) bool {
+	at := l.Expiry(used)
+	return !at.IsZero() && now >= at
+}
+
+type place uint8
+
+const (
+	held place = iota
+	ready
+	closing
+)
+
+// Reason says why a session is closed.
+type Reason uint8
+
+// Why a session is closed.
+const (
+	Expired  Reason = iota // it reached its expiry
+	Bad                    // whoever had it says so
+	Dropped                // more were ready than tickets are free
+	OverSize               // the limit was lowered
+	Taken                  // it was taken from its holder
+	ShutDown               // the gate was shut
+	Reasons                // how many reasons there are
+)
+
+// Hold is the number of the present hold, or of the last one. Its caller holds the
+// session, or is called by Look.
+func (s *Session[S]) Hold() uint64 { return s.hold }
+
+// IsHeld tells whether it is held. Its caller is called by Look.
+func (s *Session[S]) IsHeld() bool { return s.place == held }
+
+// Reason is why it is closed. Its caller closes it.
+func (s *Session[S]) Reason() Reason { return s.reason }
+
+// Life is what bounds it.
+func (s *Session[S]) Life() Life { return s.life }
+
+// Ticket stands for a connection that the application's pool has: free while that
+// is in its free list, where it has no session, but remembers which it had last.
+type Ticket[S any] struct {
+	free bool        // guarded by Gate.mu
+	last *Session[S] // guarded by Gate.mu
+}
+
+// expiries is a heap of sessions by when to look at their expiry. What it says may be
+// early: a session that was used since is put back when it is looked at. So using one
+// costs nothing here.
+type expiries[S any] []*Session[S]
+
+func (h expiries[S]) Len() int           { return len(h) }
+func (h expiries[S]) Less(i, j int) bool { return h[i].due < h[j].due }
+
+// Swap is of heap.Interface, as are the next two.
+func (h expiries[S]) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i+1, j+1
+}
+
+// Push appends.
+func (h *expiries[S]) Push(x any) {
+	s := x.(*Session[S])
+	*h = append(*h, s)
+	s.index = len(*h)
+}
+
+// Pop takes the last.
+func (h *expiries[S]) Pop() any {
+	last := len(*h) - 1
+	s := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	s.index = 0
+	return s
+}

@@ -1,0 +1,160 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"path"
+	"reflect"
+	"slices"
+	"sync"
+)
+
+// OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
+// [Config.MaxOpen] is set, the *sql.DB keeps as many idle connections, since a
+// pool of fixed size should not churn; SetMaxIdleConns changes that.
+func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
+	w, err := Wrap(c, cfg)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(w)
+	if cfg.MaxOpen > 0 {
+		db.SetMaxIdleConns(cfg.MaxOpen)
+	}
+	w.Attach(db)
+	return db, nil
+}
+
+// Open is sql.Open, wrapped: it opens a database by the name of its driver and
+// a data source name. database/sql tells which driver has a name only by opening
+// a database of it: a driver.DriverContext makes a connector for that, which is
+// closed at once, and another for the database. [OpenDB] avoids it.
+func Open(driverName, dsn string, cfg Config) (*sql.DB, error) {
+	plain, err := sql.Open(driverName, dsn)
+	if err != nil {
+		return nil, err
+	}
+	d := plain.Driver()
+	if err := plain.Close(); err != nil {
+		return nil, err
+	}
+	c, err := connectorOf(d, dsn)
+	if err != nil {
+		return nil, err
+	}
+	return OpenDB(c, cfg)
+}
+
+// connectorOf makes a connector as sql.Open does.
+func connectorOf(d driver.Driver, dsn string) (driver.Connector, error) {
+	if dc, ok := d.(driver.DriverContext); ok {
+		return dc.OpenConnector(dsn)
+	}
+	return dsnConnector{d, dsn}, nil
+}
+
+// dsnConnector is the connector of a driver that has none.
+type dsnConnector struct {
+	driver driver.Driver
+	dsn    string
+}
+
+// Connect opens a connection; the driver has no use for the context.
+func (c dsnConnector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+
+// Driver returns the driver.
+func (c dsnConnector) Driver() driver.Driver { return c.driver }
+
+// Register registers the wrapped driver under a name of its own, for code that
+// opens its database with sql.Open(name, dsn). Every sql.Open makes a pool of
+// its own. Call [Connector.Attach] on what [ConnectorOf] finds, so that
+// SetMaxOpenConns is adopted. A name that is taken is refused with a
+// *[ConfigError], where sql.Register would panic.
+func Register(name string, d driver.Driver, cfg Config) error {
+	if isNil(d) {
+		return &ConfigError{"driver", "nil", "give Register the driver to wrap"}
+	}
+	if _, err := newSettings(cfg); err != nil {
+		return err
+	}
+	if slices.Contains(sql.Drivers(), name) {
+		return &ConfigError{"name", fmt.Sprintf("%q", name), "a driver of that name is registered already; choose another"}
+	}
+	sql.Register(name, &registered{d, cfg})
+	return nil
+}
+
+// registered is a wrapped driver in database/sql's register.
+type registered struct {
+	inner driver.Driver
+	cfg   Config
+}
+
+var _ driver.DriverContext = (*registered)(nil)
+
+// OpenConnector makes the wrapped connector of one sql.Open.
+func (r *registered) OpenConnector(dsn string) (driver.Connector, error) {
+	c, err := connectorOf(r.inner, dsn)
+	if err != nil {
+		return nil, err
+	}
+	return Wrap(c, r.cfg)
+}
+
+// Open is there for driver.Driver; database/sql calls OpenConnector.
+func (r *registered) Open(dsn string) (driver.Conn, error) {
+	c, err := r.OpenConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return c.Connect(context.Background())
+}
+
+// ConnectorOf finds the Connector of a *sql.DB, however it was opened. It
+// opens no connection.
+func ConnectorOf(db *sql.DB) (*Connector, bool) {
+	if db == nil {
+		return nil, false
+	}
+	// database/sql has no way to ask for the connector. Its field can be seen,
+	// if not taken, by reflection; if it should ever be renamed, nothing is found.
+	field := reflect.ValueOf(db).Elem().FieldByName("connector")
+	if !field.IsValid() || field.Kind() != reflect.Interface || field.IsNil() || field.Elem().Type() != reflect.TypeFor[*Connector]() {
+		return nil, false
+	}
+	return (*Connector)(field.Elem().UnsafePointer()), true
+}
+
+// names counts the pools that were named after each driver.
+var names = struct {
+	sync.Mutex
+	count map[string]int // guarded by Mutex
+}{count: map[string]int{}}
+
+// nameFor makes up a name for a pool that was given none.
+func nameFor(d driver.Driver) string {
+	base := string(dialectOf(d))
+	if base == "" {
+		base = path.Base(packageOf(d))
+	}
+	if base == "." {
+		base = "pool"
+	}
+	names.Lock()
+	defer names.Unlock()
+	names.count[base]++
+	if n := names.count[base]; n > 1 {
+		return fmt.Sprintf("%s-%d", base, n)
+	}
+	return base
+}
+
+func isNil(x any) bool {
+	if x == nil {
+		return true
+	}
+	v := reflect.ValueOf(x)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}

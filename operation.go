@@ -1,0 +1,157 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql/driver"
+	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// operation is one driver call, or, for a query, the time until its rows are
+// closed. It keeps the lease's state, the span and the metrics in step.
+type operation struct {
+	h        *handle
+	lease    *lease
+	call     call
+	query    string
+	known    *described // of query; nil: not looked up yet
+	begun    clock.Instant
+	ctx      context.Context
+	span     trace.Span // nil: none, or not yet
+	decline  *decline   // nil: this call cannot be declined
+	asked    bool       // whether there is to be a span has been decided
+	returned bool       // the driver returned; set by the caller, false in a panic
+	reading  bool       // the operation goes on until its rows are closed
+}
+
+// brief is how long something takes that is over as soon as it began, to people
+// who look at a trace: it is no event and no example.
+const brief = time.Millisecond
+
+// used tells the watch that a lease which was reported as idle in hand is used,
+// and whether it was.
+func (c *Connector) used(s *session) (told bool) {
+	if told = s.lease.watch.Load(); told {
+		c.watchAgain(s, clock.Now())
+	}
+	return told
+}
+
+// start begins the operation. Its caller has set what it is: h, call, query and decline.
+func (o *operation) start(ctx context.Context) context.Context {
+	o.begun, o.ctx, o.lease = clock.Now(), ctx, &o.h.session.lease
+	if o.decline == nil || o.decline.state.Load() == declineNever {
+		ctx = o.startSpan(ctx, false)
+	}
+	o.lease.enter(o.call, o.query, o.begun) // after the application's code, which may not return
+	o.h.c.used(o.h.session)
+	return ctx
+}
+
+// startSpan starts the operation's span, unless that was decided before; late,
+// once the call is over, with the time at which it began.
+func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
+	if o.asked {
+		return ctx
+	}
+	o.asked = true
+	t := &o.h.c.tracing
+	if !t.wanted(ctx, o.call, o.query) {
+		return ctx
+	}
+	name, options := o.shown()
+	if late {
+		options = append(options, trace.WithTimestamp(o.begun.Time()))
+	}
+	ctx, o.span = t.start(ctx, name, options...)
+	if tx := o.lease.tx; tx != nil && o.query != "" {
+		t.link(o.span, tx.span)
+	}
+	return ctx
+}
+
+// shown returns the name and the options of its span.
+func (o *operation) shown() (string, []trace.SpanStartOption) {
+	if o.query == "" {
+		return o.call.String(), o.h.c.tracing.client
+	}
+	s := o.statement()
+	if o.call == callPrepare {
+		return "prepare " + s.name, s.start
+	}
+	return s.name, s.start
+}
+
+// statement is what is known of its statement, looked up once.
+func (o *operation) statement() *described {
+	if o.known == nil {
+		o.known = o.h.c.summaries.of(o.query)
+	}
+	return o.known
+}
+
+// end ends the call; deferred, so that it runs in a panic too.
+func (o *operation) end(result *error) {
+	err, now := *result, clock.Now()
+	o.lease.leave(now)
+	if !o.returned {
+		err = errPanicked
+		o.h.lose()
+	}
+	if o.decline != nil {
+		o.decline.learn(err)
+	}
+	if err == driver.ErrSkip {
+		return // a span that was started, since the driver had never declined, is not ended, and so not seen
+	}
+	if o.reading { // a copy of o, in the rows, goes on
+		o.h.c.prove(o.lease, now)
+		return
+	}
+	o.finish(now, err, nil)
+}
+
+// rows lets the operation go on until its rows are closed.
+// of is the prepared statement that they are of, if any.
+func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
+	o.startSpan(o.ctx, true)
+	o.reading = true
+	r := &rows{inner: inner, op: *o, session: o.h.session, lease: o.lease, number: o.h.number, of: of}
+	o.lease.openResult(r)
+	return newRows(r)
+}
+
+// end ends the operation of a query.
+func (r *rows) end() {
+	if r.closed {
+		return
+	}
+	r.closed = true
+	now := clock.Now()
+	if r.op.h.leased && r.op.h.number == r.number { // else the lease is over, and its record another's
+		r.lease.closeResult(r, now)
+		r.op.h.c.used(r.op.h.session)
+	}
+	r.op.finish(now, r.err, r)
+}
+
+// firstRow notes that the first row came, unless it came at once.
+func (o *operation) firstRow() {
+	if o.span == nil || clock.Now().Sub(o.begun) < brief {
+		return
+	}
+	defer o.h.c.tracing.panicked.survive()
+	if o.span.IsRecording() {
+		o.span.AddEvent(eventFirstRow)
+	}
+}
+
+// finish ends the span and records the metrics. rows is nil where there are
+// none to count.
+func (o *operation) finish(now clock.Instant, err error, rows *rows) {
+	o.startSpan(o.ctx, true)
+	o.h.c.tracing.endCall(o.span, err, rows)
+	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
+}

@@ -1,0 +1,248 @@
+package sqllease
+
+import (
+	"database/sql/driver"
+	"io"
+	"reflect"
+	"slices"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// rows are a result set. Its query's span ends when it is closed.
+type rows struct {
+	inner   driver.Rows
+	op      operation
+	session *session
+	lease   *lease    // its
+	number  uint64    // of the lease
+	of      *prepared // the statement that they are of; nil: none
+	closed  bool
+	result  uint64                // its number among the result sets of the session
+	read    int64                 // rows read so far
+	count   [1]attribute.KeyValue // how many these were, for the span: here it costs no allocation
+	err     error                 // what ended the reading, if not the last row
+	seen    bool                  // a row of this result set has shown what every column holds
+
+	columns []string      // of this result set, as first asked for
+	named   atomic.Uint32 // 0: not asked for; 1: columns is being written; 2: it may be read
+}
+
+var (
+	_ driver.RowsNextResultSet              = (*rows)(nil)
+	_ driver.RowsColumnTypeDatabaseTypeName = (*rows)(nil)
+	_ driver.RowsColumnTypeLength           = (*rows)(nil)
+	_ driver.RowsColumnTypeNullable         = (*rows)(nil)
+	_ driver.RowsColumnTypePrecisionScale   = (*rows)(nil)
+	_ driver.RowsColumnTypeScanType         = (*rows)(nil)
+)
+
+// Columns asks the driver. database/sql asks for them without its lock on the
+// connection, too, to name a column that could not be scanned: then another
+// call may be in flight. It takes for granted that there are as many as before.
+func (r *rows) Columns() []string {
+	l := r.lease
+	l.naming.Add(1) // before the look: see takeLocked
+	defer l.naming.Add(-1)
+	if l.isTaken() && r.op.h.c.isTaken(l) {
+		if r.named.Load() == 2 {
+			return r.columns
+		}
+		return nil
+	}
+	names := r.inner.Columns()
+	if r.named.CompareAndSwap(0, 1) {
+		r.columns = names
+		r.named.Store(2)
+	}
+	return names
+}
+
+// Next reads a row. The lease counts as busy meanwhile, so that a slow server
+// is told from a holder that does nothing.
+func (r *rows) Next(dest []driver.Value) error {
+	row, err := r.begin(r.read)
+	if err != nil {
+		return err
+	}
+	defer r.endRow(row)
+	err = r.inner.Next(dest)
+	if err == nil && !r.seen {
+		r.look(dest)
+	}
+	return r.advanced(err)
+}
+
+// begin begins to read a row, before which so many were read, and returns that
+// number for lease.endRow, which ends it. A row after a report counts as the first,
+// so that its time is noted.
+func (r *rows) begin(row int64) (int64, error) {
+	if err := r.use(inRow); err != nil {
+		return 0, err // its session was lost, and may be somebody else's
+	}
+	if r.op.h.c.used(r.op.h.session) {
+		row = 0
+	}
+	r.lease.beginRow(row)
+	return row, nil
+}
+
+// endRow ends it.
+func (r *rows) endRow(row int64) {
+	h := r.op.h
+	if !h.leased { // lost, by a panic
+		return
+	}
+	h.unlockLate()
+	r.lease.endRow(row)
+}
+
+// use begins a use of the rows, see handle.use.
+func (r *rows) use(as uint64) error {
+	h := r.op.h
+	if h.number != r.number {
+		return driver.ErrBadConn
+	}
+	return h.useAs(as)
+}
+
+// look finds values that are result sets of their own, as some drivers have
+// them: database/sql reads those without us. A column that is NULL tells nothing.
+func (r *rows) look(dest []driver.Value) {
+	r.seen = !slices.Contains(dest, nil)
+	if slices.ContainsFunc(dest, isRows) {
+		r.op.h.c.unwrapped(r.op.h.session)
+	}
+}
+
+// isRows tells whether a value is a result set.
+func isRows(v driver.Value) bool {
+	_, ok := v.(driver.Rows)
+	return ok
+}
+
+// advanced notes how a step to the next row ended.
+func (r *rows) advanced(err error) error {
+	switch err {
+	case nil:
+		if r.read++; r.read == 1 {
+			r.op.firstRow()
+		}
+	case io.EOF:
+	default:
+		r.err = err
+		if r.of != nil {
+			r.of.broken = true
+		}
+	}
+	return err
+}
+
+// Close closes the result set and ends the operation.
+func (r *rows) Close() error {
+	defer r.end()
+	if r.use(inRow) != nil { // the driver may read what is left
+		return nil // its session was lost, and the result set with it
+	}
+	defer r.op.h.unuse()
+	r.lease.usedBy(goroutine())
+	returned := false
+	defer func() {
+		if !returned { // database/sql never gives the connection back then
+			r.err = errPanicked
+			r.op.h.lose()
+		}
+	}()
+	err := r.inner.Close()
+	returned = true
+	if r.err == nil {
+		r.err = err
+	}
+	return err
+}
+
+// HasNextResultSet asks the driver; without an answer there is none.
+func (r *rows) HasNextResultSet() bool {
+	if r.use(inUse) != nil {
+		return false
+	}
+	defer r.op.h.unuse()
+	n, ok := r.inner.(driver.RowsNextResultSet)
+	return ok && n.HasNextResultSet()
+}
+
+// NextResultSet asks the driver; without an answer there is none.
+func (r *rows) NextResultSet() error {
+	row, err := r.begin(0) // the driver may read what is left
+	if err != nil {
+		return err
+	}
+	defer r.endRow(row)
+	r.named.Store(0)
+	r.seen = false
+	if n, ok := r.inner.(driver.RowsNextResultSet); ok {
+		return n.NextResultSet()
+	}
+	return io.EOF
+}
+
+// ColumnTypeDatabaseTypeName asks the driver; without an answer it is empty.
+func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
+	if r.use(inUse) != nil {
+		return ""
+	}
+	defer r.op.h.unuse()
+	if t, ok := r.inner.(driver.RowsColumnTypeDatabaseTypeName); ok {
+		return t.ColumnTypeDatabaseTypeName(i)
+	}
+	return ""
+}
+
+// ColumnTypeLength asks the driver; without an answer it is not known.
+func (r *rows) ColumnTypeLength(i int) (int64, bool) {
+	if r.use(inUse) != nil {
+		return 0, false
+	}
+	defer r.op.h.unuse()
+	if t, ok := r.inner.(driver.RowsColumnTypeLength); ok {
+		return t.ColumnTypeLength(i)
+	}
+	return 0, false
+}
+
+// ColumnTypeNullable asks the driver; without an answer it is not known.
+func (r *rows) ColumnTypeNullable(i int) (nullable, known bool) {
+	if r.use(inUse) != nil {
+		return false, false
+	}
+	defer r.op.h.unuse()
+	if t, ok := r.inner.(driver.RowsColumnTypeNullable); ok {
+		return t.ColumnTypeNullable(i)
+	}
+	return false, false
+}
+
+// ColumnTypePrecisionScale asks the driver; without an answer it is not known.
+func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool) {
+	if r.use(inUse) != nil {
+		return 0, 0, false
+	}
+	defer r.op.h.unuse()
+	if t, ok := r.inner.(driver.RowsColumnTypePrecisionScale); ok {
+		return t.ColumnTypePrecisionScale(i)
+	}
+	return 0, 0, false
+}
+
+// ColumnTypeScanType asks the driver; without an answer it is any.
+func (r *rows) ColumnTypeScanType(i int) reflect.Type {
+	if r.use(inUse) != nil {
+		return reflect.TypeFor[any]()
+	}
+	defer r.op.h.unuse()
+	if t, ok := r.inner.(driver.RowsColumnTypeScanType); ok {
+		return t.ColumnTypeScanType(i)
+	}
+	return reflect.TypeFor[any]()
+}

@@ -1,0 +1,160 @@
+package sqllease
+
+import (
+	"cmp"
+	"context"
+	"database/sql/driver"
+	"errors"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Begin is there for driver.Conn; database/sql calls BeginTx.
+func (h *handle) Begin() (driver.Tx, error) {
+	return h.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// BeginTx begins a transaction.
+func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.Tx, err error) {
+	if err := h.begun(ctx); err != nil {
+		return nil, err
+	}
+	defer h.unuse()
+	ctx, span := h.c.tracing.startTx(ctx)
+	began := false
+	defer func() {
+		if !began {
+			h.c.tracing.endTx(span, "not begun", cmp.Or(err, errPanicked))
+		}
+	}()
+	o := operation{h: h, call: callBegin}
+	callCtx := o.start(ctx)
+	defer o.end(&err)
+	s := h.session
+	inner, err := s.can.begin(callCtx, s.conn, opts)
+	o.returned = true
+	if err != nil {
+		return nil, err
+	}
+	began = true
+	s.statements.began()
+	begun := &tx{h: h, number: h.number, inner: inner, ctx: ctx, span: span}
+	h.c.tracing.endTx(s.lease.beginTx(begun), "lost", nil) // one whose end has not been seen
+	return begun, nil
+}
+
+// begin is what database/sql does with a connection to begin a transaction.
+func (c *capabilities) begin(ctx context.Context, conn driver.Conn, opts driver.TxOptions) (driver.Tx, error) {
+	if c.beginner != nil {
+		return c.beginner.BeginTx(ctx, opts)
+	}
+	if opts.Isolation != 0 {
+		return nil, errors.New("sql: driver does not support non-default isolation level")
+	}
+	if opts.ReadOnly {
+		return nil, errors.New("sql: driver does not support read-only transactions")
+	}
+	t, err := conn.Begin() //nolint:staticcheck // it is all that this driver has
+	if err == nil && ctx.Err() != nil {
+		_ = t.Rollback()
+		return nil, ctx.Err()
+	}
+	return t, err
+}
+
+// tx is a transaction on a handle.
+type tx struct {
+	h      *handle
+	number uint64 // of the lease
+	inner  driver.Tx
+	ctx    context.Context // of BeginTx: whose end makes database/sql roll back
+	span   trace.Span      // nil: none
+}
+
+// use begins a use of the transaction, see handle.use.
+func (t *tx) use() error {
+	if t.h.number != t.number {
+		return driver.ErrBadConn
+	}
+	return t.h.use()
+}
+
+// lasting is a context without its end. Unlike that of context.WithoutCancel, its
+// Value allocates nothing.
+type lasting struct{ context.Context }
+
+// Deadline is none.
+func (lasting) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done never comes.
+func (lasting) Done() <-chan struct{} { return nil }
+
+// Err is none.
+func (lasting) Err() error { return nil }
+
+// Commit commits.
+func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
+
+// Rollback rolls back. database/sql, seeing that a handle has both Validator
+// and SessionResetter, keeps the connection when the context of its
+// transaction ends; a driver that lacks one of them relies on losing it, and
+// loses it by this error, which database/sql keeps to itself.
+func (t *tx) Rollback() error {
+	loses := t.losesConn()
+	err := t.finish(callRollback, driver.Tx.Rollback)
+	if !loses {
+		return err
+	}
+	if t.use() == nil {
+		t.h.session.statements.leaveTx() // database/sql closes them unless a connection is bad
+		t.h.unuse()
+	}
+	return driver.ErrBadConn
+}
+
+// losesConn tells whether database/sql itself rolls back, and would drop the
+// connection if it saw the driver.
+func (t *tx) losesConn() bool {
+	if t.ctx.Err() == nil || t.use() != nil {
+		return false
+	}
+	defer t.h.unuse()
+	if can := &t.h.session.can; can.resetter != nil && can.validator != nil {
+		return false
+	}
+	return capture(1).pcs.on(txGoroutine)
+}
+
+func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
+	if err := t.use(); err != nil {
+		return err
+	}
+	defer t.h.unuse()
+	lease, statements := &t.h.session.lease, &t.h.session.statements
+	// The context of the transaction may have ended, which is no reason for
+	// its span to have no parent.
+	o := operation{h: t.h, call: c}
+	o.start(lasting{t.ctx})
+	defer func() { // after the call's own span
+		if o.returned {
+			t.h.c.tracing.endTx(lease.endTx(t), outcome(c, err), err)
+		}
+	}()
+	defer o.end(&err)
+	err = do(t.inner)
+	o.returned = true
+	statements.ended()
+	return err
+}
+
+// outcome is how a transaction ended.
+func outcome(c call, err error) string {
+	switch {
+	case err != nil:
+		return "failed"
+	case c == callCommit:
+		return "committed"
+	}
+	return "rolled back"
+}

@@ -1,0 +1,229 @@
+package sqllease
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
+)
+
+// retire closes a session that this goroutine is the closer of, and gives its
+// room to the next waiter.
+func (c *Connector) retire(s *session) error {
+	defer c.refill()
+	defer c.metrics.sessionClosed(s.Reason())
+	defer c.gate.Gone(&s.Session)
+	return s.close()
+}
+
+// replace closes a session and keeps its room for a dial.
+func (c *Connector) replace(s *session) {
+	closed := false
+	defer func() {
+		c.metrics.sessionClosed(s.Reason())
+		if !closed {
+			c.gate.Gone(&s.Session)
+			return
+		}
+		c.gate.Replace(&s.Session)
+	}()
+	_ = s.close()
+	closed = true
+}
+
+// retireAside closes a session on a goroutine of its own, whose end done
+// tells. Nobody could recover a panic of the driver there, so it is logged.
+func (c *Connector) retireAside(s *session) (done <-chan struct{}) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer c.recovered("closing a connection")
+		_ = c.retire(s)
+	}()
+	return ended
+}
+
+// retireAll closes sessions side by side: one that hangs must not keep the
+// others open.
+func (c *Connector) retireAll(all []*session) {
+	ended := make([]<-chan struct{}, len(all))
+	for i, s := range all {
+		ended[i] = c.retireAside(s)
+	}
+	for _, e := range ended {
+		<-e
+	}
+}
+
+// wakeGateAt is called with the gate's lock held.
+func (c *Connector) wakeGateAt(at clock.Instant) { c.wakeTimer.at(at, c.wakeGate) }
+
+// wakeGate closes the ready sessions that have expired, and serves who may be served.
+func (c *Connector) wakeGate() {
+	for more := true; more; {
+		var expired []*session
+		expired, more = c.gate.Wake(clock.Now())
+		c.retireAll(expired)
+	}
+}
+
+// closeStatements closes the statements that nobody has for long enough, on the sessions
+// that are ready. On the others their holders do.
+func (c *Connector) closeStatements() {
+	defer c.recovered("closing statements")
+	c.texts.expire(clock.Now())
+	c.sweepReady()
+}
+
+// sweepReady closes the statements that are to be closed on the sessions that are ready.
+func (c *Connector) sweepReady() {
+	const atOnce = 8
+	for {
+		taken := c.gate.TakeReady(atOnce, func(s *session) bool { return s.statements.due.Load() })
+		if len(taken) == 0 {
+			return
+		}
+		for _, s := range taken {
+			c.sweep(s)
+		}
+	}
+}
+
+// sweep does so on one that was taken for it.
+func (c *Connector) sweep(s *session) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.gate.Reject(&s.Session, gate.Bad)
+			c.retireAside(s)
+		}
+	}()
+	s.sweep()
+	returned = true
+	if c.gate.PutBack(&s.Session, clock.Now()) {
+		_ = c.retire(s)
+	}
+}
+
+// sweep closes the statements that are to be closed. Its caller holds the session.
+func (s *session) sweep() {
+	for _, p := range s.statements.takeDoomed() {
+		_ = p.inner.Close() // whoever closed it was told long ago
+	}
+}
+
+// makeRoom closes every statement that nobody has, since the server has no room for more:
+// on the session of the caller, and on those that are ready.
+func (c *Connector) makeRoom(s *session) bool {
+	c.texts.doomAll()
+	s.sweep()
+	c.sweepReady()
+	return true
+}
+
+// filler keeps Config.MinIdle sessions ready.
+type filler struct {
+	busy   atomic.Bool // somebody dials, or a timer is set for it
+	failed int         // how often in a row dials have failed; for who is busy
+	timer  timer
+}
+
+// refillTimeout bounds a dial that nobody waits for.
+const refillTimeout = 30 * time.Second
+
+// refill keeps Config.MinIdle sessions ready. It dials on a goroutine that ends when none
+// is missing. While dials fail, the next is later and later.
+func (c *Connector) refill() {
+	if c.cfg.MinIdle == 0 || !c.gate.Missing() || !c.filler.busy.CompareAndSwap(false, true) {
+		return
+	}
+	go c.fill()
+}
+
+func (c *Connector) fill() {
+	f := &c.filler
+	if c.fillAll() {
+		f.failed = 0
+		f.busy.Store(false)
+		c.refill() // for what went missing between its last look and now
+		return
+	}
+	if c.life.Err() != nil {
+		f.busy.Store(false)
+		return
+	}
+	f.failed++
+	f.timer.in(backoff(f.failed), c.fill)
+}
+
+// backoff is how long to wait after so many failures in a row: twice as long each time,
+// half of it at random, so that many do not come at once.
+func backoff(failures int) time.Duration {
+	const first, longest = 100 * time.Millisecond, 30 * time.Second
+	most := min(first<<min(failures-1, 16), longest)
+	return most/2 + rand.N(most/2)
+}
+
+// fillAll dials ahead until no session is missing; false: a dial failed.
+func (c *Connector) fillAll() (filled bool) {
+	defer c.recovered("dialling ahead for Config.MinIdle")
+	for c.gate.Reserve() {
+		ctx, cancel := context.WithTimeout(c.life, refillTimeout)
+		s, err := c.dial(ctx)
+		if err != nil {
+			cancel()
+			return false
+		}
+		s.release = cancel
+		if c.gate.Park(&s.Session, clock.Now()) {
+			_ = c.retire(s)
+		}
+	}
+	return true
+}
+
+// ended is what there is to tell of a lease that ends, as its holder knows it.
+type ended struct {
+	held time.Duration // zero: its acquire did not end
+	span trace.SpanContext
+	tx   trace.Span // of a transaction that it ends with; nil: none
+}
+
+// endOf is that. Its caller holds the session, and gives it back.
+func (c *Connector) endOf(s *session, now clock.Instant) (e ended) {
+	l := &s.lease
+	if e.held = l.heldFor(now); e.held >= brief {
+		e.span = l.claim.span
+	}
+	if l.tx != nil { // its connection was bad, or its driver panicked
+		e.tx = l.endTx(nil)
+	}
+	return e
+}
+
+// leaseEnded tells it. database/sql still holds its lock on the connection.
+func (c *Connector) leaseEnded(e *ended) {
+	if e.held > 0 {
+		c.held(&e.span, e.held)
+	}
+	if e.tx != nil {
+		c.tracing.endTx(e.tx, "lost", nil)
+	}
+	c.tellEndings()
+	c.refill()
+}
+
+// held records how long a lease was held.
+func (c *Connector) held(span *trace.SpanContext, took time.Duration) {
+	by, ok := c.takers.Get().(*taker)
+	if !ok {
+		by = &taker{}
+	}
+	c.metrics.held(by, span, took)
+	c.takers.Put(by)
+}
