@@ -102,7 +102,9 @@ func (c *Connector) trust() {
 	case c.pools.draining:
 		t = gate.Draining
 	}
-	c.gate.SetTrust(t, clock.Now())
+	for _, s := range c.gate.SetTrust(t, clock.Now()) {
+		c.retireAside(s)
+	}
 }
 
 // attached returns the attached databases.
@@ -128,11 +130,15 @@ func (c *Connector) ownLimit() int { return queueless + int(min(max(c.lost.Load(
 // A limit set between the two calls on a database is lost; the application
 // would have to set two within a microsecond.
 func (c *Connector) adopt() {
-	p := &c.pools
-	p.adopting.Lock()
-	defer p.adopting.Unlock()
+	if c.pools.adopting.TryLock() { // else somebody looks just now
+		defer c.pools.adopting.Unlock()
+		c.adoptLocked()
+	}
+}
+
+func (c *Connector) adoptLocked() {
 	own := c.ownLimit()
-	for _, n := range p.attached() {
+	for _, n := range c.pools.attached() {
 		stats := n.db.Stats()
 		switch limit := stats.MaxOpenConnections; {
 		case limit < queueless || limit > n.own: // else it was ours, and an application may have put it back
@@ -145,14 +151,17 @@ func (c *Connector) adopt() {
 
 // takeOver makes an application's limit the gate's. adopting is held.
 func (c *Connector) takeOver(n *pool, stats sql.DBStats) {
+	limit, drains := stats.MaxOpenConnections, c.pools.draining
+	c.pools.draining = true // for all that is known: no ticket is dropped
+	c.trust()
 	n.set(c.ownLimit())
-	c.setLimit(stats.MaxOpenConnections)
 	stats = n.db.Stats() // now nobody can queue any more
-	if stats.WaitCount == n.queued {
-		return
-	}
+	grown := stats.WaitCount > n.queued
 	n.queued = stats.WaitCount
-	if stats.Idle == 0 && c.life.Err() == nil {
+	c.pools.draining = stats.Idle == 0 && (grown || drains)
+	c.setLimit(limit)
+	c.trust()
+	if grown && stats.Idle == 0 {
 		c.drain(n)
 	}
 }
@@ -170,9 +179,7 @@ func (c *Connector) SetMaxOpen(n int) { c.setLimit(max(n, 0)) }
 
 // drain serves those who queue in a *sql.DB. adopting is held.
 func (c *Connector) drain(n *pool) {
-	c.pools.draining = true
 	c.pools.opened.Store(int64(clock.Now()))
-	c.trust()
 	go c.wakeOpener(n.db)
 	c.pools.drained.in(drainEvery, c.endDrain)
 }
@@ -264,6 +271,10 @@ func (p *pulse) arm(at clock.Instant) {
 	}
 }
 
+// now has a beat come at once: database/sql may queue callers. It is called with the gate's
+// lock held.
+func (p *pulse) now() { p.arm(clock.Now()) }
+
 func (p *pulse) beat() {
 	p.beating.Lock()
 	defer p.beating.Unlock()
@@ -271,7 +282,10 @@ func (p *pulse) beat() {
 	p.mu.Lock()
 	p.at.Store(0)
 	p.mu.Unlock()
-	c.adopt()
+	c.pools.adopting.Lock()
+	c.adoptLocked()
+	c.trust() // it may have been doubted
+	c.pools.adopting.Unlock()
 	c.arrivals.prune(now)
 	for _, s := range c.gate.Surplus() {
 		c.retireAside(s)

@@ -100,7 +100,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	if d, ok := discoveries[cfg.Dialect]; ok {
 		c.discovery = &d
 	}
-	c.gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.ended, c.joined, c.wakeGateAt)
+	c.gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.ended, c.joined, c.wakeGateAt, c.pulse.now)
 	c.gate.SetTrust(gate.Watchful, 0) // until a *sql.DB is attached
 	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }
 	c.pulse.c = c

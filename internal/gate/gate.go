@@ -54,6 +54,8 @@ type Gate[S, C any] struct {
 	holds    uint64             // guarded by mu: how many there were, the number of the last
 	arrivals uint64             // guarded by mu: likewise, of those who came to wait
 	bad      clock.Instant      // guarded by mu: when a session proved bad in its holder's hands last
+	silent   int                // guarded by mu: tickets dropped since somebody came to Ask last
+	patience int                // guarded by mu: how many of these arouse suspicion
 	expiries expiries[S]        // guarded by mu
 	waking   clock.Instant      // guarded by mu: when Wake is called next; zero: nobody asked for it
 	counts   Counts             // guarded by mu
@@ -64,6 +66,7 @@ type hooks[S, C any] struct {
 	ended  func(*S)            // a hold ends
 	queued func(*C)            // a caller joins the queue
 	wakeAt func(clock.Instant) // Wake is to be called then
+	doubt  func()              // the pool may queue callers itself: whoever calls SetTrust is to look
 }
 
 // Counts are what a gate has seen.
@@ -98,11 +101,34 @@ const (
 const grace = 10 * time.Millisecond
 
 // New makes a gate with a limit (zero: none) that keeps so many sessions ready for
-// which there is no ticket. ended, queued and wakeAt are called with the gate's lock
-// held: when a hold ends, when a caller joins the queue, and when Wake is to be called
-// at some time.
-func New[S, C any](limit, keep int, ended func(*S), queued func(*C), wakeAt func(clock.Instant)) *Gate[S, C] {
-	return &Gate[S, C]{limit: limit, keep: keep, hooks: hooks[S, C]{ended, queued, wakeAt}}
+// which there is no ticket. The functions are called with the gate's lock held: ended
+// when a hold ends, queued when a caller joins the queue, wakeAt when Wake is to be called
+// at some time, and doubt when the pool, trusted to be Alone, may queue callers itself:
+// then it counts as Draining until SetTrust says what it is.
+func New[S, C any](limit, keep int, ended func(*S), queued func(*C), wakeAt func(clock.Instant), doubt func()) *Gate[S, C] {
+	return &Gate[S, C]{limit: limit, keep: keep, patience: leastPatience, hooks: hooks[S, C]{ended, queued, wakeAt, doubt}}
+}
+
+// Whoever had a session comes back, mostly, and the pool, which has dropped the ticket,
+// sends them to Ask. Where many tickets were dropped and nobody came, the pool may have
+// begun to queue callers, and to drop a ticket then makes it ask for as many sessions as it
+// has callers, each time. So after leastPatience tickets it is doubted, and, where there
+// was no reason, after twice as many the next time.
+const leastPatience, mostPatience = 32, 1024
+
+// drainsLocked tells whether tickets are to be kept, one of which is about to be dropped.
+func (g *Gate[S, C]) drainsLocked() bool {
+	if g.trust != Alone || g.shut {
+		return g.trust == Draining && !g.shut
+	}
+	if g.silent++; g.silent <= g.patience {
+		return false
+	}
+	g.silent = 0
+	g.patience = min(2*g.patience, mostPatience)
+	g.trust = Draining
+	g.doubt()
+	return true
 }
 
 // Take begins a hold for a ticket that leaves the free list: of the session that the
@@ -193,12 +219,16 @@ func (g *Gate[S, C]) Return(t *Ticket[S], s *Session[S], bad bool, now clock.Ins
 	case bad:
 		g.closeLocked(s, Bad)
 		return Closed
+	case (g.waiters.len > 0 || g.overLocked(1)) && g.drainsLocked():
+		g.readyLocked(s) // over the limit or not, and expired or not: its ticket must not be refused
+		g.freeLocked(t)
+		return Kept
 	case !g.fitLocked(s, now):
 		return Closed
 	case g.waiters.len > 0 && g.trust == Private: // it may be of another pool
 		g.closeLocked(s, Dropped)
 		return Closed
-	case g.waiters.len > 0 && g.trust != Draining:
+	case g.waiters.len > 0:
 		g.counts.Handovers++
 		g.serveLocked(g.waiters.first.of, s, now)
 		return Handed
@@ -378,7 +408,13 @@ func (g *Gate[S, C]) SetLimit(n int) (over []*S) {
 	defer g.mu.Unlock()
 	g.limit = n
 	g.admitLocked()
-	for g.ready.len > 0 && g.overLocked(0) {
+	return g.trimLocked()
+}
+
+// trimLocked takes the ready sessions that are over the limit. While the pool is drained
+// they stay, since tickets are on their way to whoever is to have them.
+func (g *Gate[S, C]) trimLocked() (over []*S) {
+	for g.trust != Draining && g.ready.len > 0 && g.overLocked(0) {
 		s := g.ready.popFirst()
 		g.closeLocked(s, OverSize)
 		over = append(over, s.of)
@@ -386,12 +422,18 @@ func (g *Gate[S, C]) SetLimit(n int) (over []*S) {
 	return over
 }
 
-// SetTrust says how far the pool's tickets may be overruled from now on.
-func (g *Gate[S, C]) SetTrust(t Trust, now clock.Instant) {
+// SetTrust says how far the pool's tickets may be overruled from now on, and returns the
+// ready sessions that are over the limit, which the caller closes.
+func (g *Gate[S, C]) SetTrust(t Trust, now clock.Instant) (over []*S) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.trust = t
+	if t == Draining {
+		g.patience = leastPatience // it was right to doubt
+	}
+	g.trust, g.silent = t, 0
+	over = g.trimLocked()
 	g.settleLocked(now)
+	return over
 }
 
 // Shut ends all waits with ErrShut, and returns the sessions that are ready, which the

@@ -41,8 +41,10 @@ func (g *Gate[S, C]) EachHeldLocked(f func(*S) bool) {
 // SinceLocked calls f for each session that is held, with a hold of a higher number than
 // that, the newest first, until f returns false.
 func (g *Gate[S, C]) SinceLocked(number uint64, f func(*S) bool) {
-	for n := g.held.last; n != nil && n.of.hold > number; n = n.prev {
-		if !f(n.of.of) {
+	for n := g.held.last; n != nil && n.of.hold > number; {
+		s := n.of
+		n = n.prev // f may condemn it
+		if !f(s.of) {
 			return
 		}
 	}

@@ -59,6 +59,7 @@ func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, 
 	if g.shut {
 		return nil, false, ErrShut
 	}
+	g.silent = 0
 	if g.waiters.len > 0 {
 		g.joinLocked(w, now)
 		g.settleLocked(now) // a session that time has made takeable is for the first of them

@@ -15,13 +15,14 @@ import (
 //	ready    nobody
 //	closing  one closer: whoever the gate told to close it
 //
-//	         Dialed            Return, Park
+//	         Dialed         Return, Park, PutBack
 //	(dial) ──────────► held ◄──────────────► ready
-//	                    │    Take, Ask,        │
-//	                    │    a handover        │ Expire, SetLimit, Drop,
-//	            Return, │                      │ Take (expired), Shut
-//	            Park,   ▼                      │
-//	            Condemn closing ◄──────────────┘
+//	                    │   Take, Ask, a       │
+//	                    │   handover,          │ Wake, SetLimit, Drop,
+//	            Return, │   TakeReady          │ Surplus, Shut,
+//	      Park, PutBack,│                      │ Take (expired)
+//	   Condemn, Reject  ▼                      │
+//	                 closing ◄─────────────────┘
 //	                    │
 //	                    ├─► (its room is free) Gone
 //	                    └─► (dial, in its room) Replace

@@ -1,0 +1,480 @@
+package gate
+
+import (
+	"slices"
+	"time"
+)
+
+// The steps of the model that move sessions. Each does one thing to the gate and to the
+// model, and is false if there is nothing to do it to. Those that move waiters are in
+// model_waits_test.go.
+
+// all are the steps, each with how often it is in the bag.
+func (m *model) all() []frequent {
+	return []frequent{
+		{12, m.stepAsk}, {1, m.stepArrive}, {9, m.stepCollect}, {4, m.stepGiveUp}, {1, m.stepOver},
+		{1, m.stepRefuse}, {1, m.stepPrefer}, {1, m.stepSendAway},
+		{12, m.stepDialed}, {2, m.stepUnreserve}, {1, m.stepReserve},
+		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
+		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
+		{9, m.stepGone}, {2, m.stepReplace}, {4, m.stepTakeReady}, {6, m.stepPutBack},
+		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
+	}
+}
+
+type frequent struct {
+	often int
+	step  func() bool
+}
+
+// outcomes are what steps come to. Each must happen often enough to prove something.
+var outcomes = []string{
+	"ask: refused", "ask: behind others", "ask: ready", "ask: ready, without any ticket", "ask: ready, of another pool", "ask: room", "ask: waits",
+	"ask: at an earlier place", "ask: overdue",
+	"arrive", "collect: session", "collect: room", "collect: refused",
+	"give up: queued", "give up: refused", "give up: room", "give up: session", "give up: session, closed", "over",
+	"refuse", "prefer", "send away", "dialed", "unreserve", "reserve", "reserve: nothing missing",
+	"return: bad", "return: misfit", "return: of another pool", "return: handed", "return: kept", "return: kept, while draining", "return: late", "return: kept, doubted",
+	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",
+	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
+	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "condemn", "reject", "unfit", "fit",
+	"gone", "gone: room", "replace", "take ready", "put back: kept", "put back: served", "put back: closed",
+	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "shut", "wake", "wake: expired", "wake: one is served", "time",
+}
+
+// ofCallers are the sessions in the hands of callers.
+func (m *model) ofCallers() []*modelSession {
+	return where(m.held, func(s *modelSession) bool { return s.by == byCaller })
+}
+
+// diallers is how many dial now: those who were served room have not begun.
+func (m *model) diallers() int {
+	return m.dialing - len(where(m.served, func(w *modelWaiter) bool { return w.session == nil && w.err == nil }))
+}
+
+func (m *model) stepDialed() bool {
+	if m.diallers() == 0 {
+		return false
+	}
+	m.did("dialed")
+	s := &modelSession{used: m.now}
+	if m.rand.IntN(2) == 0 {
+		s.life.End = m.now.Add(time.Duration(1+m.rand.IntN(60)) * time.Second)
+	}
+	if m.rand.IntN(3) == 0 {
+		s.life.Idle = time.Duration(1+m.rand.IntN(20)) * time.Second
+	}
+	s.real = dialed(m.g, s.life, m.now)
+	m.dialing--
+	m.sessions = append(m.sessions, s)
+	m.begin(s, byCaller)
+	return true
+}
+
+func (m *model) stepUnreserve() bool {
+	if m.diallers() == 0 {
+		return false
+	}
+	m.did("unreserve")
+	m.g.Unreserve()
+	m.dialing--
+	m.admit()
+	return true
+}
+
+func (m *model) stepReserve() bool {
+	want := !m.shut && len(m.ready)+m.dialing < m.keep && m.room()
+	if m.g.Missing() != want || m.g.Reserve() != want {
+		m.fail("Reserve must say %v", want)
+	}
+	if !want {
+		m.did("reserve: nothing missing")
+		return true
+	}
+	m.did("reserve")
+	m.dialing++
+	return true
+}
+
+func (m *model) stepReturn() bool { return m.giveBack(false) }
+
+func (m *model) stepReturnBad() bool { return m.giveBack(true) }
+
+// giveBack gives a session back, under the ticket that it is on lease under, if any.
+func (m *model) giveBack(bad bool) bool {
+	all := m.ofCallers()
+	if len(all) == 0 {
+		return false
+	}
+	s, now := pick(m.rand, all), m.now
+	if m.rand.IntN(4) == 0 { // the clock was read before the lock was taken
+		if now = max(s.used, now.Add(-time.Duration(m.rand.IntN(2000)))); now != m.now {
+			m.did("return: late")
+		}
+	}
+	t := s.ticket
+	if t == nil {
+		t = &modelTicket{real: &Ticket[conn]{}}
+	}
+	why, misfit := m.misfit(s, now, now)
+	over := m.over()
+	got := m.g.Return(t.real, &s.real.Session, bad, now)
+	m.end(s, now)
+	t.last = s
+	want, doubts := Closed, m.doubts
+	switch {
+	case bad:
+		m.did("return: bad")
+		m.toCloser(s, Bad)
+	case (len(m.queue) > 0 || over) && m.drains():
+		m.did("return: kept, " + map[bool]string{true: "doubted", false: "while draining"}[m.doubts > doubts])
+		m.toReady(s)
+		t.free = true
+		want = Kept
+	case misfit:
+		m.did("return: misfit")
+		m.toCloser(s, why)
+	case len(m.queue) > 0 && m.trust == Private:
+		m.did("return: of another pool")
+		m.toCloser(s, Dropped)
+	case len(m.queue) > 0:
+		m.did("return: handed")
+		m.counts.Handovers++
+		m.serve(s, now)
+		want = Handed
+	default:
+		m.did("return: kept")
+		m.toReady(s)
+		t.free = true
+		want = Kept
+	}
+	if got != want {
+		m.fail("what is given back became %d, must be %d", got, want)
+	}
+	if want == Kept || m.rand.IntN(4) == 0 { // or it is dropped
+		m.tickets = append(m.tickets, t)
+	}
+	return true
+}
+
+// anyTicket is one that is not on lease.
+func (m *model) anyTicket() *modelTicket {
+	if len(m.tickets) == 0 {
+		return nil
+	}
+	return pick(m.rand, m.tickets)
+}
+
+func (m *model) stepTake() bool {
+	t := m.anyTicket()
+	if t == nil {
+		return false
+	}
+	own := m.rand.IntN(3) == 0
+	s, fit := m.g.Take(t.real, own, m.now)
+	t.free = false
+	want := t.last
+	if want == nil || want.place != ready {
+		want = nil
+		if !own && m.trust != Private && len(m.ready) > 0 {
+			want = m.ready[len(m.ready)-1]
+		}
+	}
+	if s != realOf(want) || fit != (want != nil && !m.expired(want, m.now)) {
+		m.fail("the ticket must take %+v", want)
+	}
+	switch {
+	case want == nil:
+		m.didServe("take: none", "take: none, and one is served", m.settle)
+		if m.rand.IntN(4) > 0 {
+			m.tickets = without(m.tickets, t)
+		}
+		return true
+	case !fit:
+		m.did("take: expired")
+		m.toCloser(want, Expired)
+	case want == t.last:
+		m.did("take: own")
+		m.begin(want, byCaller)
+	default:
+		m.did("take: newest")
+		m.begin(want, byCaller)
+	}
+	m.tickets = without(m.tickets, t)
+	if fit {
+		want.ticket = t
+	}
+	return true
+}
+
+// didServe notes what a step came to: whether somebody was served by it.
+func (m *model) didServe(none, some string, step func()) {
+	before := len(m.served)
+	if step(); len(m.served) > before {
+		m.did(some)
+		return
+	}
+	m.did(none)
+}
+
+func (m *model) stepLeave() bool {
+	t := m.anyTicket()
+	if t == nil {
+		return false
+	}
+	m.g.Leave(t.real)
+	t.free = false
+	m.didServe("leave", "leave: one is served", m.settle)
+	return true
+}
+
+func (m *model) stepFree() bool {
+	if len(m.tickets) > 8 {
+		return false
+	}
+	m.did("free")
+	t := &modelTicket{real: &Ticket[conn]{}, free: true}
+	m.g.Free(t.real)
+	m.tickets = append(m.tickets, t)
+	return true
+}
+
+func (m *model) stepStays() bool {
+	t := m.anyTicket()
+	if t == nil {
+		return false
+	}
+	good := m.rand.IntN(2) == 0
+	t.free = t.free || good && !m.shut
+	if got := m.g.Stays(t.real, good); got != t.free {
+		m.fail("the ticket stays: %v, must be %v", got, t.free)
+	}
+	m.did("stays" + map[bool]string{false: ": not"}[t.free])
+	return true
+}
+
+func (m *model) stepDrop() bool {
+	t := m.anyTicket()
+	if t == nil {
+		return false
+	}
+	got := m.g.Drop(t.real, m.now)
+	wasFree := t.free
+	t.free = false
+	m.tickets = without(m.tickets, t)
+	var want *modelSession
+	own := t.last != nil && t.last.place == ready
+	before := len(m.served)
+	if wasFree {
+		m.settle()
+	}
+	switch own = own && t.last.place == ready; {
+	case !wasFree:
+		m.did("drop: not free")
+	case own && len(m.ready) > max(m.free(), m.keep):
+		m.did("drop: own")
+		want = t.last
+	case own && m.trust == Private:
+		m.did("drop: only its own")
+		want = t.last
+	case len(m.ready) > max(m.free(), m.keep):
+		m.did("drop: oldest")
+		want = m.ready[0]
+	case len(m.served) > before:
+		m.did("drop: one is served")
+	default:
+		m.did("drop: none")
+	}
+	if got != realOf(want) {
+		m.fail("what is dropped must be %+v", want)
+	}
+	if want != nil {
+		m.toCloser(want, Dropped)
+	}
+	return true
+}
+
+func (m *model) stepSurplus() bool {
+	var want []*modelSession
+	for (m.trust == Alone || m.trust == Private) && len(m.ready) > max(m.free(), m.keep) {
+		want = append(want, m.ready[0])
+		m.toCloser(m.ready[0], Dropped)
+	}
+	if got := m.g.Surplus(); !slices.Equal(got, realsOf(want)) {
+		m.fail("there are %d too many, must be %d", len(got), len(want))
+	}
+	m.did("surplus" + map[bool]string{true: ": none"}[want == nil])
+	return true
+}
+
+func (m *model) stepPark() bool {
+	all := m.ofCallers()
+	if len(all) == 0 {
+		return false
+	}
+	s := pick(m.rand, all)
+	before := len(m.served)
+	want := m.park(s)
+	switch {
+	case len(m.served) > before:
+		m.did("park: served")
+	case want:
+		m.did("park: closed")
+	default:
+		m.did("park: kept")
+	}
+	if got := m.g.Park(&s.real.Session, m.now); got != want {
+		m.fail("Park says %v, must be %v", got, want)
+	}
+	return true
+}
+
+func (m *model) stepCondemn() bool {
+	all := m.ofCallers()
+	if len(all) == 0 {
+		return false
+	}
+	m.did("condemn")
+	s, why := pick(m.rand, all), pick(m.rand, []Reason{Bad, Taken})
+	if m.rand.IntN(2) == 0 {
+		m.g.Condemn(&s.real.Session, why, m.now)
+	} else {
+		m.g.Look(func() { m.g.CondemnLocked(&s.real.Session, why, m.now) })
+	}
+	m.end(s, m.now)
+	m.toCloser(s, why)
+	if why == Bad {
+		m.bad = m.now
+	}
+	return true
+}
+
+// stepReject rejects a session of a caller, or of one who looked after it.
+func (m *model) stepReject() bool {
+	all := where(m.held, func(s *modelSession) bool { return s.by != byWaiter })
+	if len(all) == 0 {
+		return false
+	}
+	m.did("reject")
+	s, why := pick(m.rand, all), pick(m.rand, []Reason{Expired, Bad, Dropped})
+	m.g.Reject(&s.real.Session, why)
+	m.reject(s)
+	m.toCloser(s, why)
+	return true
+}
+
+func (m *model) stepUnfit() bool {
+	all := m.ofCallers()
+	if len(all) == 0 {
+		return false
+	}
+	s := pick(m.rand, all)
+	want, unfit := Dropped, m.trust == Private
+	switch {
+	case m.expired(s, m.now):
+		want, unfit = Expired, true
+	case s.used < m.bad:
+		want, unfit = Bad, true
+	}
+	if why, got := m.g.Unfit(&s.real.Session, m.now); got != unfit || unfit && why != want {
+		m.fail("a session is unfit: %v for %d, must be %v for %d", got, why, unfit, want)
+	}
+	m.did(map[bool]string{true: "unfit", false: "fit"}[unfit])
+	return true
+}
+
+// close closes a session, by whoever was told to.
+func (m *model) close() *modelSession {
+	if len(m.closing) == 0 {
+		return nil
+	}
+	s := pick(m.rand, m.closing)
+	if got := s.real.Reason(); got != s.reason {
+		m.fail("a session is closed as %d, must be %d", got, s.reason)
+	}
+	m.closing = without(m.closing, s)
+	s.closed++
+	m.counts.Closed[s.reason]++
+	return s
+}
+
+func (m *model) stepGone() bool {
+	s := m.close()
+	if s == nil {
+		return false
+	}
+	m.g.Gone(&s.real.Session)
+	m.didServe("gone", "gone: room", m.admit)
+	return true
+}
+
+func (m *model) stepReplace() bool {
+	s := m.close()
+	if s == nil {
+		return false
+	}
+	m.did("replace")
+	m.g.Replace(&s.real.Session)
+	m.dialing++
+	return true
+}
+
+func (m *model) stepTakeReady() bool {
+	most := 1 + m.rand.IntN(3)
+	odd := func(s *conn) bool { return s.hold%2 == 1 }
+	var want []*modelSession
+	for _, s := range slices.Clone(m.ready) {
+		if len(want) < most && s.hold%2 == 1 {
+			want = append(want, s)
+		}
+	}
+	if len(want) == 0 {
+		return false
+	}
+	m.did("take ready")
+	got := m.g.TakeReady(most, odd)
+	for _, s := range want {
+		m.begin(s, byKeeper)
+	}
+	if !slices.Equal(got, realsOf(want)) {
+		m.fail("%d were taken to be looked after, must be %d", len(got), len(want))
+	}
+	return true
+}
+
+func (m *model) stepPutBack() bool {
+	all := where(m.held, func(s *modelSession) bool { return s.by == byKeeper })
+	if len(all) == 0 {
+		return false
+	}
+	s := pick(m.rand, all)
+	why, misfit := m.misfit(s, s.used, m.now)
+	m.reject(s)
+	if misfit {
+		m.did("put back: closed")
+		m.toCloser(s, why)
+	} else {
+		m.toReady(s)
+		m.didServe("put back: kept", "put back: served", m.settle)
+	}
+	if got := m.g.PutBack(&s.real.Session, m.now); got != misfit {
+		m.fail("PutBack says %v, must be %v", got, misfit)
+	}
+	return true
+}
+
+func (m *model) stepTime() bool {
+	m.did("time")
+	switch m.rand.IntN(8) {
+	case 0, 1:
+		m.sleep(time.Duration(m.rand.IntN(5000)) * time.Millisecond)
+	case 2:
+		m.sleep(max(0, m.armed.Sub(m.now))) // to the moment
+	default:
+		m.sleep(time.Duration(m.rand.IntN(9)) * time.Millisecond)
+	}
+	if !m.armed.IsZero() && m.now >= *m.armed && m.rand.IntN(3) == 0 { // or it comes later
+		m.stepWake()
+	}
+	return true
+}
