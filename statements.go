@@ -34,19 +34,25 @@ import (
 // been in use before, within bounds.
 
 const (
-	shortestKeep = 100 * time.Millisecond
+	shortestKeep = 50 * time.Millisecond
 	longestKeep  = 10 * time.Second
-	mostSeen     = 1 << 13 // texts of which it is known whether they were prepared once
+	mostSeen     = 1 << 13 // texts that are remembered
 )
 
 // texts are what a pool knows of its prepared statements.
 type texts struct {
 	mu    sync.Mutex           // held for what it guards only: no driver call under it, no other lock but those of armUpkeep
 	known map[string]*stmtText // guarded by mu: those that a session has a statement of
-	seen  map[uint64]bool      // guarded by mu: by hash of the text, whether it was prepared more than once
+	seen  map[uint64]seen      // guarded by mu: what is remembered of texts, by their hash
 	due   textHeap             // guarded by mu: those that nobody has, by when to look at them
 	wake  func(clock.Instant)
 	armed clock.Instant // guarded by mu: when wake's timer fires; zero: it does not
+}
+
+// seen is what is remembered of a text.
+type seen struct {
+	first   clock.Instant // since when it has been in use
+	several bool          // the process may have prepared it more than once
 }
 
 // stmtText is a statement's text, of which one session has a statement at least.
@@ -98,25 +104,25 @@ var textSeed = maphash.MakeSeed()
 // a statement of which nothing is known.
 func (x *texts) prepareLocked(query string, moves, fresh bool, now clock.Instant) *stmtText {
 	if x.known == nil {
-		x.known, x.seen = map[string]*stmtText{}, map[uint64]bool{}
+		x.known, x.seen = map[string]*stmtText{}, map[uint64]seen{}
 	}
 	hash := maphash.String(textSeed, query)
-	several, seen := x.seen[hash]
-	switch {
-	case fresh && !seen && len(x.seen) < mostSeen:
-		x.seen[hash] = false
-	case fresh && seen, !seen && len(x.seen) < mostSeen:
-		several, x.seen[hash] = true, true
-	case !seen:
-		several = true // for all that is known
+	known, ok := x.seen[hash]
+	if !ok {
+		known = seen{first: now, several: !fresh || len(x.seen) >= mostSeen}
+	} else if fresh {
+		known.several = true
+	}
+	if ok || len(x.seen) < mostSeen {
+		x.seen[hash] = known
 	}
 	t := x.known[query]
 	if t == nil {
 		query = strings.Clone(query)
-		t = &stmtText{query: query, moves: moves, first: now, real: map[*prepared]struct{}{}}
+		t = &stmtText{query: query, moves: moves, first: known.first, real: map[*prepared]struct{}{}}
 		x.known[query] = t
 	}
-	t.once = !several
+	t.once = !known.several
 	return t
 }
 

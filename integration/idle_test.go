@@ -62,7 +62,7 @@ func TestPostgresIdleSessionTimeout(t *testing.T) {
 	c, _ := sqllease.ConnectorOf(db)
 	assert.Equal(t, time.Second, c.Stats().IdleLimit)
 	require.NoError(t, db.Close())
-	assert.Zero(t, inRound(t, open, 100))
+	assert.Zero(t, inRound(t, open, 40))
 }
 
 // useNearLimit does the rounds and counts the errors an application sees.

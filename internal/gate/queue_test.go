@@ -387,11 +387,12 @@ func TestAWaiterIsUsedForManyAcquires(t *testing.T) {
 		w.Prepare(by, 0)
 		_, waits, _ := g.Ask(w, now)
 		require.True(t, waits)
-		if i := by.queued % 3; i == 0 { // it gives up in the queue
+		switch by.queued % 3 {
+		case 0: // it gives up in the queue
 			_, place, _ := g.GiveUp(w)
 			require.Equal(t, 1, place)
 			return
-		} else if i == 1 { // or after it was served
+		case 1: // or after it was served
 			require.Equal(t, Handed, g.Return(ticket, &s.Session, false, now))
 			got, _, _ := g.GiveUp(w)
 			require.Same(t, s, got, "no ticket answers for it")
