@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,6 +27,7 @@ import (
 type faultyDriver struct {
 	t          *testing.T
 	open, most atomic.Int64
+	restarts   atomic.Int64 // of the server: older connections are dead
 }
 
 var errFault = errors.New("a planted fault")
@@ -41,11 +45,12 @@ func (d *faultyDriver) Connect(ctx context.Context) (driver.Conn, error) {
 	n := d.open.Add(1)
 	for most := d.most.Load(); n > most && !d.most.CompareAndSwap(most, n); most = d.most.Load() {
 	}
-	return &faultyConn{d: d}, nil
+	return &faultyConn{d: d, born: d.restarts.Load()}, nil
 }
 
 type faultyConn struct {
 	d      *faultyDriver
+	born   int64
 	inCall atomic.Bool
 	closed atomic.Bool
 }
@@ -85,6 +90,9 @@ func (c *faultyConn) IsValid() bool {
 
 func (c *faultyConn) ExecContext(context.Context, string, []driver.NamedValue) (driver.Result, error) {
 	defer c.call()()
+	if c.born != c.d.restarts.Load() {
+		return nil, driver.ErrBadConn
+	}
 	switch rand.IntN(40) {
 	case 0:
 		return nil, driver.ErrBadConn
@@ -139,42 +147,119 @@ func (s *faultyStmt) Query([]driver.Value) (driver.Rows, error) {
 	return (&nothing.Conn{}).QueryContext(context.Background(), "SELECT 1 WHERE true", nil)
 }
 
-// TestNothingIsLostUnderStress has many goroutines do everything at once on a
-// driver that fails in every way.
+// storm is one way to have many goroutines do everything at once on a driver that fails
+// in every way.
+type storm struct {
+	limit    int
+	cfg      sqllease.Config
+	detached bool // database/sql has the limit too, and queues callers itself
+}
+
+var storms = map[string]storm{
+	"limit 10":           {10, sqllease.Config{MinIdle: 2, MaxLifetime: 20 * time.Millisecond, LeakThreshold: -1}, false},
+	"limit 1":            {1, sqllease.Config{LeakThreshold: -1}, false},
+	"limit 2, reclaim":   {2, sqllease.Config{LeakThreshold: time.Millisecond, ReclaimAfter: time.Millisecond}, false},
+	"limit 7, timeouts":  {7, sqllease.Config{AcquireTimeout: time.Millisecond, MinIdle: 7}, false},
+	"limit 50":           {50, sqllease.Config{MaxLifetime: 5 * time.Millisecond, LeakThreshold: -1}, false},
+	"limit 7, detached":  {7, sqllease.Config{LeakThreshold: -1}, true},
+	"limit 2, detached":  {2, sqllease.Config{LeakThreshold: time.Millisecond, MinIdle: 1}, true},
+	"limit 50, detached": {50, sqllease.Config{ReclaimAfter: time.Millisecond, LeakThreshold: time.Millisecond}, true},
+}
+
+// stormUses is how often each of 100 goroutines uses the database: SQLLEASE_STORM=1250
+// makes a million uses of the eight storms.
+func stormUses() int {
+	if n, err := strconv.Atoi(os.Getenv("SQLLEASE_STORM")); err == nil {
+		return n
+	}
+	return 60
+}
+
 func TestNothingIsLostUnderStress(t *testing.T) {
-	const limit = 10
-	d := &faultyDriver{t: t}
-	db, err := sqllease.OpenDB(d, sqllease.Config{MaxOpen: limit, MinIdle: 2, MaxLifetime: 20 * time.Millisecond, LeakThreshold: -1})
+	for name, s := range storms {
+		t.Run(name, func(t *testing.T) { s.rage(t, stormUses()) })
+	}
+}
+
+func (s storm) open(t *testing.T, d *faultyDriver) (*sql.DB, *sqllease.Connector) {
+	t.Helper()
+	s.cfg.MaxOpen, s.cfg.Logger = s.limit, slog.New(slog.DiscardHandler)
+	c, err := sqllease.Wrap(d, s.cfg)
 	require.NoError(t, err)
-	c, _ := sqllease.ConnectorOf(db)
+	db := sql.OpenDB(c)
+	if s.detached {
+		db.SetMaxOpenConns(s.limit)
+	} else {
+		c.Attach(db)
+	}
+	return db, c
+}
+
+func (s storm) rage(t *testing.T, uses int) {
+	d := &faultyDriver{t: t}
+	db, c := s.open(t, d)
 	shared, err := retried(func() (*sql.Stmt, error) { return db.Prepare("shared") })
 	require.NoError(t, err)
-
 	var all sync.WaitGroup
 	for range 100 {
 		all.Go(func() {
-			for range 200 {
+			for range uses {
 				useSomehow(t.Context(), db, shared)
 			}
 		})
 	}
-	all.Go(func() { // the application changes its mind about limits meanwhile
-		for range 50 {
-			db.SetMaxIdleConns(rand.IntN(limit))
-			db.SetMaxOpenConns(limit - rand.IntN(3))
-			_ = db.PingContext(t.Context())
-		}
-	})
-	all.Wait()
+	raging := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(raging)
+	}()
+	s.change(t.Context(), d, db, c, raging)
 	_ = shared.Close()
+	if !s.detached { // where it is, panics of the driver cost database/sql places for ever
+		db.SetMaxOpenConns(s.limit)
+		assert.Eventually(t, func() bool { return db.PingContext(t.Context()) == nil }, 10*time.Second, time.Millisecond, "it can be used")
+	}
 
-	assert.LessOrEqual(t, d.most.Load(), int64(limit))
+	assert.LessOrEqual(t, d.most.Load(), int64(s.limit))
 	assert.Eventually(t, func() bool { return c.Stats().InUse == 0 && c.Stats().Waiting == 0 }, 10*time.Second, time.Millisecond)
 	assert.Empty(t, c.Leases())
 	require.NoError(t, db.Close())
 	assert.Eventually(t, func() bool { return c.Stats().Open == 0 && d.open.Load() == 0 }, 10*time.Second, time.Millisecond,
 		"every session that was opened is closed")
 	t.Logf("%+v", c.Stats())
+}
+
+// change has the application change its mind about everything meanwhile, and the server
+// restart.
+func (s storm) change(ctx context.Context, d *faultyDriver, db *sql.DB, c *sqllease.Connector, raging <-chan struct{}) {
+	for round := 0; ; round++ {
+		select {
+		case <-raging:
+			return
+		case <-time.After(time.Duration(rand.IntN(2000)) * time.Microsecond):
+		}
+		lower := max(1, s.limit-rand.IntN(3))
+		switch rand.IntN(8) {
+		case 0:
+			db.SetMaxIdleConns(rand.IntN(s.limit + 1))
+		case 1, 2:
+			db.SetMaxOpenConns(lower)
+		case 3:
+			c.SetMaxOpen(lower)
+		case 4:
+			db.SetConnMaxIdleTime(time.Duration(rand.IntN(3)) * time.Millisecond)
+		case 5:
+			db.SetConnMaxLifetime(time.Duration(rand.IntN(3)) * time.Millisecond)
+		case 6:
+			d.restarts.Add(1)
+		case 7:
+			_ = c.Stats()
+			_ = c.Leases()
+			bounded, cancel := context.WithTimeout(ctx, time.Second)
+			_ = db.PingContext(bounded)
+			cancel()
+		}
+	}
 }
 
 func retried[T any](f func() (T, error)) (v T, err error) {
