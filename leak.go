@@ -388,8 +388,7 @@ func (c *Connector) firstLooksLocked(now clock.Instant) {
 			if next.IsZero() || at < next {
 				next = at
 			}
-		case l.inLook == 0 && !l.told.looked: // else it has a short limit, and its own time
-			l.told.looked = true
+		case l.inLook == 0 && l.told.looked.IsZero(): // else it has a short limit, and its own time
 			c.lookLocked(s, now)
 		}
 		return true
@@ -408,7 +407,10 @@ func (c *Connector) judgeLocked(s *session, f *findings) {
 	if l.number.Load() == 0 {
 		return
 	}
-	l.told.looked = true
+	if l.told.looked.IsZero() {
+		l.told.looked = f.now
+		l.watched.Store(true)
+	}
 	c.proveLocked(l, f)
 	if l.limit <= 0 {
 		return
@@ -465,7 +467,7 @@ func (c *Connector) reclaimLocked(s *session, f *findings) {
 	after := c.cfg.ReclaimAfter
 	leak := Leak{Lease: s.lease.read(f.now), Class: ClassIdleInHand, Threshold: after, Reclaimed: true, told: true}
 	if !c.takeLocked(s, f) {
-		c.lookLocked(s, f.now.Add(after))
+		c.lookLocked(s, f.now.Add(max(soonest, min(after, time.Second))))
 		return
 	}
 	f.leaks = append(f.leaks, leak)
@@ -477,7 +479,12 @@ func (c *Connector) reclaimLocked(s *session, f *findings) {
 // next call.
 func (c *Connector) takeLocked(s *session, f *findings) bool {
 	l := &s.lease
-	if l.raw || !l.claimUse(taken) {
+	if l.raw || f.now.Sub(l.told.looked) < soonest && !l.told.proven {
+		return false
+	}
+	// Rows that were begun before the watch came are not claimed. They say that they are
+	// being read before they look whether it has come: by now that can be seen.
+	if l.early.load()%2 == 1 || !l.claimUse(taken) {
 		return false
 	}
 	// Columns may be called at any time. It says so before it looks whether the

@@ -168,6 +168,9 @@ type lease struct {
 	latest   uint64        // guarded by mu: the number of the one opened last; 0: it was closed
 	rows     *rows         // guarded by mu: the one opened last, until the garbage collector is asked for it
 
+	early   step        // the steps of reading rows before the watch has looked at it
+	watched atomic.Bool // it has, and rows are read by claims of hand from then on
+
 	naming atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
 	watch  atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
 
@@ -219,7 +222,7 @@ func (l *lease) lose() { l.hand.Store(l.hand.Load() | taken) }
 // what is left of them.
 func (l *lease) steps() uint64 {
 	hand := l.hand.Load()
-	step := hand / oneRow * 2
+	step := hand/oneRow*2 + l.early.load()
 	if hand&handUse == inRow {
 		step++
 	}
@@ -228,9 +231,9 @@ func (l *lease) steps() uint64 {
 
 // told is what was reported of a lease.
 type told struct {
-	looked    bool // the watch has looked at it
-	idle      bool // as idle in hand, and nothing was done with it since
-	leaked    bool // as idle in hand, at some time
+	looked    clock.Instant // when the watch looked at it first; zero: it has not
+	idle      bool          // as idle in hand, and nothing was done with it since
+	leaked    bool          // as idle in hand, at some time
 	busy      bool
 	proven    bool
 	threshold time.Duration // of the last report
@@ -253,6 +256,9 @@ func (l *lease) begin(by *claim, number uint64, acquired clock.Instant, p parts)
 	}
 	if l.watch.Load() { // a store costs what a lock costs, a load nothing
 		l.watch.Store(false)
+	}
+	if l.watched.Load() {
+		l.watched.Store(false)
 	}
 	l.told, l.raw = told{}, false
 	l.parts = p

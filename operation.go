@@ -118,7 +118,7 @@ func (o *operation) end(result *error) {
 func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 	o.startSpan(o.ctx, true)
 	o.reading = true
-	r := &rows{inner: inner, op: *o, session: o.h.session, lease: o.lease, number: o.h.number, of: of}
+	r := &rows{inner: inner, op: *o, session: o.h.session, lease: o.lease, number: o.h.number, of: of, late: -1}
 	o.lease.openResult(r)
 	return newRows(r)
 }

@@ -21,6 +21,9 @@ type rows struct {
 	closed  bool
 	result  uint64                // its number among the result sets of the session
 	read    int64                 // rows read so far
+	row     int64                 // of the row being read: how many were read before, of those that the watch has to know of
+	late    int64                 // how many were read before the watch had to know; -1: all
+	early   bool                  // the row being read is one of these
 	count   [1]attribute.KeyValue // how many these were, for the span: here it costs no allocation
 	err     error                 // what ended the reading, if not the last row
 	seen    bool                  // a row of this result set has shown what every column holds
@@ -62,40 +65,75 @@ func (r *rows) Columns() []string {
 // Next reads a row. The lease counts as busy meanwhile, so that a slow server
 // is told from a holder that does nothing.
 func (r *rows) Next(dest []driver.Value) error {
-	row, err := r.begin(r.read)
-	if err != nil {
-		return err
+	if !r.beginEarly() {
+		if err := r.begin(); err != nil {
+			return err
+		}
 	}
-	defer r.endRow(row)
-	err = r.inner.Next(dest)
+	defer r.endRow()
+	err := r.inner.Next(dest)
 	if err == nil && !r.seen {
 		r.look(dest)
 	}
 	return r.advanced(err)
 }
 
-// begin begins to read a row, before which so many were read, and returns that
-// number for lease.endRow, which ends it. A row after a report counts as the first,
-// so that its time is noted.
-func (r *rows) begin(row int64) (int64, error) {
+// beginEarly begins to read a row in a lease that the watch has not looked at: nobody
+// takes a session from such a lease, and all that has to be known of the row is whether
+// it is being read. It says so before it looks whether the watch has been there, and the
+// watch takes nothing until some time after that, when it can see who said so: see
+// takeLocked. False: it has, or there is more to be done.
+func (r *rows) beginEarly() bool {
+	h, l := r.op.h, r.lease
+	if h.number != r.number || !h.leased || h.session.late != nil {
+		return false
+	}
+	l.early.advance()
+	if l.watched.Load() || l.hand.Load()&handUse != inHand {
+		l.early.advance()
+		return false
+	}
+	const often = 16 // rows may be read by another goroutine than asked for them
+	if r.read%often == 0 {
+		l.usedBy(goroutine())
+	}
+	r.early, r.row = true, r.read
+	if r.row == 0 { // of the first one the time is noted, of the others when the watch comes
+		l.stamp()
+	}
+	return true
+}
+
+// begin begins to read a row. One after a report counts as the first, so that its time is
+// noted.
+func (r *rows) begin() error {
 	if err := r.use(inRow); err != nil {
-		return 0, err // its session was lost, and may be somebody else's
+		return err // its session was lost, and may be somebody else's
 	}
-	if r.op.h.c.used(r.op.h.session) {
-		row = 0
+	r.row = r.read - r.late
+	if r.op.h.c.used(r.op.h.session) || r.late < 0 {
+		r.row, r.late = 0, r.read
 	}
-	r.lease.beginRow(row)
-	return row, nil
+	r.lease.beginRow(r.row)
+	return nil
 }
 
 // endRow ends it.
-func (r *rows) endRow(row int64) {
+func (r *rows) endRow() {
 	h := r.op.h
+	if r.early {
+		r.early = false
+		r.lease.early.advance()
+		if r.row == 0 {
+			r.lease.stamp()
+		}
+		return
+	}
 	if !h.leased { // lost, by a panic
 		return
 	}
 	h.unlockLate()
-	r.lease.endRow(row)
+	r.lease.endRow(r.row)
 }
 
 // use begins a use of the rows, see handle.use.
@@ -174,11 +212,11 @@ func (r *rows) HasNextResultSet() bool {
 
 // NextResultSet asks the driver; without an answer there is none.
 func (r *rows) NextResultSet() error {
-	row, err := r.begin(0) // the driver may read what is left
-	if err != nil {
+	r.late = -1 // the driver may read what is left, and its time is noted
+	if err := r.begin(); err != nil {
 		return err
 	}
-	defer r.endRow(row)
+	defer r.endRow()
 	r.named.Store(0)
 	r.seen = false
 	if n, ok := r.inner.(driver.RowsNextResultSet); ok {

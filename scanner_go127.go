@@ -23,20 +23,22 @@ func newRows(r *rows) driver.Rows {
 
 // NextRow goes to the next row, as Next does for other drivers.
 func (r scanningRows) NextRow() error {
-	row, err := r.begin(r.read)
-	if err != nil {
-		return err
+	if !r.beginEarly() {
+		if err := r.begin(); err != nil {
+			return err
+		}
 	}
-	defer r.endRow(row)
+	defer r.endRow()
 	return r.advanced(r.scanner.NextRow())
 }
 
 // ScanColumn asks the driver, which may read a large column from the wire.
 func (r scanningRows) ScanColumn(ctx driver.ScanContext, i int, dest any) error {
-	row, err := r.begin(r.read)
-	if err != nil {
-		return err
+	if !r.beginEarly() {
+		if err := r.begin(); err != nil {
+			return err
+		}
 	}
-	defer r.endRow(row)
+	defer r.endRow()
 	return r.scanner.ScanColumn(ctx, i, dest)
 }
