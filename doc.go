@@ -27,7 +27,7 @@
 //
 // A lease is one checkout of one connection. A handle is the driver.Conn that
 // database/sql sees; a session is the real connection under it. The gate
-// admits leases: it has the limit, the idle sessions and the queue of waiters.
+// admits leases: it has the limit, the ready sessions and the queue of waiters.
 // An acquire goes from asking for a connection to holding a lease; the hold
 // goes from there to the release.
 //
@@ -49,7 +49,7 @@
 //   - An acquire that ends by its context fails with an *[AcquireError], which
 //     unwraps to the context's error.
 //   - While callers wait, sql.DBStats.InUse counts them and WaitCount stays 0.
-//     [Connector.Stats] has the true figures. MaxOpenConnections is 100000, a
+//     [Connector.Stats] and [Connector.DBStats] have the true figures. MaxOpenConnections is 100003, a
 //     limit that database/sql does not reach.
 //   - SetConnMaxLifetime restarts its clock when a session is handed over to a
 //     waiter. Use [Config.MaxLifetime].

@@ -38,7 +38,7 @@ type AcquireError struct {
 	Pool     string        // name of the pool
 	Limit    int           // sessions the gate allows; 0: no limit
 	InUse    int           // sessions on lease
-	Idle     int           // sessions idle, spare ones included
+	Idle     int           // sessions that are ready
 	Dialling int           // sessions being dialled
 	Waiting  int           // waiters in the queue, this one included
 	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued, or the connector was closed
