@@ -56,7 +56,7 @@ type acquire struct {
 	gate.Waiter[session, acquire]
 	c        *Connector
 	deadline clock.Instant // by Config.AcquireTimeout; zero: none
-	tries    int           // how often database/sql was refused a ticket for it
+	before   arrival       // what is known of it from before
 	parts    parts
 	span     trace.Span // nil: none
 	day      time.Time  // the time of day at start, where there is a span
@@ -73,7 +73,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	}
 	before := c.arrivals.take(ctx, start)
 	a.Prepare(a, before.number)
-	a.tries, a.start = before.tries, start
+	a.before, a.start = before, start
 	if before.number != 0 {
 		a.start = before.start
 	}
@@ -84,6 +84,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	if err == nil {
 		now := clock.Now()
 		h.lend(s)
+		h.tries = before.tries
 		s.lease.begin(&a.claim, h.number, now, a.parts)
 		c.begun(s)
 		c.metrics.acquired(ctx, a.parts, now.Sub(a.start))
@@ -181,7 +182,9 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 		_ = a.c.retire(s)
 	}
 	if err == errSentAway {
-		a.c.arrivals.keep(ctx, a.Waiter.Number(), a.tries, a.start)
+		back := a.before
+		back.ctx, back.number, back.start = ctx, a.Waiter.Number(), a.start
+		a.c.arrivals.keep(back, clock.Now())
 		return nil, driver.ErrBadConn
 	}
 	return nil, a.failed(ctx, err, place)
@@ -218,6 +221,9 @@ func (c *Connector) sanitiseHolders(e *AcquireError) {
 func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 	c, start := a.c, clock.Now()
 	why, unfit := c.gate.Unfit(&s.Session, start)
+	if !unfit && a.before.wantsNew() {
+		why, unfit = gate.Dropped, true
+	}
 	if !unfit {
 		err := a.resetInTime(ctx, s, start)
 		took := clock.Now().Sub(start)
@@ -259,9 +265,11 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 
 // A ticket that is refused sends its caller to Connect, by way of database/sql, and
 // others may join the queue meanwhile. So the place that the caller would have had is
-// kept for its goroutine, as is the time at which it began to wait.
+// kept for its goroutine, as is the time at which it began to wait. And database/sql tries
+// three times, the last time on a connection that is new: so it is noted how often it
+// was refused, and whether a connection proved bad.
 
-// arrivals are the callers who were refused, and have not come to Connect yet.
+// arrivals are the callers whom database/sql sends on, and who have not come to Connect yet.
 type arrivals struct {
 	mu    sync.Mutex
 	of    map[uint64]arrival // guarded by mu: by goroutine
@@ -269,40 +277,59 @@ type arrivals struct {
 }
 
 type arrival struct {
-	ctx    context.Context
-	number uint64 // zero: none
-	start  clock.Instant
-	kept   clock.Instant
-	tries  int // how often it was refused
+	ctx    context.Context // nil: not known
+	number uint64          // of its place in the queue; zero: none
+	start  clock.Instant   // when it came first
+	kept   clock.Instant   // when it was sent on
+	tries  int             // how often it has tried: was refused a ticket, or had a connection that proved bad
+	bad    bool            // one did
 }
+
+// isLast tells whether this is database/sql's last attempt.
+func (a *arrival) isLast() bool {
+	const attempts = 3
+	return a.tries >= attempts-1
+}
+
+// wantsNew tells whether the caller, who has come to Connect, is to have a connection that
+// is new: a bare pool would have dialled.
+func (a *arrival) wantsNew() bool { return a.bad || a.isLast() }
 
 const (
 	longestArrival = time.Second // how long it takes database/sql to come to Connect
 	mostArrivals   = 10_000
 )
 
-// note notes that a ticket's caller was refused.
-func (x *arrivals) note(ctx context.Context, g *gate.Gate[session, acquire], now clock.Instant) {
-	before := x.take(ctx, now)
-	if before.number == 0 {
-		before.number, before.start = g.Arrive(), now
+// refused notes that a ticket's caller was refused.
+func (x *arrivals) refused(ctx context.Context, g *gate.Gate[session, acquire], now clock.Instant) {
+	a := x.take(ctx, now)
+	if a.number == 0 {
+		a.number, a.start = g.Arrive(), now
 	}
-	x.keep(ctx, before.number, before.tries+1, before.start)
+	a.tries++
+	a.ctx = ctx
+	x.keep(a, now)
 }
 
-// keep keeps a place for the calling goroutine.
-func (x *arrivals) keep(ctx context.Context, number uint64, tries int, start clock.Instant) {
+// provedBad notes that the caller's connection did, after so many tries.
+func (x *arrivals) provedBad(tries int, now clock.Instant) {
+	x.keep(arrival{start: now, tries: tries + 1, bad: true}, now)
+}
+
+// keep keeps what is known of the calling goroutine's arrival.
+func (x *arrivals) keep(a arrival, now clock.Instant) {
 	id := goroutine()
 	if id == 0 {
 		return
 	}
+	a.kept = now
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.of == nil {
 		x.of = map[uint64]arrival{}
 	}
 	if len(x.of) < mostArrivals {
-		x.of[id] = arrival{ctx, number, start, clock.Now(), tries}
+		x.of[id] = a
 	}
 	x.count.Store(int32(len(x.of)))
 }
@@ -322,14 +349,11 @@ func (x *arrivals) take(ctx context.Context, now clock.Instant) (a arrival) {
 	}
 	delete(x.of, id)
 	x.count.Store(int32(len(x.of)))
-	if now.Sub(kept.kept) < longestArrival && same(kept.ctx, ctx) {
+	if now.Sub(kept.kept) < longestArrival && (kept.ctx == nil || same(kept.ctx, ctx)) {
 		return kept
 	}
 	return a
 }
-
-// forget lets go of what was kept for the calling goroutine, which has got a session.
-func (x *arrivals) forget() { x.take(nil, 0) }
 
 // prune lets go of what is old: its caller went elsewhere.
 func (x *arrivals) prune(now clock.Instant) {

@@ -360,7 +360,7 @@ func (c *Connector) shared() bool {
 	}
 	c.trust()
 	const last = 2 // who was refused so often is not sent away again, since database/sql would give in
-	c.gate.SendAway(errSentAway, func(a *acquire, _ uint64) bool { return a.tries < last })
+	c.gate.SendAway(errSentAway, func(a *acquire, _ uint64) bool { return a.before.tries < last && !a.before.bad })
 	return true
 }
 

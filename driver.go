@@ -27,7 +27,9 @@ type handle struct {
 	pending    bool                 // database/sql's opener asked for it, and it acquires at its first call
 	taken      bool                 // its session was taken from it, and database/sql counts it for ever
 	late       bool                 // it has locked session.late
+	tries      int                  // how often its caller had tried before
 	called     bool                 // its acquire is that of its first call
+	unchecked  bool                 // the arguments of its first call are to be checked in it
 }
 
 var (
@@ -56,15 +58,22 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	s, fit := c.gate.Take(&h.ticket, h.statements > 0, start)
 	switch {
 	case s == nil:
-		c.arrivals.note(ctx, c.gate, start)
+		c.arrivals.refused(ctx, c.gate, start)
 		return driver.ErrBadConn
 	case !fit:
 		h.session = s
+		c.arrivals.refused(ctx, c.gate, start)
 		return driver.ErrBadConn
 	}
-	c.arrivals.forget()
+	before := c.arrivals.take(ctx, start)
+	if before.isLast() {
+		if s = c.renew(ctx, s, start); s == nil {
+			return driver.ErrBadConn
+		}
+	}
 	by := c.claimOf(ctx, start, 1)
 	h.lend(s)
+	h.tries = before.tries
 	if !s.needsReset() {
 		s.lease.begin(&by, h.number, start, parts{})
 		c.begun(s)
@@ -83,6 +92,22 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	s.lease.hold(now, p)
 	c.metrics.acquired(ctx, p, now.Sub(start))
 	return err
+}
+
+// renew replaces a session that a ticket got in database/sql's last attempt, which would
+// else fail the call if it is as bad as those before. It is the one dial under the lock on
+// a connection; it waits for nobody. nil: it failed.
+func (c *Connector) renew(ctx context.Context, s *session, now clock.Instant) *session {
+	if _, unfit := c.gate.Unfit(&s.Session, now); !unfit {
+		return s // it was used since a connection proved bad
+	}
+	c.gate.Reject(&s.Session, gate.Bad)
+	c.replace(s)
+	n, err := c.dial(ctx)
+	if err != nil {
+		return nil
+	}
+	return n
 }
 
 // slowReset is how long a reset takes that is worth a span of its own.
@@ -160,6 +185,7 @@ func (h *handle) Close() error {
 		e := h.c.endOf(s, now)
 		h.unlockLate()
 		h.c.gate.Condemn(&s.Session, gate.Bad, now)
+		h.c.arrivals.provedBad(h.tries, now)
 		defer h.c.leaseEnded(&e)
 	}
 	h.session, h.leased = nil, false
@@ -372,7 +398,7 @@ func (c *capabilities) query(ctx context.Context, query string, args []driver.Na
 // here. Of a driver with only one of Exec and Query, the arguments are checked
 // in the call, see checkDeferred.
 func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
-	if h.use() != nil {
+	if h.unchecked = h.pending; h.use() != nil {
 		return nil // pending: checked in the call; or lost: the call itself says so
 	}
 	defer h.unuse()
@@ -396,12 +422,14 @@ func (h *handle) checkValue(checker driver.NamedValueChecker, v *driver.NamedVal
 }
 
 // checkDeferred does what database/sql does with arguments for a direct call,
-// for the drivers of which CheckNamedValue could not know the call.
+// for the drivers of which CheckNamedValue could not know the call, and for the first call
+// of a handle, which had no session then.
 func (h *handle) checkDeferred(args []driver.NamedValue) ([]driver.NamedValue, error) {
 	can := &h.session.can
-	if can.execs() && can.queries() {
+	if can.execs() && can.queries() && !h.unchecked {
 		return args, nil
 	}
+	h.unchecked = false
 	kept := args[:0]
 	for _, v := range args {
 		v.Ordinal = len(kept) + 1

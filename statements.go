@@ -182,11 +182,7 @@ func (x *texts) leave(p *prepared, h *handle, closed, holds bool) (closes bool) 
 		return false // the session was closed
 	}
 	p.by = slices.Delete(p.by, i, i+1)
-	t := p.text
-	if t.open--; t.open == 0 {
-		t.emptied = clock.Now()
-		x.scheduleLocked(t)
-	}
+	x.lessLocked(p.text, 1)
 	st := &p.of.statements
 	switch {
 	case len(p.by) > 0:
@@ -199,6 +195,14 @@ func (x *texts) leave(p *prepared, h *handle, closed, holds bool) (closes bool) 
 		x.wakeLocked(clock.Now().Add(shortestKeep))
 	}
 	return false
+}
+
+// lessLocked notes that handles have a text so many times less.
+func (x *texts) lessLocked(t *stmtText, n int) {
+	if t.open -= n; t.open == 0 && n > 0 {
+		t.emptied = clock.Now()
+		x.scheduleLocked(t)
+	}
 }
 
 func (st *statements) doomLocked(p *prepared) {
@@ -228,9 +232,10 @@ func (st *statements) removeLocked(p *prepared) {
 
 func (x *texts) forgetLocked(p *prepared) {
 	t := p.text
-	t.open -= len(p.by)
+	delete(t.real, p)
+	x.lessLocked(t, len(p.by))
 	p.by = nil
-	if delete(t.real, p); len(t.real) == 0 && t.open == 0 {
+	if len(t.real) == 0 && t.open == 0 {
 		if t.index > 0 {
 			heap.Remove(&x.due, t.index-1)
 		}
@@ -286,7 +291,7 @@ func (st *statements) leaveTx() {
 	for _, p := range st.real {
 		for ; p != nil; p = p.next {
 			if p.inTx {
-				p.text.open -= len(p.by)
+				x.lessLocked(p.text, len(p.by))
 				p.by = nil
 			}
 		}

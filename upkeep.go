@@ -103,7 +103,10 @@ func (c *Connector) sweep(s *session) {
 			c.retireAside(s)
 		}
 	}()
-	s.sweep()
+	func() {
+		defer s.turn()()
+		s.sweep()
+	}()
 	returned = true
 	if c.gate.PutBack(&s.Session, clock.Now()) {
 		_ = c.retire(s)
