@@ -57,6 +57,7 @@ type acquire struct {
 	c        *Connector
 	deadline clock.Instant // by Config.AcquireTimeout; zero: none
 	before   arrival       // what is known of it from before
+	called   bool          // it is that of a first call, which may not be tried again
 	parts    parts
 	span     trace.Span // nil: none
 	day      time.Time  // the time of day at start, where there is a span
@@ -73,7 +74,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	}
 	before := c.arrivals.take(ctx, start)
 	a.Prepare(a, before.number)
-	a.before, a.start = before, start
+	a.before, a.called, a.start = before, h.called, start
 	if before.number != 0 {
 		a.start = before.start
 	}
@@ -184,6 +185,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 	if err == errSentAway {
 		back := a.before
 		back.ctx, back.number, back.start = ctx, a.Waiter.Number(), a.start
+		back.tries++
 		a.c.arrivals.keep(back, clock.Now())
 		return nil, driver.ErrBadConn
 	}

@@ -359,8 +359,8 @@ func (c *Connector) shared() bool {
 		return false
 	}
 	c.trust()
-	const last = 2 // who was refused so often is not sent away again, since database/sql would give in
-	c.gate.SendAway(errSentAway, func(a *acquire, _ uint64) bool { return a.before.tries < last && !a.before.bad })
+	// Those whom database/sql would not try again for, or from a first call, are not sent away.
+	c.gate.SendAway(errSentAway, func(a *acquire, _ uint64) bool { return !a.before.isLast() && !a.before.bad && !a.called })
 	return true
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
@@ -29,6 +30,7 @@ type handle struct {
 	late       bool                 // it has locked session.late
 	tries      int                  // how often its caller had tried before
 	called     bool                 // its acquire is that of its first call
+	closed     atomic.Bool          // it was dropped
 	unchecked  bool                 // the arguments of its first call are to be checked in it
 }
 
@@ -173,6 +175,7 @@ func (h *handle) leaveSession() {
 // Close drops the handle. As a ticket, it may take a session with it that is ready: that
 // is how database/sql's limits of idle connections reach sessions.
 func (h *handle) Close() error {
+	h.closed.Store(true)
 	s, now := h.session, clock.Now()
 	switch {
 	case s == nil:

@@ -260,9 +260,10 @@ func (st *statements) takeDoomed() (doomed []*prepared) {
 	return doomed
 }
 
-// end takes all that nobody has: the session is closed, and these before it, as they were
-// when they were left. The others end with the connection, unless the session was taken
-// from its holder, whose calls reach the driver no more: then it takes them all.
+// end takes what is closed before the session is: what is left to it, and what a ticket in
+// the free list has, as it would have been closed with its ticket. What a handle left open
+// that was dropped ends with the connection; unless the session was taken from its holder,
+// whose calls reach the driver no more: then it takes all.
 func (st *statements) end(taken bool) (left []*prepared) {
 	if len(st.real) == 0 {
 		return nil
@@ -272,7 +273,7 @@ func (st *statements) end(taken bool) (left []*prepared) {
 	defer x.mu.Unlock()
 	for _, p := range st.real {
 		for ; p != nil; p = p.next {
-			if taken || len(p.by) == 0 {
+			if taken || len(p.by) == 0 || slices.ContainsFunc(p.by, func(h *handle) bool { return !h.closed.Load() }) {
 				left = append(left, p)
 			}
 			x.forgetLocked(p)

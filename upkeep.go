@@ -176,18 +176,30 @@ func backoff(failures int) time.Duration {
 func (c *Connector) fillAll() (filled bool) {
 	defer c.recovered("dialling ahead for Config.MinIdle")
 	for c.gate.Reserve() {
-		ctx, cancel := context.WithTimeout(c.life, refillTimeout)
-		s, err := c.dial(ctx)
+		s, err := c.dialAhead()
 		if err != nil {
-			cancel()
 			return false
 		}
-		s.release = cancel
 		if c.gate.Park(&s.Session, clock.Now()) {
 			_ = c.retire(s)
 		}
 	}
 	return true
+}
+
+// dialAhead dials a session that nobody waits for. Its context is bounded until then, and
+// lasts as long as the session afterwards, whose holder may have it when c.life has ended.
+func (c *Connector) dialAhead() (*session, error) {
+	ctx, bound := boundedBy(context.Background(), clock.Now().Add(refillTimeout))
+	unbind := context.AfterFunc(c.life, bound.end)
+	defer unbind()
+	s, err := c.dial(ctx)
+	if err != nil {
+		bound.end()
+		return nil, err
+	}
+	s.release = bound.keep()
+	return s, nil
 }
 
 // ended is what there is to tell of a lease that ends, as its holder knows it.

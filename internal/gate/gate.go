@@ -51,6 +51,7 @@ type Gate[S, C any] struct {
 	free     int                // guarded by mu: tickets that are free
 	keep     int                // how many sessions stay ready without tickets; set once
 	trust    Trust              // guarded by mu
+	era      uint64             // guarded by mu: how often several pools have become one: see foreignLocked
 	holds    uint64             // guarded by mu: how many there were, the number of the last
 	arrivals uint64             // guarded by mu: likewise, of those who came to wait
 	bad      clock.Instant      // guarded by mu: when a session proved bad in its holder's hands last
@@ -219,7 +220,7 @@ func (g *Gate[S, C]) Return(t *Ticket[S], s *Session[S], bad bool, now clock.Ins
 	case bad:
 		g.closeLocked(s, Bad)
 		return Closed
-	case (g.waiters.len > 0 || g.overLocked(1)) && g.drainsLocked():
+	case (g.waiters.len > 0 || g.overLocked(1)) && !g.foreignLocked(s) && g.drainsLocked():
 		g.readyLocked(s) // over the limit or not, and expired or not: its ticket must not be refused
 		g.freeLocked(t)
 		return Kept
@@ -340,7 +341,13 @@ func (g *Gate[S, C]) Unfit(s *Session[S], now clock.Instant) (why Reason, unfit 
 	case s.used < g.bad:
 		return Bad, true
 	}
-	return Dropped, g.trust == Private
+	return Dropped, g.trust == Private || g.foreignLocked(s)
+}
+
+// foreignLocked tells whether a session may have been used by a pool that has gone: whoever
+// has it keeps it, and nobody else gets it.
+func (g *Gate[S, C]) foreignLocked(s *Session[S]) bool {
+	return g.trust != Private && s.era != g.era
 }
 
 // Gone ends the life of a session that its closer has closed. Its room goes to the
@@ -396,7 +403,7 @@ func (g *Gate[S, C]) Unreserve() {
 func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s.of, s.life, s.used = of, life, now
+	s.of, s.life, s.era, s.used = of, life, g.era, now
 	g.dialing--
 	g.holdLocked(s)
 }
@@ -423,15 +430,23 @@ func (g *Gate[S, C]) trimLocked() (over []*S) {
 }
 
 // SetTrust says how far the pool's tickets may be overruled from now on, and returns the
-// ready sessions that are over the limit, which the caller closes.
+// ready sessions that are over the limit, or may be of a pool that has gone, which the
+// caller closes.
 func (g *Gate[S, C]) SetTrust(t Trust, now clock.Instant) (over []*S) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if t == Draining {
 		g.patience = leastPatience // it was right to doubt
 	}
+	if g.trust == Private && t != Private {
+		g.era++
+		for s := g.ready.popFirst(); s != nil; s = g.ready.popFirst() {
+			g.closeLocked(s, Dropped)
+			over = append(over, s.of)
+		}
+	}
 	g.trust, g.silent = t, 0
-	over = g.trimLocked()
+	over = append(over, g.trimLocked()...)
 	g.settleLocked(now)
 	return over
 }

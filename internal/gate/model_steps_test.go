@@ -57,7 +57,7 @@ func (m *model) stepDialed() bool {
 		return false
 	}
 	m.did("dialed")
-	s := &modelSession{used: m.now}
+	s := &modelSession{used: m.now, era: m.era}
 	if m.rand.IntN(2) == 0 {
 		s.life.End = m.now.Add(time.Duration(1+m.rand.IntN(60)) * time.Second)
 	}
@@ -126,7 +126,7 @@ func (m *model) giveBack(bad bool) bool {
 	case bad:
 		m.did("return: bad")
 		m.toCloser(s, Bad)
-	case (len(m.queue) > 0 || over) && m.drains():
+	case (len(m.queue) > 0 || over) && !m.foreign(s) && m.drains():
 		m.did("return: kept, " + map[bool]string{true: "doubted", false: "while draining"}[m.doubts > doubts])
 		m.toReady(s)
 		t.free = true
@@ -369,7 +369,7 @@ func (m *model) stepUnfit() bool {
 		return false
 	}
 	s := pick(m.rand, all)
-	want, unfit := Dropped, m.trust == Private
+	want, unfit := Dropped, m.trust == Private || m.foreign(s)
 	switch {
 	case m.expired(s, m.now):
 		want, unfit = Expired, true

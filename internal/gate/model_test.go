@@ -30,6 +30,7 @@ type modelSession struct {
 	ticket  *modelTicket // under which it is on lease; nil: none
 	used    clock.Instant
 	hold    uint64
+	era     int // of the gate, when it was dialled
 	reason  Reason
 	ended   int // how many of its holds have ended
 	closers int // to how many it was given to be closed
@@ -80,6 +81,7 @@ type model struct {
 	dialing  int
 	shut     bool
 	trust    Trust
+	era      int // how often several pools have become one
 	silent   int // tickets dropped since somebody asked
 	patience int
 	doubts   int
@@ -224,8 +226,14 @@ func (m *model) misfit(s *modelSession, used, now clock.Instant) (why Reason, mi
 	case m.expired(&modelSession{life: s.life, used: used}, now):
 		return Expired, true
 	}
-	return OverSize, m.over()
+	if m.over() {
+		return OverSize, true
+	}
+	return Dropped, m.foreign(s)
 }
+
+// foreign tells whether a session may be of a pool that has gone.
+func (m *model) foreign(s *modelSession) bool { return m.trust != Private && s.era != m.era }
 
 // park is where a held session goes of which the pool knows nothing. It tells whether it
 // is to be closed.

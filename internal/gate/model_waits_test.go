@@ -302,10 +302,18 @@ func (m *model) stepTrust() bool {
 	}
 	t := m.anyTrust()
 	got := m.g.SetTrust(t, m.now)
+	var want []*modelSession
+	if m.trust == Private && t != Private {
+		m.era++
+		for len(m.ready) > 0 {
+			want = append(want, m.ready[0])
+			m.toCloser(m.ready[0], Dropped)
+		}
+	}
 	if m.trust, m.silent = t, 0; t == Draining {
 		m.patience = leastPatience
 	}
-	want := m.trim()
+	want = append(want, m.trim()...)
 	if !slices.Equal(got, realsOf(want)) {
 		m.fail("trusted otherwise, it closes %d, must be %d", len(got), len(want))
 	}

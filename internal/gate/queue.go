@@ -315,6 +315,8 @@ func (g *Gate[S, C]) fitLocked(s *Session[S], now clock.Instant) bool {
 		g.closeLocked(s, Expired)
 	case g.overLocked(1):
 		g.closeLocked(s, OverSize)
+	case g.foreignLocked(s):
+		g.closeLocked(s, Dropped)
 	default:
 		return true
 	}

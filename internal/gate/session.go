@@ -29,6 +29,7 @@ import (
 type Session[S any] struct {
 	of     *S               // set once
 	life   Life             // set once
+	era    uint64           // set once: that of the gate when it was dialled
 	node   node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place  place            // guarded by Gate.mu
 	hold   uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again

@@ -264,7 +264,6 @@ func TestNobodyWaitsForRoomThatAReadySessionHas(t *testing.T) {
 		"dialled ahead": func(g *Gate[conn, caller], s *conn) { assert.False(t, g.Park(&s.Session, clock.Now())) },
 		"put back":      func(g *Gate[conn, caller], s *conn) { assert.False(t, g.PutBack(&s.Session, clock.Now())) },
 		"trusted otherwise": func(g *Gate[conn, caller], s *conn) {
-			g.SetTrust(Draining, clock.Now())
 			giveBack(g, s)
 			g.SetTrust(Private, clock.Now())
 		},
@@ -272,7 +271,7 @@ func TestNobodyWaitsForRoomThatAReadySessionHas(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := timedGate(1, 1)
-				g.SetTrust(Private, clock.Now())
+				g.SetTrust(map[bool]Trust{true: Draining, false: Private}[what == "trusted otherwise"], clock.Now())
 				require.True(t, g.Reserve())
 				s := dialed(g, Life{}, clock.Now())
 				c := asks(t.Context(), g, newWaiter(), nil)
