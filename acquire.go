@@ -85,7 +85,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	if err == nil {
 		now := clock.Now()
 		h.lend(s)
-		h.tries = before.tries
+		h.ctx, h.tries = ctx, before.tries
 		s.lease.begin(&a.claim, h.number, now, a.parts)
 		c.begun(s)
 		c.metrics.acquired(ctx, a.parts, now.Sub(a.start))
@@ -279,7 +279,7 @@ type arrivals struct {
 }
 
 type arrival struct {
-	ctx    context.Context // nil: not known
+	ctx    context.Context
 	number uint64          // of its place in the queue; zero: none
 	start  clock.Instant   // when it came first
 	kept   clock.Instant   // when it was sent on
@@ -313,9 +313,10 @@ func (x *arrivals) refused(ctx context.Context, g *gate.Gate[session, acquire], 
 	x.keep(a, now)
 }
 
-// provedBad notes that the caller's connection did, after so many tries.
-func (x *arrivals) provedBad(tries int, now clock.Instant) {
-	x.keep(arrival{start: now, tries: tries + 1, bad: true}, now)
+// provedBad notes that the connection did which the caller had acquired in that context,
+// after so many tries.
+func (x *arrivals) provedBad(ctx context.Context, tries int, now clock.Instant) {
+	x.keep(arrival{ctx: ctx, start: now, tries: tries + 1, bad: true}, now)
 }
 
 // keep keeps what is known of the calling goroutine's arrival.
@@ -351,7 +352,7 @@ func (x *arrivals) take(ctx context.Context, now clock.Instant) (a arrival) {
 	}
 	delete(x.of, id)
 	x.count.Store(int32(len(x.of)))
-	if now.Sub(kept.kept) < longestArrival && (kept.ctx == nil || same(kept.ctx, ctx)) {
+	if now.Sub(kept.kept) < longestArrival && same(kept.ctx, ctx) {
 		return kept
 	}
 	return a

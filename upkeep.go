@@ -149,13 +149,22 @@ func (c *Connector) refill() {
 }
 
 func (c *Connector) fill() {
-	f := &c.filler
-	if c.fillAll() {
+	f, filled := &c.filler, false
+	defer func() {
+		if !filled {
+			c.fillLater()
+		}
+	}()
+	if filled = c.fillAll(); filled {
 		f.failed = 0
 		f.busy.Store(false)
 		c.refill() // for what went missing between its last look and now
-		return
 	}
+}
+
+// fillLater does so after a dial that failed, or never returned.
+func (c *Connector) fillLater() {
+	f := &c.filler
 	if c.life.Err() != nil {
 		f.busy.Store(false)
 		return
