@@ -318,7 +318,7 @@ func TestManyStatementsInUseAreNotPreparedAgainAndAgain(t *testing.T) {
 		})
 		took, prepared := time.Since(start), status(t, admin, "Com_stmt_prepare")-before
 		t.Logf("%s: 20,000 uses of %d statements by 50 callers on %d sessions: %d prepared, %v", h.name, statements, limit, prepared, took.Round(time.Millisecond))
-		assert.LessOrEqual(t, prepared, statements*limit+statements, "once on each session, and a few that were closed too soon")
+		assert.LessOrEqual(t, prepared, 2*statements*limit, "once on each session, and those again that were closed too soon")
 		require.NoError(t, db.Close())
 	}
 }

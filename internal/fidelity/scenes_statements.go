@@ -1,0 +1,301 @@
+package fidelity
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// In these it is asked what a statement means.
+var statementScenes = []Scene{
+	{Name: "a statement is taken into a transaction, and used after USE", play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		st := s.prepare("SELECT a")
+		all := s.conns(2)
+		next := s.laterConn()
+		s.close(all[0]) // and so its session goes to the one who waits
+		third := <-next
+		require.Error(s.t, all[1].Raw(func(any) error { return driver.ErrBadConn }))
+		tx := s.begin()
+		taken := tx.StmtContext(s.t.Context(), st)
+		s.exec(tx, "USE 7")
+		s.note("database %d", s.database(taken.QueryRowContext(s.t.Context())))
+		s.exec(tx, "USE 0")
+		require.NoError(s.t, tx.Commit())
+		s.close(third)
+	}, want: []string{"database 0"}},
+
+	{Name: "a statement keeps its meaning: one connection, twenty callers", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		st := s.prepare("SELECT a")
+		s.exec(s.db, "USE 7")
+		s.note("databases %v", s.databases(st, 20))
+	}, want: []string{"databases map[0:400]"}},
+
+	{Name: "a statement that is prepared after USE means that", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		s.prepare("SELECT a")
+		s.exec(s.db, "USE 7")
+		s.note("databases %v", s.databases(s.prepare("SELECT a"), 20))
+	}, want: []string{"databases map[7:400]"}},
+
+	// Of two statements of one text nobody else can tell which is used: the older is
+	// prepared again.
+	{Name: "a statement keeps its meaning: it has a twin", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		old := s.prepare("SELECT a")
+		s.exec(s.db, "USE 7")
+		s.note("databases %v", s.databases(s.prepare("SELECT a"), 20))
+		s.note("of the old one: %d", s.database(old.QueryRowContext(s.t.Context())))
+	}, want: []string{"databases map[7:400]", "of the old one: 0"}, also: []string{"databases map[7:400]", "of the old one: 7"}},
+
+	// A connection goes from hand to hand, and for long nobody uses the statement.
+	{Name: "a statement keeps its meaning: it is not used for long", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		st := s.prepare("SELECT a")
+		held := s.conn()
+		next := s.laterConn()
+		s.close(held)
+		held = <-next
+		pass(20 * time.Second)
+		s.exec(held, "USE 7")
+		s.close(held)
+		s.note("database %d", s.database(st.QueryRowContext(s.t.Context())))
+	}, want: []string{"database 0"}, also: []string{"database 7"}},
+
+	{Name: "a statement is made after ALTER, and so works", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		old := s.prepare("SELECT a")
+		held := s.conn()
+		next := s.laterConn()
+		s.close(held)
+		s.server.alter()
+		s.close(<-next)
+		st := s.prepare("SELECT a")
+		s.note("databases %v", s.databases(st, 20))
+		require.NoError(s.t, old.Close())
+	}, want: []string{"databases map[0:400]"}},
+
+	{Name: "statements are closed, while all connections go from hand to hand", play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				for range 20 {
+					st := s.prepare("SELECT a")
+					s.database(st.QueryRowContext(s.t.Context()))
+					require.NoError(s.t, st.Close())
+				}
+			})
+		}
+		all.Wait()
+		pass(time.Minute)
+		s.note("statements left: %d", s.server.left().statements)
+	}, want: []string{"statements left: 0"}},
+
+	// The statement of the second is closed while that of the first, of the same
+	// text, goes on, on a session that is then closed.
+	{Name: "a statement is closed that has a twin, whose connection goes", play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		s.db.SetMaxIdleConns(1)
+		held := s.conn()
+		twin, err := held.PrepareContext(s.t.Context(), "SELECT a")
+		require.NoError(s.t, err)
+		st := s.prepare("SELECT a")
+		other := s.conn()
+		next := s.laterConn()
+		s.close(other) // its ticket goes, the session goes on
+		s.close(<-next)
+		s.close(held)
+		require.NoError(s.t, st.Close())
+		require.NoError(s.t, twin.Close())
+		pass(time.Minute)
+		s.note("statements left: %d", s.server.left().statements)
+	}, want: []string{"statements left: 0"}},
+}
+
+// databases counts from which databases callers get their rows, 20 each.
+func (s *scene) databases(st *sql.Stmt, callers int) map[int]int {
+	var mu sync.Mutex
+	seen := map[int]int{}
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for range 20 {
+				n := s.database(st.QueryRowContext(s.t.Context()))
+				mu.Lock()
+				seen[n]++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return seen
+}
+
+// In these the limit changes.
+var limitScenes = []Scene{
+	{Name: "the limit is raised while all is out, and some wait", play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		held := s.conns(2)
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() { s.close(s.conn()) })
+		}
+		synctest.Wait()
+		s.db.SetMaxOpenConns(4)
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+		defer cancel()
+		_, err := s.db.ExecContext(ctx, "INSERT INTO c")
+		s.note("a new call: %v, at once %t", err, time.Since(began) <= 200*time.Millisecond)
+		s.close(held...)
+		all.Wait()
+	}, want: []string{"a new call: <nil>, at once true"}},
+
+	// database/sql tries three times. What a pool's own refusals take of that is
+	// missing where sessions prove bad.
+	{Name: "two sessions prove bad, after the limit was lowered", play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		s.db.SetMaxIdleConns(2)
+		all := s.conns(2)
+		s.close(all...)
+		held := s.conn()
+		s.db.SetMaxOpenConns(1)
+		pass(200 * time.Millisecond)
+		d := &deed{name: "call", lease: 1, acquires: true, plant: plant{kind: "exec", err: driver.ErrBadConn, times: 2}}
+		s.later(func() {
+			_, err := s.db.ExecContext(withDeed(s.t.Context(), d), "INSERT INTO c")
+			s.note("%v", err)
+		})
+		s.close(held)
+		synctest.Wait()
+	}, want: []string{"<nil>"}, also: []string{"driver: bad connection"}}, // the second of them was new
+
+	// Until another way has taken over a limit, callers wait in database/sql, which then
+	// gets a connection for them that has to be acquired still, in the first call on it.
+	{Name: "somebody waits as the limit is set again", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		held := s.conn()
+		s.db.SetMaxOpenConns(1)
+		next := s.laterConn()
+		pass(2 * time.Minute)
+		synctest.Wait()
+		s.note("has one, while another holds it: %t", len(next) == 1)
+		s.close(held)
+		s.close(<-next)
+	}, want: []string{"has one, while another holds it: false"}, also: []string{"has one, while another holds it: true"}},
+
+	{Name: "somebody waits as the limit is set again, and cannot be dialled for", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		held := s.conn()
+		s.db.SetMaxOpenConns(1)
+		failed := s.later(func() {
+			_, err := s.db.Conn(s.t.Context())
+			s.note("%v", err)
+		})
+		s.server.refuse(time.Minute)
+		require.Error(s.t, held.Raw(func(any) error { return driver.ErrBadConn }))
+		pass(2 * time.Minute)
+		synctest.Wait()
+		s.note("told %t", *failed)
+	}, want: []string{"server: too many connections", "told true"}, also: []string{"<nil>", "told true"}},
+
+	{Name: "the opener makes a connection for somebody who has gone", play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		s.db.SetMaxIdleConns(2)
+		held := s.conns(2)
+		s.db.SetMaxOpenConns(2)
+		ctx, cancel := context.WithCancel(s.t.Context())
+		s.later(func() {
+			_, err := s.db.Conn(ctx)
+			s.note("%t", err != nil)
+		})
+		s.later(func() { _ = held[0].Raw(func(any) error { cancel(); return driver.ErrBadConn }) })
+		synctest.Wait()
+		s.close(held[1])
+		s.exec(s.db, "INSERT INTO c")
+		s.note("open %t", s.server.left().connections <= 2)
+	}, want: []string{"true", "open true"}},
+}
+
+// RestartAfterExpiry looks at a restart of which nobody is told, where the sessions of
+// some free tickets, which have statements, had come to the end of their lifetime of a
+// minute before: the way has to have that.
+func RestartAfterExpiry(t *testing.T, w Way) {
+	s := Scene{play: func(s *scene) {
+		const each = 2
+		s.db.SetMaxIdleConns(2 * each)
+		st := s.prepare("SELECT a")
+		old := s.conns(each)
+		for _, c := range old { // it is prepared on each of their sessions
+			tx, err := c.BeginTx(s.t.Context(), nil)
+			require.NoError(s.t, err)
+			s.database(tx.StmtContext(s.t.Context(), st).QueryRowContext(s.t.Context()))
+			require.NoError(s.t, tx.Commit())
+		}
+		pass(40 * time.Second)
+		s.close(s.conns(each)...)
+		pass(time.Second)
+		s.close(old...) // they are next
+		pass(25 * time.Second)
+		s.server.restart()
+		for range 3 {
+			pass(time.Second)
+			_, err := s.db.ExecContext(s.t.Context(), "INSERT INTO c")
+			s.note("%v", err)
+		}
+	}}
+	want := []string{"<nil>", "<nil>", "<nil>"}
+	require.Equal(t, want, s.on(t, Bare), "bare")
+	assert.Equal(t, want, s.on(t, w))
+}
+
+// Pair opens two databases on one connector.
+type Pair func(driver.Connector) (a, b *sql.DB, err error)
+
+// BarePair is database/sql's.
+func BarePair(c driver.Connector) (a, b *sql.DB, err error) { return sql.OpenDB(c), sql.OpenDB(c), nil }
+
+// Pairs looks at two databases on one connector: what one does to its sessions is not for
+// the other.
+func Pairs(t *testing.T, open Pair) {
+	want := []string{"0", "7", "0", "7", "0", "7"}
+	require.Equal(t, want, pairs(t, BarePair), "bare")
+	assert.Equal(t, want, pairs(t, open))
+}
+
+func pairs(t *testing.T, open Pair) (notes []string) {
+	defer watchdog(crowd{})()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scene{t: t, server: newServer()}
+		a, b, err := open(backend{s.server})
+		require.NoError(t, err)
+		a.SetMaxOpenConns(1)
+		b.SetMaxOpenConns(1)
+		s.exec(a, "USE 7")
+		for range 3 {
+			for _, db := range []*sql.DB{b, a} {
+				s.note("%d", s.database(db.QueryRowContext(t.Context(), "SELECT a")))
+				if db == b { // the other's session may have gone for this
+					s.exec(a, "USE 7")
+				}
+			}
+		}
+		require.NoError(t, a.Close())
+		s.exec(b, "INSERT INTO c")
+		require.NoError(t, b.Close())
+		synctest.Wait()
+		assert.Empty(t, s.server.wrong())
+		assert.Zero(t, s.server.left())
+		notes = s.notes
+	})
+	return notes
+}
