@@ -59,7 +59,7 @@ type acquire struct {
 	before   arrival       // what is known of it from before
 	called   bool          // it is that of a first call, which may not be tried again
 	parts    parts
-	span     trace.Span // nil: none
+	traced   trace.Span // nil: none
 	day      time.Time  // the time of day at start, where there is a span
 }
 
@@ -115,7 +115,7 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	outer := ctx
 	ctx = a.startSpan(ctx, waits, err)
 	ended := errPanicked
-	defer func() { a.c.tracing.endAcquire(a.span, a.at(clock.Now()), a.parts, ended) }()
+	defer func() { a.c.tracing.endAcquire(a.traced, a.at(clock.Now()), a.parts, ended) }()
 	s, err = a.slow(ctx, outer, waits, err)
 	ended = err
 	return s, err
@@ -130,7 +130,7 @@ func (a *acquire) startSpan(ctx context.Context, waits bool, refused error) (in 
 			a.leave(waits, refused)
 		}
 	}()
-	in, a.span, a.day = a.c.tracing.startAcquire(ctx, a.start)
+	in, a.traced, a.day = a.c.tracing.startAcquire(ctx, a.start)
 	returned = true
 	return in
 }
@@ -175,7 +175,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 	}
 	s, place, err := a.c.gate.Wait(ctx, &a.Waiter, over)
 	a.parts.queue = clock.Now().Sub(a.Since())
-	a.c.tracing.part(ctx, a.span, "pool.queue", a.at(a.Since()), a.parts.queue)
+	a.c.tracing.part(ctx, a.traced, "pool.queue", a.at(a.Since()), a.parts.queue)
 	if err == nil {
 		return s, nil
 	}
@@ -184,7 +184,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 	}
 	if err == errSentAway {
 		back := a.before
-		back.ctx, back.number, back.start = ctx, a.Waiter.Number(), a.start
+		back.ctx, back.number, back.start = ctx, a.Number(), a.start
 		back.tries++
 		a.c.arrivals.keep(back, clock.Now())
 		return nil, driver.ErrBadConn
@@ -231,7 +231,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		took := clock.Now().Sub(start)
 		a.parts.reset += took
 		if took >= slowReset {
-			a.c.tracing.part(ctx, a.span, "pool.reset", a.at(start), took)
+			a.c.tracing.part(ctx, a.traced, "pool.reset", a.at(start), took)
 		}
 		if !isBad(err) {
 			return true // database/sql takes no notice of other errors here either
@@ -280,11 +280,11 @@ type arrivals struct {
 
 type arrival struct {
 	ctx    context.Context
-	number uint64          // of its place in the queue; zero: none
-	start  clock.Instant   // when it came first
-	kept   clock.Instant   // when it was sent on
-	tries  int             // how often it has tried: was refused a ticket, or had a connection that proved bad
-	bad    bool            // one did
+	number uint64        // of its place in the queue; zero: none
+	start  clock.Instant // when it came first
+	kept   clock.Instant // when it was sent on
+	tries  int           // how often it has tried: was refused a ticket, or had a connection that proved bad
+	bad    bool          // one did
 }
 
 // isLast tells whether this is database/sql's last attempt.
@@ -386,6 +386,6 @@ func (a *acquire) read(now clock.Instant) Lease {
 	day := clock.Clocks()
 	return Lease{
 		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: callReset.String(),
-		Since: a.start.On(day), SpanContext: a.claim.span, Stack: a.stack.stack(),
+		Since: a.start.On(day), SpanContext: a.span, Stack: a.stack.stack(),
 	}
 }

@@ -19,7 +19,7 @@ const discoveryTimeout = 5 * time.Second
 // back if the driver fails or panics.
 func (a *acquire) dial(ctx context.Context) (*session, error) {
 	start := clock.Now()
-	ctx, span := a.c.tracing.startDial(ctx, a.span, a.at(start))
+	ctx, span := a.c.tracing.startDial(ctx, a.traced, a.at(start))
 	failed := errPanicked
 	defer func() {
 		a.parts.dial = clock.Now().Sub(start)

@@ -139,7 +139,7 @@ func (c *Connector) nestedTracesLocked(idle []*session, now clock.Instant) (foun
 		if now.Sub(a.Since()) < stallAfter || len(found) == mostAtOnce {
 			return false
 		}
-		h := holdings[a.claim.span.TraceID()]
+		h := holdings[a.span.TraceID()]
 		if h == nil || h.idle > a.Since() {
 			return true
 		}
@@ -159,7 +159,7 @@ func (c *Connector) holdingsLocked(idle []*session, now clock.Instant) map[trace
 	holdings := map[trace.TraceID]*holding{}
 	for _, s := range idle {
 		l := &s.lease
-		id := l.claim.span.TraceID()
+		id := l.span.TraceID()
 		if !id.IsValid() || l.told.idle {
 			continue
 		}
@@ -174,7 +174,7 @@ func (c *Connector) holdingsLocked(idle []*session, now clock.Instant) map[trace
 		return nil
 	}
 	c.eachLeaseLocked(func(s *session) {
-		if h := holdings[s.lease.claim.span.TraceID()]; h != nil {
+		if h := holdings[s.lease.span.TraceID()]; h != nil {
 			h.newest = s
 			h.leases++
 		}

@@ -222,7 +222,7 @@ type ended struct {
 func (c *Connector) endOf(s *session, now clock.Instant) (e ended) {
 	l := &s.lease
 	if e.held = l.heldFor(now); e.held >= brief {
-		e.span = l.claim.span
+		e.span = l.span
 	}
 	if l.tx != nil { // its connection was bad, or its driver panicked
 		e.tx = l.endTx(nil)

@@ -149,18 +149,20 @@ func mayLimit(s *stage, how int) bool {
 	return open <= n || open == s.held()
 }
 
-// letTakeOver waits until another way has taken over a limit, which it may do while
-// somebody holds a connection.
+// takeOver is how long another way may take to take over a limit, while somebody holds a
+// connection, or waits.
+const takeOver = 250 * time.Millisecond
+
+// letTakeOver waits for that.
 func (s *stage) letTakeOver() {
-	const long = 250 * time.Millisecond
 	if s.held() == 0 && !s.waiting(nil) {
-		ctx, cancel := context.WithTimeout(s.ctx, long)
+		ctx, cancel := context.WithTimeout(s.ctx, takeOver)
 		defer cancel()
 		if c, err := s.db.Conn(ctx); err == nil {
 			defer c.Close() //nolint:errcheck // nothing was done with it
 		}
 	}
-	pass(long)
+	pass(takeOver)
 }
 
 // held is how many connections members have.

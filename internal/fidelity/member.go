@@ -146,7 +146,7 @@ func (m *member) begin(d *deed, kind string) context.Context {
 		m.next.kind = kind
 	}
 	d.plant, m.next = m.next, plant{}
-	if m.slow && !(m.kind == tidy && kind == "reset") { // whether there is a reset is not determined
+	if m.slow && (m.kind != tidy || kind != "reset") { // whether there is a reset is not determined
 		d.slow = kind
 	}
 	m.slow = false

@@ -52,7 +52,6 @@ type stage struct {
 	ctx       context.Context
 	members   []*member
 	pending   [][]instruction // of each member
-	shot      []string        // how all stood after each step, where that is determined
 	leases    int             // how many there were; guarded by mu
 	unique    int             // how many texts there were; guarded by mu
 	mu        sync.Mutex
@@ -269,7 +268,7 @@ func (s *stage) isTime(m *member, a act, how int) bool {
 	if s.kind == inLine && a.acquires != nil && a.acquires(m, how) && s.waiting(m) {
 		return false
 	}
-	return !(a.quiet || m.deferred) || !s.calling()
+	return !a.quiet && !m.deferred || !s.calling()
 }
 
 // finish lets everybody come to the end of their steps, and give back what they have.

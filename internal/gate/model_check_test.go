@@ -88,11 +88,11 @@ func realOf(s *modelSession) *conn {
 	return s.real
 }
 
-func realsOf(all []*modelSession) (real []*conn) {
+func realsOf(all []*modelSession) (conns []*conn) {
 	for _, s := range all {
-		real = append(real, s.real)
+		conns = append(conns, s.real)
 	}
-	return real
+	return conns
 }
 
 // checkSessions checks that each session is in one place: that of the model.

@@ -212,7 +212,7 @@ func TestACancelAndAGrantAtOneInstantLoseNothing(t *testing.T) {
 			}
 			requireGot(t, s, next)
 			require.Empty(t, last.served, "nobody is woken for nothing")
-			g.GiveUp(last)
+			_, _, _ = g.GiveUp(last)
 			f := figures(g)
 			require.Equal(t, 1, f.Held)
 			require.Equal(t, f.Counts.Holds-1, f.Counts.Waits)
@@ -347,7 +347,7 @@ func TestWhatIsLookedAtMayBeTakenMeanwhile(t *testing.T) {
 			heldAt(t, g, now)
 		}
 		for range 5 {
-			g.Ask(newWaiter(), now)
+			_, _, _ = g.Ask(newWaiter(), now)
 		}
 		return g
 	}

@@ -73,7 +73,7 @@ func BenchmarkAskAndHandover(b *testing.B) {
 		waiters := make([]*Waiter[conn, caller], n)
 		for i := range waiters {
 			waiters[i] = newWaiter()
-			g.Ask(waiters[i], now)
+			_, _, _ = g.Ask(waiters[i], now)
 		}
 		ticket, s := &Ticket[conn]{}, all[0]
 		next := 0
@@ -83,7 +83,7 @@ func BenchmarkAskAndHandover(b *testing.B) {
 			w := waiters[next%n]
 			<-w.served
 			w.Prepare(w.caller, 0)
-			g.Ask(w, now)
+			_, _, _ = g.Ask(w, now)
 			next++
 		}
 	})
@@ -118,7 +118,7 @@ func BenchmarkGiveUp(b *testing.B) {
 		waiters := make([]*Waiter[conn, caller], n)
 		for i := range waiters {
 			waiters[i] = newWaiter()
-			g.Ask(waiters[i], now)
+			_, _, _ = g.Ask(waiters[i], now)
 		}
 		next := n / 2
 		b.ReportAllocs()
@@ -128,7 +128,7 @@ func BenchmarkGiveUp(b *testing.B) {
 				b.Fatal("it was served")
 			}
 			w.Prepare(w.caller, 0)
-			g.Ask(w, now)
+			_, _, _ = g.Ask(w, now)
 			next++
 		}
 	})

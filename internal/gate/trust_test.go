@@ -146,7 +146,7 @@ func TestAPoolThatIsServedAndDoesNotComeBackIsDoubted(t *testing.T) {
 	g.doubt = func() { doubts++ }
 	s := heldAt(t, g, now)
 	for range 200 {
-		g.Ask(newWaiter(), now)
+		_, _, _ = g.Ask(newWaiter(), now)
 	}
 	// handed is how often the session goes to a waiter before it is left to its ticket.
 	handed := func() (n int) {
@@ -170,7 +170,7 @@ func TestAPoolThatIsServedAndDoesNotComeBackIsDoubted(t *testing.T) {
 	g.SetTrust(Alone, now)
 	for range 3 * leastPatience / 2 { // somebody comes back
 		require.Equal(t, Handed, g.Return(&Ticket[conn]{}, &s.Session, false, now))
-		g.Ask(newWaiter(), now)
+		_, _, _ = g.Ask(newWaiter(), now)
 	}
 	assert.Equal(t, 3, doubts)
 }
