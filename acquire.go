@@ -85,7 +85,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	if err == nil {
 		now := clock.Now()
 		h.lend(s)
-		h.ctx, h.tries = ctx, before.tries
+		h.ctx, h.tries = idOf(ctx), before.tries
 		s.lease.begin(&a.claim, h.number, now, a.parts)
 		c.begun(s)
 		c.metrics.acquired(ctx, a.parts, now.Sub(a.start))
@@ -184,7 +184,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 	}
 	if err == errSentAway {
 		back := a.before
-		back.ctx, back.number, back.start = ctx, a.Number(), a.start
+		back.ctx, back.number, back.start = idOf(ctx), a.Number(), a.start
 		back.tries++
 		a.c.arrivals.keep(back, clock.Now())
 		return nil, driver.ErrBadConn
@@ -279,7 +279,7 @@ type arrivals struct {
 }
 
 type arrival struct {
-	ctx    context.Context
+	ctx    contextID
 	number uint64        // of its place in the queue; zero: none
 	start  clock.Instant // when it came first
 	kept   clock.Instant // when it was sent on
@@ -309,13 +309,13 @@ func (x *arrivals) refused(ctx context.Context, g *gate.Gate[session, acquire], 
 		a.number, a.start = g.Arrive(), now
 	}
 	a.tries++
-	a.ctx = ctx
+	a.ctx = idOf(ctx)
 	x.keep(a, now)
 }
 
 // provedBad notes that the connection did which the caller had acquired in that context,
 // after so many tries.
-func (x *arrivals) provedBad(ctx context.Context, tries int, now clock.Instant) {
+func (x *arrivals) provedBad(ctx contextID, tries int, now clock.Instant) {
 	x.keep(arrival{ctx: ctx, start: now, tries: tries + 1, bad: true}, now)
 }
 
@@ -330,6 +330,9 @@ func (x *arrivals) keep(a arrival, now clock.Instant) {
 	defer x.mu.Unlock()
 	if x.of == nil {
 		x.of = map[uint64]arrival{}
+	}
+	if len(x.of) >= mostArrivals {
+		x.pruneLocked(now) // the pulse does so only where a *sql.DB is attached
 	}
 	if len(x.of) < mostArrivals {
 		x.of[id] = a
@@ -352,7 +355,7 @@ func (x *arrivals) take(ctx context.Context, now clock.Instant) (a arrival) {
 	}
 	delete(x.of, id)
 	x.count.Store(int32(len(x.of)))
-	if now.Sub(kept.kept) < longestArrival && same(kept.ctx, ctx) {
+	if now.Sub(kept.kept) < longestArrival && kept.ctx == idOf(ctx) {
 		return kept
 	}
 	return a
@@ -365,6 +368,10 @@ func (x *arrivals) prune(now clock.Instant) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.pruneLocked(now)
+}
+
+func (x *arrivals) pruneLocked(now clock.Instant) {
 	for id, a := range x.of {
 		if now.Sub(a.kept) >= longestArrival {
 			delete(x.of, id)
@@ -373,12 +380,19 @@ func (x *arrivals) prune(now clock.Instant) {
 	x.count.Store(int32(len(x.of)))
 }
 
-// same tells whether two contexts are one. Some cannot be compared.
-func same(a, b context.Context) bool {
-	if a == nil || b == nil {
-		return false
+// contextID tells contexts apart without referring to one: what a context has in it may
+// refer to rows, which the garbage collector is to find.
+type contextID struct {
+	kind reflect.Type
+	at   uintptr
+}
+
+func idOf(ctx context.Context) contextID {
+	v := reflect.ValueOf(ctx)
+	if v.Kind() == reflect.Pointer {
+		return contextID{v.Type(), v.Pointer()}
 	}
-	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.ValueOf(a).Comparable() && a == b
+	return contextID{kind: v.Type()} // such as that of context.Background
 }
 
 // read is the acquire as a report shows it.

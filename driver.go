@@ -28,7 +28,7 @@ type handle struct {
 	pending    bool                 // database/sql's opener asked for it, and it acquires at its first call
 	taken      bool                 // its session was taken from it, and database/sql counts it for ever
 	late       bool                 // it has locked session.late
-	ctx        context.Context      // that the lease was acquired in; nil: there is none
+	ctx        contextID            // that the lease was acquired in
 	tries      int                  // how often its caller had tried before
 	called     bool                 // its acquire is that of its first call
 	closed     atomic.Bool          // it was dropped
@@ -76,7 +76,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	}
 	by := c.claimOf(ctx, start, 1)
 	h.lend(s)
-	h.ctx, h.tries = ctx, before.tries
+	h.ctx, h.tries = idOf(ctx), before.tries
 	if !s.needsReset() {
 		s.lease.begin(&by, h.number, start, parts{})
 		c.begun(s)
@@ -158,7 +158,7 @@ func (h *handle) release(valid bool) (stays bool) {
 	s, c, now := h.session, h.c, clock.Now()
 	e := c.endOf(s, now)
 	h.unlockLate()
-	h.leased, h.ctx = false, nil
+	h.leased = false
 	became := c.gate.Return(&h.ticket, &s.Session, !valid, now)
 	if became != gate.Closed { // Close closes it
 		h.session = nil
@@ -170,7 +170,7 @@ func (h *handle) release(valid bool) (stays bool) {
 // leaveSession lets go of a session that is not its own any more.
 func (h *handle) leaveSession() {
 	h.unlockLate()
-	h.session, h.leased, h.ctx = nil, false, nil
+	h.session, h.leased = nil, false
 }
 
 // Close drops the handle. As a ticket, it may take a session with it that is ready: that
@@ -192,7 +192,7 @@ func (h *handle) Close() error {
 		h.c.arrivals.provedBad(h.ctx, h.tries, now)
 		defer h.c.leaseEnded(&e)
 	}
-	h.session, h.leased, h.ctx = nil, false, nil
+	h.session, h.leased = nil, false
 	return h.c.retire(s)
 }
 

@@ -119,6 +119,25 @@ var statementScenes = []Scene{
 		pass(time.Minute)
 		s.note("statements left: %d", s.server.left().statements)
 	}, want: []string{"statements left: 0"}},
+
+	// Nobody else can tell whose a statement is that no connection has any more: it
+	// stays as long as any of that text is open.
+	{Name: "a statement is closed that has a twin, which goes on", play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		twin := s.prepare("SELECT a")
+		held := s.conn()
+		st := s.prepare("SELECT a")
+		other := s.conn()
+		next := s.laterConn()
+		s.close(other)
+		require.NoError(s.t, st.Close())
+		s.close(<-next, held)
+		pass(time.Minute)
+		s.note("statements left: %d", s.server.left().statements)
+		require.NoError(s.t, twin.Close())
+		pass(time.Minute)
+		s.note("statements left: %d", s.server.left().statements)
+	}, want: []string{"statements left: 1", "statements left: 0"}, also: []string{"statements left: 2", "statements left: 0"}},
 }
 
 // databases counts from which databases callers get their rows, 20 each.
