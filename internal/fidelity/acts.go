@@ -352,6 +352,7 @@ func (m *member) try(int) {
 // tried names how a try ended: in a tidy crowd, that it did is all that is determined.
 func (m *member) tried(err error) string {
 	m.server.over(m.deed.lease)
+	m.despair()
 	if err == nil {
 		return "ok"
 	}

@@ -146,11 +146,12 @@ func (m *member) begin(d *deed, kind string) context.Context {
 		m.next.kind = kind
 	}
 	d.plant, m.next = m.next, plant{}
-	if m.slow && (m.kind != tidy || kind != "reset") { // whether there is a reset is not determined
+	vague := kind == "reset" && m.kind == tidy // whether it is reset or dialled is not determined
+	if m.slow && !vague {
 		d.slow = kind
 	}
 	m.slow = false
-	if m.kind == tidy && kind == "reset" { // likewise: how often it is reset
+	if vague {
 		d.plant.times = min(d.plant.times, 1)
 	}
 	if m.kind == inLine && d.slow != "" && d.acquires { // trying again, it would wait beside another
@@ -172,9 +173,7 @@ func (m *member) done(err error) bool {
 
 // ended ends a deed that leaves something in hand.
 func (m *member) ended(err error) bool {
-	m.mu.Lock()
-	m.desperate = m.desperate || m.deed.acquires && m.badOf(m.deed) >= 2
-	m.mu.Unlock()
+	m.despair()
 	if err != nil {
 		name := m.check(err)
 		if m.deed.taken && (errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrTxDone)) {
@@ -184,6 +183,14 @@ func (m *member) ended(err error) bool {
 	}
 	m.deed = nil
 	return err == nil
+}
+
+// despair notes that database/sql has come to the last of its attempts for a deed.
+func (m *member) despair() {
+	const all = 3
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.desperate = m.desperate || m.deed.acquires && m.badOf(m.deed) >= all-1
 }
 
 // name names an error of a call that the driver does not know whose it is.

@@ -168,6 +168,10 @@ func (s *stage) lease() int {
 // whom database/sql serves first.
 func (s *stage) run() {
 	for _, in := range s.steps {
+		if s.kind == inLine && s.isDesperate() {
+			clear(s.pending) // from here on another way may do better
+			break
+		}
 		if in.who == world {
 			if e := events[in.what]; e.kinds[s.kind] && (e.may == nil || e.may(s, in.how)) {
 				e.do(s, in.how)
@@ -184,6 +188,14 @@ func (s *stage) run() {
 // breath is the time between two steps: what comes one after another is so by the clock,
 // too, and what another way may take for changing its mind, of a limit, has been taken.
 const breath = 23 * time.Millisecond
+
+// isDesperate tells whether database/sql has come to the last of its attempts: it dials
+// then, beside connections that it keeps, and which may be as bad.
+func (s *stage) isDesperate() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.desperate
+}
 
 // settle waits until all have come to rest, and notes how they stand.
 func (s *stage) settle() {

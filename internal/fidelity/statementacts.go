@@ -373,9 +373,10 @@ func kindOfUse(how int) string {
 	return "query"
 }
 
-// useAs begins a deed that uses a statement. Whether it is prepared for that may differ.
+// useAs begins a deed that uses a statement. Whether it is prepared for that may differ,
+// and whether it works, see asGood: neither is to be felt by what else goes wrong.
 func (m *member) useAs(o *own, kind string) context.Context {
-	if m.kind == inLine && m.next.kind == "prepare" {
+	if m.kind == inLine && (m.next.kind == "prepare" || m.next.after) {
 		m.next = plant{}
 	}
 	ctx := m.do(kind)
