@@ -25,12 +25,13 @@ type handle struct {
 	number     uint64               // of the lease
 	statements int                  // how many the application has under it, on the session it had last
 	leased     bool                 // it has a session, on lease; else one that it has is to be closed by Close
-	pending    bool                 // database/sql's opener asked for it, and it acquires at its first call
+	pending    bool                 // it acquires at its first call: database/sql's opener asked for it, or see defers
 	taken      bool                 // its session was taken from it, and database/sql counts it for ever
 	late       bool                 // it has locked session.late
 	ctx        contextID            // that the lease was acquired in
 	tries      int                  // how often its caller had tried before
 	called     bool                 // its acquire is that of its first call
+	ends       bool                 // its connection is to be dropped when it is given back
 	closed     atomic.Bool          // it was dropped
 	unchecked  bool                 // the arguments of its first call are to be checked in it
 }
@@ -69,10 +70,9 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	before := c.arrivals.take(ctx, start)
-	if before.isLast() {
-		if s = c.renew(ctx, s, start); s == nil {
-			return driver.ErrBadConn
-		}
+	if before.isLast() && h.defers(s, start) {
+		c.arrivals.keep(before, start)
+		return nil
 	}
 	by := c.claimOf(ctx, start, 1)
 	h.lend(s)
@@ -97,20 +97,17 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	return err
 }
 
-// renew replaces a session that a ticket got in database/sql's last attempt, which would
-// else fail the call if it is as bad as those before. It is the one dial under the lock on
-// a connection; it waits for nobody. nil: it failed.
-func (c *Connector) renew(ctx context.Context, s *session, now clock.Instant) *session {
-	if _, unfit := c.gate.Unfit(&s.Session, now); !unfit {
-		return s // it was used since a connection proved bad
+// defers closes a session that a ticket got in database/sql's last attempt, if it may be
+// as bad as the one before, and leaves the acquire to the handle's first call: there it
+// may wait and dial, and there its error is the caller's. It tells whether it did.
+func (h *handle) defers(s *session, now clock.Instant) bool {
+	if _, unfit := h.c.gate.Unfit(&s.Session, now); !unfit {
+		return false // it was used since a connection proved bad
 	}
-	c.gate.Reject(&s.Session, gate.Bad)
-	c.replace(s)
-	n, err := c.dial(ctx)
-	if err != nil {
-		return nil
-	}
-	return n
+	h.c.gate.Reject(&s.Session, gate.Bad)
+	_ = h.c.retire(s)
+	h.pending, h.called = true, false
+	return true
 }
 
 // slowReset is how long a reset takes that is worth a span of its own.
@@ -145,7 +142,7 @@ func (h *handle) IsValid() bool {
 	returned := false
 	defer h.guard(&returned)
 	s := h.session
-	valid := s.can.validator == nil || s.can.validator.IsValid()
+	valid := !h.ends && (s.can.validator == nil || s.can.validator.IsValid())
 	if valid {
 		s.sweep()
 	}

@@ -160,48 +160,54 @@ func (l Leak) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
+// report tells the log, the trace and the metrics, ends what the holders of leases that
+// lost their sessions cannot end, and then tells the application, whose function may not
+// return, and must keep nothing else from happening.
+func (c *Connector) report(f *findings) {
+	defer each(f.leaks, c.callOnLeak)
+	defer c.endLost(f)
+	each(f.leaks, c.record)
+}
+
+// each calls f for each of them: one for which f ends the goroutine keeps it from no other.
+func each[T any](all []T, f func(T)) {
+	for i := range all {
+		returned := false
+		func() {
+			defer func() {
+				if !returned {
+					each(all[i+1:], f)
+				}
+			}()
+			f(all[i])
+			returned = true
+		}()
+	}
+}
+
 // endLost ends what the holders of leases that lost their sessions cannot end.
 func (c *Connector) endLost(f *findings) {
-	defer c.recovered("ending the spans of lost leases")
-	for _, l := range f.leaks {
+	defer each(f.abandoned, func(p *proof) {
+		defer c.recovered("ending the span of a query whose rows are lost")
+		p.op.finish(f.now, errUnclosed, nil)
+	})
+	defer each(f.lostTx, func(span trace.Span) {
+		defer c.recovered("ending the span of a lost transaction")
+		c.tracing.endTx(span, "lost", nil)
+	})
+	each(f.leaks, func(l *Leak) {
+		defer c.recovered("counting the time of a lost lease")
 		if l.Reclaimed {
 			c.held(&l.SpanContext, l.Hold)
 		}
-	}
-	for _, span := range f.lostTx {
-		c.tracing.endTx(span, "lost", nil)
-	}
-	for _, p := range f.abandoned {
-		p.op.finish(f.now, errUnclosed, nil)
-	}
-}
-
-// report tells the log, the trace and the metrics, and then the application.
-func (c *Connector) report(leaks []Leak) {
-	c.recordAll(leaks)
-	c.tell(leaks)
-}
-
-func (c *Connector) recordAll(leaks []Leak) {
-	for i := range leaks {
-		l := &leaks[i]
-		l.Pool = c.cfg.Name
-		l.Statement = c.sanitised(l.Statement)
-		c.record(l)
-	}
-}
-
-// tell calls the application's function, which may not return, and must keep
-// nothing else from happening.
-func (c *Connector) tell(leaks []Leak) {
-	for _, l := range leaks {
-		c.callOnLeak(l)
-	}
+	})
 }
 
 // record tells of one leak what is kept of it.
 func (c *Connector) record(l *Leak) {
 	defer c.recovered("reporting a leak")
+	l.Pool = c.cfg.Name
+	l.Statement = c.sanitised(l.Statement)
 	c.count(l)
 	if !c.sites.note(l, clock.Now()) {
 		return
@@ -305,7 +311,7 @@ func (s *sites) addLocked(key site) *siteReports {
 }
 
 // callOnLeak survives a panic of the application's function.
-func (c *Connector) callOnLeak(l Leak) {
+func (c *Connector) callOnLeak(l *Leak) {
 	if c.cfg.OnLeak == nil {
 		return
 	}
@@ -316,7 +322,7 @@ func (c *Connector) callOnLeak(l Leak) {
 				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.String("panic", c.cfg.panicked(v)))
 		}
 	}()
-	c.cfg.OnLeak(l)
+	c.cfg.OnLeak(*l)
 }
 
 func (c *Connector) sanitised(statement string) string {

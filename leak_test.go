@@ -616,6 +616,38 @@ func TestOnLeakMayPanic(t *testing.T) {
 	})
 }
 
+// A function of the application's may end the goroutine that it is called on, as a failed
+// require in a test does.
+func TestWhatEndsTheGoroutineOfAReportKeepsNoOtherFromBeingMade(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"in OnLeak":     {OnLeak: func(Leak) { runtime.Goexit() }},
+		"in the Logger": {Logger: slog.New(goexitHandler{})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg.ReclaimAfter = time.Minute
+				p := newLeakPool(t, &leakFake{}, cfg)
+				first, second, third := p.lease(t), p.lease(t), p.lease(t)
+				leakPause(30 * time.Second)
+				assert.Len(t, p.take(), 3)
+				require.NoError(t, first.Close())
+				require.NoError(t, second.Close())
+				assert.Len(t, p.take(), 2, "the returns")
+				leakPause(2 * time.Minute)
+				assert.True(t, p.one(t).Reclaimed)
+				assert.Equal(t, uint64(3), p.c.Stats().Leaks)
+				require.Error(t, third.PingContext(t.Context()))
+				_ = third.Close()
+			})
+		})
+	}
+}
+
+type goexitHandler struct{ slog.Handler }
+
+func (goexitHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (goexitHandler) Handle(context.Context, slog.Record) error { runtime.Goexit(); return nil }
+
 // OnLeak holds no lock, so that it may look at the pool and use it.
 func TestOnLeakMayUseThePool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -150,7 +150,7 @@ func (c *Connector) provenLocked(f *findings) {
 		l.told.idle, l.told.leaked, l.told.proven, l.told.threshold = true, true, true, 0
 		l.watch.Store(true)
 		leak.Reclaimed = leak.Stack.ofQuery() && c.takeLocked(p.of, f)
-		f.leaks = append(f.leaks, leak)
+		f.leaks = append(f.leaks, &leak)
 	}
 }
 

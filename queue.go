@@ -111,14 +111,12 @@ func (c *Connector) stalledLocked(now clock.Instant) (idle []*session, all bool)
 // goroutine.
 func (c *Connector) lookAtQueue() {
 	f := c.findInQueue(clock.Now())
+	if f.slow != nil {
+		defer c.warnSlow(f.slow)
+	}
+	defer each(f.nestings, c.reportNesting)
 	if f.deadlock != nil {
 		c.reportDeadlock(f.deadlock)
-	}
-	for _, n := range f.nestings {
-		c.reportNesting(n)
-	}
-	if f.slow != nil {
-		c.warnSlow(f.slow)
 	}
 }
 

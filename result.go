@@ -11,7 +11,10 @@ import (
 // calls apart by its lock on the connection, which here is a ticket's. So the results that
 // could do so are wrapped, and from the first one on the calls of that session and what
 // its results ask take turns. What the results of most drivers are made of can ask nobody,
-// and these are left as they are.
+// and these are left as they are. A result that takes its turn has database/sql's lock on
+// the ticket meanwhile, which closing a *sql.Stmt may wait for: so it may hold up others
+// for as long as the present holder's call lasts, where bare it holds them up for as long
+// as its own.
 
 // result guards a result that may ask its connection.
 func (s *session) result(h *handle, r driver.Result) driver.Result {

@@ -65,6 +65,10 @@ func capabilitiesOf(conn driver.Conn) (c capabilities) {
 func (c *capabilities) execs() bool   { return c.execerContext != nil || c.execer != nil }
 func (c *capabilities) queries() bool { return c.queryerContext != nil || c.queryer != nil }
 
+// keepsAfterTx tells whether database/sql would keep the connection when it has rolled back
+// a transaction whose context ended.
+func (c *capabilities) keepsAfterTx() bool { return c.resetter != nil && c.validator != nil }
+
 // needsReset tells whether there is anything to be done before the next holder has it.
 func (s *session) needsReset() bool { return s.can.resetter != nil || s.statements.due.Load() }
 

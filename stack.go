@@ -196,6 +196,7 @@ const (
 	isLooked uint32 = 1 << iota // somebody has looked
 	isMoving
 	isDropping
+	isOfConn
 )
 
 // movesStatement tells whether database/sql prepares on this stack, again, a *sql.Stmt
@@ -206,6 +207,9 @@ func (k *knownStack) movesStatement() bool { return k.look()&isMoving != 0 }
 // dropsConn tells whether database/sql closes a connection on this stack.
 func (k *knownStack) dropsConn() bool { return k.look()&isDropping != 0 }
 
+// ofConn tells whether the application called a method of a *sql.Conn on this stack.
+func (k *knownStack) ofConn() bool { return k.look()&isOfConn != 0 }
+
 func (k *knownStack) look() uint32 {
 	is := k.is.Load()
 	if is == 0 {
@@ -215,6 +219,9 @@ func (k *knownStack) look() uint32 {
 		}
 		if k.pcs.through("database/sql.(*driverConn).finalClose") {
 			is |= isDropping
+		}
+		if k.pcs.through("database/sql.(*Conn).BeginTx") {
+			is |= isOfConn
 		}
 		k.is.Store(is)
 	}

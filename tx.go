@@ -40,6 +40,9 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	began = true
 	s.statements.began()
 	begun := &tx{h: h, number: h.number, inner: inner, ctx: ctx, span: span}
+	if ctx.Done() != nil && !s.can.keepsAfterTx() {
+		begun.ofConn = capture(0).ofConn()
+	}
 	h.c.tracing.endTx(s.lease.beginTx(begun), "lost", nil) // one whose end has not been seen
 	return begun, nil
 }
@@ -70,6 +73,7 @@ type tx struct {
 	inner  driver.Tx
 	ctx    context.Context // of BeginTx: whose end makes database/sql roll back
 	span   trace.Span      // nil: none
+	ofConn bool            // it is that of a *sql.Conn; looked up where its end may lose the connection
 }
 
 // use begins a use of the transaction, see handle.use.
@@ -99,11 +103,17 @@ func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
 // Rollback rolls back. database/sql, seeing that a handle has both Validator
 // and SessionResetter, keeps the connection when the context of its
 // transaction ends; a driver that lacks one of them relies on losing it, and
-// loses it by this error, which database/sql keeps to itself.
+// loses it when database/sql gives it back, once it has closed the statements. A
+// *sql.Conn does not give it back, and loses it by this error, which database/sql
+// keeps to itself.
 func (t *tx) Rollback() error {
 	loses := t.losesConn()
 	err := t.finish(callRollback, driver.Tx.Rollback)
 	if !loses {
+		return err
+	}
+	if !t.ofConn {
+		t.h.ends = true
 		return err
 	}
 	if t.use() == nil {
@@ -120,7 +130,7 @@ func (t *tx) losesConn() bool {
 		return false
 	}
 	defer t.h.unuse()
-	if can := &t.h.session.can; can.resetter != nil && can.validator != nil {
+	if t.h.session.can.keepsAfterTx() {
 		return false
 	}
 	return capture(1).pcs.on(txGoroutine)

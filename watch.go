@@ -107,16 +107,14 @@ func (c *Connector) tellEndings() {
 	if len(endings) == 0 {
 		return
 	}
-	go func() {
-		for _, e := range endings {
-			if e.nesting != nil {
-				c.reportNesting(e.nesting)
-			}
-			if e.leak.Returned {
-				c.report([]Leak{e.leak})
-			}
+	go each(endings, func(e ending) {
+		if e.leak.Returned {
+			defer c.report(&findings{leaks: []*Leak{&e.leak}})
 		}
-	}()
+		if e.nesting != nil {
+			c.reportNesting(e.nesting)
+		}
+	})
 }
 
 // looks are leases by when the watch looks at them again.
@@ -181,7 +179,7 @@ func (c *Connector) watchAtLocked(at clock.Instant) {
 // findings are what one look of the watch has found.
 type findings struct {
 	now       clock.Instant
-	leaks     []Leak
+	leaks     []*Leak
 	reclaimed []*session   // for the watch to close
 	unclosed  []*rows      // for the watch to have proved
 	abandoned []*proof     // for the watch to end their operations
@@ -288,7 +286,7 @@ func (c *Connector) judgeLocked(s *session, f *findings) {
 		l.watch.Store(true)
 	}
 	l.told.threshold = leak.Threshold
-	f.leaks = append(f.leaks, leak)
+	f.leaks = append(f.leaks, &leak)
 }
 
 // soonest bounds how often one lease is looked at.
@@ -318,7 +316,7 @@ func (c *Connector) reclaimLocked(s *session, f *findings) {
 		c.lookLocked(s, f.now.Add(max(soonest, min(after, time.Second))))
 		return
 	}
-	f.leaks = append(f.leaks, leak)
+	f.leaks = append(f.leaks, &leak)
 }
 
 // takeLocked takes the session from a lease that is idle in hand, and tells
@@ -406,8 +404,7 @@ func (c *Connector) look() {
 		for _, s := range f.reclaimed {
 			c.retireAside(s)
 		}
-		c.recordAll(f.leaks)
-		c.endLost(f)
-		c.tell(f.leaks)
+		c.tellEndings()
+		c.report(f)
 	}
 }

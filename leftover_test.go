@@ -1,0 +1,213 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A statement that a session has left over from a ticket which was dropped is closed when
+// nobody has its text any more, however its last user lost it.
+func TestAStatementLeftOverIsClosedWhenTheSessionOfItsLastUserEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &gateFake{t: t}
+		db, c := f.open(Config{MaxOpen: 2, MaxLifetime: time.Hour})
+		ctx := t.Context()
+		one, err := db.Conn(ctx)
+		require.NoError(t, err)
+		time.Sleep(30 * time.Minute)
+		two, err := db.Conn(ctx) // it lives on for longer
+		require.NoError(t, err)
+		require.NoError(t, two.Close())
+		st, err := db.PrepareContext(ctx, "SELECT 1") // on two
+		require.NoError(t, err)
+		holds, err := db.Conn(ctx)
+		require.NoError(t, err)
+		waits := make(chan *sql.Conn, 1)
+		go func() { conn, _ := db.Conn(context.Background()); waits <- conn }()
+		synctest.Wait()
+		require.NoError(t, holds.Close()) // its session is handed over, and its ticket dropped
+		two = <-waits
+		require.NoError(t, one.Close())
+		_, err = st.ExecContext(ctx) // on one
+		require.NoError(t, err)
+		require.NoError(t, two.Close())
+		f.mu.Lock()
+		left := f.conns[1]
+		f.mu.Unlock()
+		require.Equal(t, int32(1), left.stmts.Load(), "it is kept, for it may be wanted again")
+		time.Sleep(30 * time.Minute) // one expires
+		require.NoError(t, st.Close())
+		time.Sleep(2 * longestKeep)
+		synctest.Wait()
+		assert.Equal(t, 1, c.Stats().Open)
+		assert.Zero(t, left.stmts.Load(), "bare database/sql would have left none")
+		f.end(db, c)
+	})
+}
+
+// plainFake is a driver with nothing but what a driver must have: it counts statements.
+type plainFake struct{ stmts atomic.Int32 }
+
+func (f *plainFake) Connect(context.Context) (driver.Conn, error) { return plainFakeConn{f}, nil }
+func (f *plainFake) Driver() driver.Driver                        { return f }
+func (f *plainFake) Open(string) (driver.Conn, error)             { return plainFakeConn{f}, nil }
+
+type plainFakeConn struct{ f *plainFake }
+
+func (c plainFakeConn) Prepare(string) (driver.Stmt, error) {
+	c.f.stmts.Add(1)
+	return &plainFakeStmt{f: c.f}, nil
+}
+func (plainFakeConn) Close() error                { return nil }
+func (c plainFakeConn) Begin() (driver.Tx, error) { return plainFakeTx{}, nil }
+
+type plainFakeTx struct{}
+
+func (plainFakeTx) Commit() error   { return nil }
+func (plainFakeTx) Rollback() error { return nil }
+
+type plainFakeStmt struct {
+	f      *plainFake
+	closed bool
+}
+
+func (s *plainFakeStmt) Close() error {
+	if !s.closed {
+		s.closed = true
+		s.f.stmts.Add(-1)
+	}
+	return nil
+}
+func (*plainFakeStmt) NumInput() int                              { return -1 }
+func (*plainFakeStmt) Exec([]driver.Value) (driver.Result, error) { return driver.RowsAffected(1), nil }
+func (*plainFakeStmt) Query([]driver.Value) (driver.Rows, error)  { return nil, driver.ErrSkip }
+
+// A transaction whose context ends loses its connection, where the driver cannot reset
+// one, and database/sql closes the transaction's statements first. One that was made of
+// another, by Tx.Stmt, holds that until then.
+func TestATransactionThatIsLostLetsGoOfTheStatementsItWasGiven(t *testing.T) {
+	for name, open := range map[string]func(f *plainFake) (*sql.DB, error){
+		"bare":    func(f *plainFake) (*sql.DB, error) { return sql.OpenDB(f), nil },
+		"wrapped": func(f *plainFake) (*sql.DB, error) { return OpenDB(f, Config{Logger: slog.New(slog.DiscardHandler)}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &plainFake{}
+				db, err := open(f)
+				require.NoError(t, err)
+				st, err := db.Prepare("SELECT 1")
+				require.NoError(t, err)
+				ctx, cancel := context.WithCancel(t.Context())
+				tx, err := db.BeginTx(ctx, nil) // on the connection of the statement
+				require.NoError(t, err)
+				_, err = st.Exec() // on another one
+				require.NoError(t, err)
+				_, err = tx.Stmt(st).Exec()
+				require.NoError(t, err)
+				require.EqualValues(t, 2, f.stmts.Load())
+				cancel()
+				synctest.Wait()
+				require.NoError(t, st.Close())
+				time.Sleep(time.Minute)
+				assert.Zero(t, f.stmts.Load(), "the application has closed it")
+				require.NoError(t, db.Close())
+			})
+		})
+	}
+}
+
+// What the gate closes of its own accord is closed as database/sql would close it: the
+// statements first. A driver may keep what they hold for ever otherwise, as SQLite does.
+func TestASessionThatExpiresHasItsStatementsClosedBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &gateFake{t: t}
+		db, c := f.open(Config{MaxLifetime: time.Hour})
+		st, err := db.PrepareContext(t.Context(), "SELECT 1")
+		require.NoError(t, err)
+		time.Sleep(2 * time.Hour)
+		require.Zero(t, c.Stats().Open)
+		assert.Zero(t, f.conns[0].stmts.Load())
+		_, err = st.ExecContext(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, st.Close())
+		f.end(db, c)
+	})
+}
+
+// lateFake is a driver whose results ask their connection.
+type lateFake struct{ *gateFake }
+
+func (f lateFake) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := f.gateFake.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return lateFakeConn{c.(*gateFakeConn)}, nil
+}
+
+type lateFakeConn struct{ *gateFakeConn }
+
+func (c lateFakeConn) ExecContext(ctx context.Context, _ string, _ []driver.NamedValue) (driver.Result, error) {
+	return lateFakeResult{c.gateFakeConn}, c.call(ctx, "exec")
+}
+
+type lateFakeResult struct{ c *gateFakeConn }
+
+func (r lateFakeResult) LastInsertId() (int64, error) { return 1, nil }
+func (r lateFakeResult) RowsAffected() (int64, error) {
+	return 1, r.c.call(context.Background(), "rows affected")
+}
+
+// A late result takes turns with the reset and the closing of its session, too.
+func TestALateResultIsNotAskedDuringAResetOrAClose(t *testing.T) {
+	for name, then := range map[string]func(t *testing.T, db *sql.DB, c *Connector){
+		"reset for a ticket": func(t *testing.T, db *sql.DB, _ *Connector) {
+			require.NoError(t, db.PingContext(t.Context()))
+		},
+		"close": func(_ *testing.T, _ *sql.DB, c *Connector) { c.SetMaxOpen(1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			asking := make(chan struct{})
+			f := &gateFake{t: t, script: func(_ context.Context, _ *gateFakeConn, call string) error {
+				if call == "rows affected" {
+					close(asking)
+					time.Sleep(100 * time.Millisecond)
+				}
+				return nil
+			}}
+			c, err := Wrap(lateFake{f}, Config{MaxOpen: 1})
+			require.NoError(t, err)
+			db := sql.OpenDB(c)
+			c.Attach(db)
+			holder, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			res, err := holder.ExecContext(t.Context(), "DO 1")
+			require.NoError(t, err)
+			waits := make(chan *sql.Conn, 1)
+			go func() { conn, _ := db.Conn(context.Background()); waits <- conn }()
+			require.Eventually(t, func() bool { return c.Stats().Waiting == 1 }, time.Minute, time.Millisecond)
+			require.NoError(t, holder.Close()) // the session goes to whoever waits
+			conn := <-waits
+			c.SetMaxOpen(2)
+			second, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, conn.Close()) // it is ready
+			asked := make(chan error, 1)
+			go func() { _, err := res.RowsAffected(); asked <- err }()
+			<-asking
+			then(t, db, c)
+			require.NoError(t, <-asked)
+			require.NoError(t, second.Close())
+			f.close(db, c)
+		})
+	}
+}
