@@ -67,7 +67,7 @@ type acquire struct {
 // caller's frames that do not matter.
 func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant, skip int) error {
 	a := c.newAcquire()
-	a.claim = c.claimOf(ctx, start, skip+1)
+	c.claim(&a.claim, ctx, start, skip+1)
 	if !h.called && a.stack.pcs.on(openerGoroutine) {
 		c.acquires.Put(a)
 		return errOnOpener
@@ -84,9 +84,11 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	s, err := a.session(ctx)
 	if err == nil {
 		now := clock.Now()
+		s.lease.claim = a.claim
 		h.lend(s)
 		h.ctx, h.tries = idOf(ctx), before.tries
-		s.lease.begin(&a.claim, h.number, now, a.parts)
+		s.lease.begin(h.number, now, a.parts, h.single)
+		h.pass(now)
 		c.begun(s)
 		c.metrics.acquired(ctx, a.parts, now.Sub(a.start))
 	}
@@ -302,6 +304,9 @@ const (
 	mostArrivals   = 10_000
 )
 
+// some tells whether there are any.
+func (x *arrivals) some() bool { return x.count.Load() > 0 }
+
 // refused notes that a ticket's caller was refused.
 func (x *arrivals) refused(ctx context.Context, g *gate.Gate[session, acquire], now clock.Instant) {
 	a := x.take(ctx, now)
@@ -343,7 +348,7 @@ func (x *arrivals) keep(a arrival, now clock.Instant) {
 // take returns what was kept for the calling goroutine and that context. It may have
 // gone elsewhere since it was refused: what is old is nothing.
 func (x *arrivals) take(ctx context.Context, now clock.Instant) (a arrival) {
-	if x.count.Load() == 0 {
+	if !x.some() {
 		return a
 	}
 	id := goroutine()
@@ -363,7 +368,7 @@ func (x *arrivals) take(ctx context.Context, now clock.Instant) (a arrival) {
 
 // prune lets go of what is old: its caller went elsewhere.
 func (x *arrivals) prune(now clock.Instant) {
-	if x.count.Load() == 0 {
+	if !x.some() {
 		return
 	}
 	x.mu.Lock()

@@ -39,7 +39,6 @@ type Connector struct {
 	pulse     pulse
 	arrivals  arrivals
 	acquires  sync.Pool       // of *acquire
-	takers    sync.Pool       // of *taker
 	poke      context.Context // that of the acquire by which the connector wakes database/sql's opener
 	wakeTimer timer           // of the gate
 	textTimer timer           // of the texts

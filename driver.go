@@ -26,6 +26,8 @@ type handle struct {
 	statements int                  // how many the application has under it, on the session it had last
 	leased     bool                 // it has a session, on lease; else one that it has is to be closed by Close
 	pending    bool                 // it acquires at its first call: database/sql's opener asked for it, or see defers
+	single     bool                 // the lease is that of one call of database/sql's, see isSingle
+	at         clock.Instant        // the present, as far as only database/sql has run since; zero: not known
 	taken      bool                 // its session was taken from it, and database/sql counts it for ever
 	late       bool                 // it has locked session.late
 	ctx        contextID            // that the lease was acquired in
@@ -69,21 +71,26 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		c.arrivals.refused(ctx, c.gate, start)
 		return driver.ErrBadConn
 	}
-	before := c.arrivals.take(ctx, start)
+	var before arrival
+	if c.arrivals.some() {
+		before = c.arrivals.take(ctx, start)
+	}
 	if before.isLast() && h.defers(s, start) {
 		c.arrivals.keep(before, start)
 		return nil
 	}
-	by := c.claimOf(ctx, start, 1)
+	l := &s.lease
+	c.claim(&l.claim, ctx, start, 1)
 	h.lend(s)
 	h.ctx, h.tries = idOf(ctx), before.tries
 	if !s.needsReset() {
-		s.lease.begin(&by, h.number, start, parts{})
+		l.begin(h.number, start, parts{}, h.single)
 		c.begun(s)
 		c.metrics.acquired(ctx, parts{}, 0)
+		h.pass(start)
 		return nil
 	}
-	s.lease.begin(&by, h.number, 0, parts{})
+	l.begin(h.number, 0, parts{}, h.single)
 	c.begun(s)
 	err := h.reset(ctx)
 	now := clock.Now()
@@ -92,8 +99,9 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		c.tracing.refused(ctx, start, now, p, err)
 		return err
 	}
-	s.lease.hold(now, p)
+	l.hold(now, p)
 	c.metrics.acquired(ctx, p, now.Sub(start))
+	h.pass(now)
 	return err
 }
 
@@ -113,9 +121,28 @@ func (h *handle) defers(s *session, now clock.Instant) bool {
 // slowReset is how long a reset takes that is worth a span of its own.
 const slowReset = time.Millisecond
 
-// lend puts a session on lease under the handle.
+// lend puts a session on lease under the handle. The claim is in its lease.
 func (h *handle) lend(s *session) {
 	h.session, h.number, h.leased = s, s.Hold(), true
+	h.single, h.at = s.lease.stack.isSingle(), 0
+}
+
+// The calls of one call of database/sql's follow each other within some nanoseconds, which
+// are less than it takes to read the clock: pass notes the time at the end of one, for now
+// at the beginning of the next.
+func (h *handle) pass(now clock.Instant) {
+	if h.single {
+		h.at = now
+	}
+}
+
+// now is the present instant.
+func (h *handle) now() clock.Instant {
+	if at := h.at; at != 0 {
+		h.at = 0
+		return at
+	}
+	return clock.Now()
 }
 
 // reset readies the session that a ticket got. One in which the driver panics is lost:
@@ -152,7 +179,7 @@ func (h *handle) IsValid() bool {
 
 // release gives the session back.
 func (h *handle) release(valid bool) (stays bool) {
-	s, c, now := h.session, h.c, clock.Now()
+	s, c, now := h.session, h.c, h.now()
 	e := c.endOf(s, now)
 	h.unlockLate()
 	h.leased = false
@@ -272,12 +299,12 @@ func (h *handle) useAs(as uint64) error {
 		return driver.ErrBadConn
 	}
 	s := h.session
-	if !s.lease.claimUse(as) && !h.c.givenBack(&s.lease, as) {
+	if !h.single && !s.lease.claimUse(as) && !h.c.givenBack(&s.lease, as) {
 		return h.c.reclaimed(s)
 	}
 	if s.late != nil {
 		s.late.Lock()
-		h.late = true
+		h.late, h.at = true, 0
 	}
 	return nil
 }
@@ -286,7 +313,9 @@ func (h *handle) useAs(as uint64) error {
 func (h *handle) unuse() {
 	if h.leased {
 		h.unlockLate()
-		h.session.lease.unuse()
+		if !h.single {
+			h.session.lease.unuse()
+		}
 	}
 }
 
@@ -399,6 +428,7 @@ func (c *capabilities) query(ctx context.Context, query string, args []driver.Na
 // here. Of a driver with only one of Exec and Query, the arguments are checked
 // in the call, see checkDeferred.
 func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
+	h.checks(v)
 	if h.unchecked = h.pending; h.use() != nil {
 		return nil // pending: checked in the call; or lost: the call itself says so
 	}
@@ -408,6 +438,13 @@ func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
 		return nil
 	}
 	return h.checkValue(can.checker, v)
+}
+
+// checks notes that an argument is checked: the application may say what it is.
+func (h *handle) checks(v *driver.NamedValue) {
+	if _, ok := v.Value.(driver.Valuer); ok {
+		h.at = 0
+	}
 }
 
 // checkValue asks a checker of the driver's, which may be nil.

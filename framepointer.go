@@ -90,7 +90,8 @@ type knownStack struct {
 	of   fingerprint
 	skip int
 	pcs  Stack
-	is   atomic.Uint32 // what is known of it besides: see Stack.movesStatement
+	kept bool          // it will be recognised
+	is   atomic.Uint32 // what is known of it besides: see look
 }
 
 // stack is the stack; nil has none.
@@ -145,6 +146,7 @@ func (f fingerprint) remember(skip int, pcs []uintptr) *knownStack {
 		}
 	}
 	if misses%oneIn == 0 {
+		k.kept = true
 		place.Store(k)
 	}
 	return k

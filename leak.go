@@ -198,7 +198,7 @@ func (c *Connector) endLost(f *findings) {
 	each(f.leaks, func(l *Leak) {
 		defer c.recovered("counting the time of a lost lease")
 		if l.Reclaimed {
-			c.held(&l.SpanContext, l.Hold)
+			c.metrics.held(&l.SpanContext, l.Hold)
 		}
 	})
 }

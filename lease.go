@@ -113,27 +113,27 @@ type claim struct {
 	limit     time.Duration // how long the lease may be checked out but unused; not above zero: for ever
 }
 
-// claimOf is the claim of the caller, skip of whose frames do not matter.
+// claim makes it that of the caller, skip of whose frames do not matter.
 //
 //go:noinline
-func (c *Connector) claimOf(ctx context.Context, now clock.Instant, skip int) claim {
-	return claim{
-		start: now, stack: capture(skip + 1), span: trace.SpanContextFromContext(ctx),
-		goroutine: goroutine(), limit: holdLimit(ctx, c.cfg.LeakThreshold),
-	}
+func (c *Connector) claim(by *claim, ctx context.Context, now clock.Instant, skip int) {
+	by.start, by.stack, by.span = now, capture(skip+1), trace.SpanContextFromContext(ctx)
+	by.goroutine, by.limit = goroutine(), holdLimit(ctx, c.cfg.LeakThreshold)
 }
 
 // lease is the live record behind a Lease. It is part of its session, and used again
 // for the next one.
 //
 // A lease is written by the goroutine that holds it, and read by others, which find it
-// through the gate: what is fixed when it begins is written before its number is, and
-// read only where there is a number, with the gate's lock held, without which the lease
+// through the gate: what is fixed when it begins is written before it is seen, and
+// read only where it is, with the gate's lock held, without which the lease
 // does not end; the rest is guarded by mu.
 type lease struct {
 	claim
-	id     uint64        // the number of the hold
-	number atomic.Uint64 // likewise; 0: it has not begun, or has ended
+	id       uint64        // the number of the hold
+	seen     atomic.Uint64 // twice that, and one more once the session is ready; 0: it has not begun, or has ended
+	parts    parts         // read by others only once it is ready, as the next
+	acquired clock.Instant // when it was; zero, to the holder: it is not
 
 	told    told          // guarded by the gate's lock: what the watch has reported of it
 	due     clock.Instant // guarded by the gate's lock: when the watch looks at it again, where it is in looks
@@ -152,11 +152,9 @@ type lease struct {
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under the gate's, never the other way round.
 	mu       sync.Mutex
-	parts    parts         // guarded by mu
-	acquired clock.Instant // guarded by mu, but for the holder's reads; zero while still in the reset of the acquire
 	inCall   call          // guarded by mu; callNone: idle in hand
 	last     call          // guarded by mu
-	since    clock.Instant // guarded by mu: when the call in flight began, or the last one ended
+	since    clock.Instant // guarded by mu: when the call in flight began, or the last one ended; zero: there was none
 	settled  uint64        // guarded by mu: the step of reading at that time
 	query    string        // guarded by mu
 	begun    clock.Instant // guarded by mu: when the last call began
@@ -246,12 +244,16 @@ type parts struct {
 	queue, dial, reset time.Duration
 }
 
-// begin makes the record that of a new lease. Nobody else reads it yet, so that what mu
-// guards is written without. acquired is zero while the session is being reset.
-func (l *lease) begin(by *claim, number uint64, acquired clock.Instant, p parts) {
-	l.claim, l.id = *by, number
-	l.usedBy(by.goroutine)
-	if l.hand.Load()&handUse != inHand { // nobody ends the last use of a lease
+// begin makes the record that of a new lease, whose claim is in it. Nobody else reads it
+// yet, so that what mu guards is written without. acquired is zero while the session is
+// being reset. A lease of a single call is in use from here on.
+func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single bool) {
+	l.id = number
+	l.usedBy(l.goroutine)
+	switch use := l.hand.Load() & handUse; { // nobody ends the last use of a lease
+	case single && use != inUse:
+		l.hand.Store(l.hand.Load()&^handUse | inUse)
+	case !single && use != inHand:
 		l.giveBack()
 	}
 	if l.watch.Load() { // a store costs what a lock costs, a load nothing
@@ -261,20 +263,26 @@ func (l *lease) begin(by *claim, number uint64, acquired clock.Instant, p parts)
 		l.watched.Store(false)
 	}
 	l.told, l.raw = told{}, false
-	l.parts = p
 	l.results = 0
-	l.acquired = acquired
 	l.inCall, l.last = callNone, callNone
-	if acquired.IsZero() {
-		l.inCall = callReset
-	}
-	l.settleLocked(max(acquired, by.start))
+	l.settleLocked(0)
 	l.query, l.begun = "", 0
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
-	l.number.Store(number)
+	l.parts, l.acquired = p, acquired
+	if acquired.IsZero() {
+		l.seen.Store(2 * number)
+		return
+	}
+	l.seen.Store(2*number + 1)
 }
+
+// isOn tells whether it has begun, and not ended. The gate's lock is held.
+func (l *lease) isOn() bool { return l.seen.Load() != 0 }
+
+// isReady tells whether it is, and its session was reset. The gate's lock is held.
+func (l *lease) isReady() bool { return l.seen.Load()%2 == 1 }
 
 // usedBy notes which goroutine uses it.
 func (l *lease) usedBy(goroutine uint64) {
@@ -285,12 +293,8 @@ func (l *lease) usedBy(goroutine uint64) {
 
 // hold ends the acquire and starts the hold.
 func (l *lease) hold(now clock.Instant, p parts) {
-	l.mu.Lock()
-	l.parts = p
-	l.acquired = now
-	l.inCall = callNone
-	l.settleLocked(now)
-	l.mu.Unlock()
+	l.parts, l.acquired = p, now
+	l.seen.Store(2*l.id + 1)
 }
 
 // enter notes that a driver call begins. An empty query keeps the last one.
@@ -344,9 +348,11 @@ func (l *lease) endTx(t *tx) trace.Span {
 	return span
 }
 
-// openResult notes that the call in flight opened a result set.
-func (l *lease) openResult(r *rows) {
+// openResult notes that the call in flight ended, and opened a result set.
+func (l *lease) openResult(r *rows, now clock.Instant) {
 	l.mu.Lock()
+	l.inCall = callNone
+	l.settleLocked(now)
 	l.openRows++
 	l.results++
 	l.opened++
@@ -407,22 +413,25 @@ func (l *lease) stamp() {
 func (l *lease) state(now clock.Instant) (busy bool, since clock.Instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stateLocked(now)
+	return l.stateLocked(l.isReady(), now)
 }
 
 // stateLocked looks at the step of reading, then whose time is noted, then at that
 // time: they are noted in the opposite order. Where the step's is not known, it is
 // taken for that of the look which saw it first: nothing is said to last longer than
 // it does. The gate's lock is held.
-func (l *lease) stateLocked(now clock.Instant) (busy bool, since clock.Instant) {
+func (l *lease) stateLocked(ready bool, now clock.Instant) (busy bool, since clock.Instant) {
+	if !ready {
+		return true, l.start
+	}
 	step := l.steps()
 	if step != l.step {
 		l.step, l.stepped = step, now
 	}
+	since = cmp.Or(l.since, l.acquired)
 	if l.inCall != callNone || step == l.settled {
-		return l.inCall != callNone, l.since
+		return l.inCall != callNone, since
 	}
-	since = l.since
 	if step != l.stamped.Load() {
 		since = max(since, l.stepped)
 	}
@@ -438,14 +447,13 @@ func (l *lease) heldFor(now clock.Instant) time.Duration {
 	return now.Sub(l.acquired)
 }
 
-// heldSince is when the hold began, or, while the acquire goes on, the acquire.
+// heldSince is when the hold began, or, while the acquire goes on, the acquire. The gate's
+// lock is held.
 func (l *lease) heldSince() clock.Instant {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.acquired.IsZero() {
-		return l.start
+	if l.isReady() {
+		return l.acquired
 	}
-	return l.acquired
+	return l.start
 }
 
 // read copies the lease. The gate's lock is held, so that it does not end meanwhile. The
@@ -457,16 +465,19 @@ func (l *lease) read(now clock.Instant) Lease {
 		SpanContext: l.span,
 		Stack:       l.stack.stack(),
 	}
+	ready, acquired, day := l.isReady(), l.start, clock.Clocks()
+	if ready {
+		acquired = l.acquired
+		out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
+	}
+	out.Acquired, out.Hold = acquired.On(day), now.Sub(acquired)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
-	acquired, day := cmp.Or(l.acquired, l.start), clock.Clocks()
-	out.Acquired, out.Hold = acquired.On(day), now.Sub(acquired)
-	busy, since := l.stateLocked(now)
+	busy, since := l.stateLocked(ready, now)
 	out.Busy, out.Since = busy, since.On(day)
 	out.Call = l.last.String()
 	switch {
-	case l.inCall == callReset:
+	case !ready:
 		out.Call = callReset.String()
 	case busy && l.inCall == callNone:
 		out.Call = callRows.String()

@@ -3,6 +3,7 @@ package sqllease
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -17,6 +18,7 @@ import (
 
 // metrics are the instruments of one connector.
 type metrics struct {
+	takers             *sync.Pool // of *taker
 	base               []attribute.KeyValue
 	pool               []metric.RecordOption // the pool's attributes, made once
 	poolAdd            []metric.AddOption
@@ -70,6 +72,7 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 		m.calls[c] = m.recordOf(c.String())
 	}
 	m.poolAdd = []metric.AddOption{set}
+	m.takers = &sync.Pool{}
 	var err error
 	m.waitTime, err = dbconv.NewClientConnectionWaitTime(meter, seconds)
 	note(err)
@@ -205,7 +208,9 @@ func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 	if took < brief {
 		ctx = noExample
 	}
-	m.waitTime.Inst().Record(ctx, took.Seconds(), m.pool...)
+	if wait := m.waitTime.Inst(); wait.Enabled(ctx) {
+		wait.Record(ctx, took.Seconds(), m.pool...)
+	}
 	if p.queue > 0 {
 		m.parts.Record(ctx, p.queue.Seconds(), m.queue...)
 	}
@@ -228,14 +233,23 @@ func (m *metrics) dialed(ctx context.Context, took time.Duration) {
 }
 
 // held records a hold, as an example of which the trace that took it can stand.
-func (m *metrics) held(by *taker, span *trace.SpanContext, took time.Duration) {
+func (m *metrics) held(span *trace.SpanContext, took time.Duration) {
 	defer m.panicked.survive()
-	ctx := noExample
-	if took >= brief {
-		by.span = *span
-		ctx = by.context()
+	use := m.useTime.Inst()
+	if !use.Enabled(noExample) {
+		return
 	}
-	m.useTime.Inst().Record(ctx, took.Seconds(), m.pool...)
+	if took < brief {
+		use.Record(noExample, took.Seconds(), m.pool...)
+		return
+	}
+	by, ok := m.takers.Get().(*taker)
+	if !ok {
+		by = &taker{}
+	}
+	by.span = *span
+	use.Record(by.context(), took.Seconds(), m.pool...)
+	m.takers.Put(by)
 }
 
 // noExample is the context of a measurement that is no example to look at: to

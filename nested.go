@@ -79,7 +79,7 @@ func (c *Connector) nestedLocked(a *acquire, now clock.Instant) {
 // eachLeaseLocked calls f for each session that is on lease, the oldest lease first.
 func (c *Connector) eachLeaseLocked(f func(*session)) {
 	c.gate.EachHeldLocked(func(s *session) bool {
-		if s.lease.number.Load() != 0 {
+		if s.lease.isOn() {
 			f(s)
 		}
 		return true

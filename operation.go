@@ -41,7 +41,7 @@ func (c *Connector) used(s *session) (told bool) {
 
 // start begins the operation. Its caller has set what it is: h, call, query and decline.
 func (o *operation) start(ctx context.Context) context.Context {
-	o.begun, o.ctx, o.lease = clock.Now(), ctx, &o.h.session.lease
+	o.begun, o.ctx, o.lease = o.h.now(), ctx, &o.h.session.lease
 	if o.decline == nil || o.decline.state.Load() == declineNever {
 		ctx = o.startSpan(ctx, false)
 	}
@@ -58,7 +58,7 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	}
 	o.asked = true
 	t := &o.h.c.tracing
-	if !t.wanted(ctx, o.call, o.query) {
+	if !t.wanted(ctx, o.isTraced(ctx), o.call, o.query) {
 		return ctx
 	}
 	name, options := o.shown()
@@ -70,6 +70,15 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 		t.link(o.span, tx.span)
 	}
 	return ctx
+}
+
+// isTraced tells whether its caller is in a trace. A lease of a single call is acquired with
+// the context of that call.
+func (o *operation) isTraced(ctx context.Context) bool {
+	if o.h.single {
+		return o.lease.span.IsValid()
+	}
+	return isTraced(ctx)
 }
 
 // shown returns the name and the options of its span.
@@ -94,33 +103,50 @@ func (o *operation) statement() *described {
 
 // end ends the call; deferred, so that it runs in a panic too.
 func (o *operation) end(result *error) {
-	err, now := *result, clock.Now()
-	o.lease.leave(now)
+	err := *result
+	if o.decline != nil && o.returned {
+		o.decline.learn(err)
+	}
+	if o.reading {
+		return // a copy of o, in the rows, goes on
+	}
+	now := clock.Now()
+	if !o.h.single { // else it is in this call until it ends, but for some nanoseconds
+		o.lease.leave(now)
+	}
+	o.h.pass(now)
 	if !o.returned {
 		err = errPanicked
 		o.h.lose()
 	}
-	if o.decline != nil {
-		o.decline.learn(err)
-	}
 	if err == driver.ErrSkip {
 		return // a span that was started, since the driver had never declined, is not ended, and so not seen
-	}
-	if o.reading { // a copy of o, in the rows, goes on
-		o.h.c.prove(o.lease, now)
-		return
 	}
 	o.finish(now, err, nil)
 }
 
-// rows lets the operation go on until its rows are closed.
-// of is the prepared statement that they are of, if any.
+// rows ends the call, and lets the operation go on until its rows are closed, which the
+// application reads when it will. of is the prepared statement that they are of, if any.
 func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 	o.startSpan(o.ctx, true)
 	o.reading = true
-	r := &rows{inner: inner, op: *o, session: o.h.session, lease: o.lease, number: o.h.number, of: of, late: -1}
-	o.lease.openResult(r)
+	r := o.newRows()
+	r.inner, r.op, r.session, r.number = inner, *o, o.h.session, o.h.number
+	r.of, r.late, r.alone = of, -1, o.h.single
+	o.h.single = false
+	now := clock.Now()
+	o.lease.openResult(r, now)
+	o.h.c.prove(o.lease, now)
 	return newRows(r)
+}
+
+func (o *operation) newRows() *rows {
+	if o.span == nil {
+		return &rows{}
+	}
+	shown := &shownRows{}
+	shown.rows.count = &shown.count
+	return &shown.rows
 }
 
 // end ends the operation of a query.
@@ -131,8 +157,9 @@ func (r *rows) end() {
 	r.closed = true
 	now := clock.Now()
 	if r.op.h.leased && r.op.h.number == r.number { // else the lease is over, and its record another's
-		r.lease.closeResult(r, now)
+		r.op.lease.closeResult(r, now)
 		r.op.h.c.used(r.op.h.session)
+		r.op.h.pass(now)
 	}
 	r.op.finish(now, r.err, r)
 }

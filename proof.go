@@ -139,7 +139,7 @@ func (l *lease) hasUnclosed(number uint64) bool {
 func (c *Connector) provenLocked(f *findings) {
 	for p := c.watch.unreachable.take(); p != nil; p = p.next {
 		l := &p.of.lease
-		if l.number.Load() != p.lease || !l.hasUnclosed(p.number) {
+		if !l.isOn() || l.id != p.lease || !l.hasUnclosed(p.number) {
 			continue // it was closed, and found as all garbage is
 		}
 		f.abandoned = append(f.abandoned, p)

@@ -93,7 +93,7 @@ func (c *Connector) stalledLocked(now clock.Instant) (idle []*session, all bool)
 	all = true
 	c.gate.EachHeldLocked(func(s *session) bool {
 		l := &s.lease
-		if l.number.Load() == 0 {
+		if !l.isOn() {
 			all = false
 			return true
 		}

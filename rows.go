@@ -15,21 +15,27 @@ type rows struct {
 	inner   driver.Rows
 	op      operation
 	session *session
-	lease   *lease    // its
-	number  uint64    // of the lease
-	of      *prepared // the statement that they are of; nil: none
+	number  uint64                 // of the lease
+	of      *prepared              // the statement that they are of; nil: none
+	result  uint64                 // its number among the result sets of the session
+	read    int64                  // rows read so far
+	row     int64                  // of the row being read: how many were read before, of those that the watch has to know of
+	late    int64                  // how many were read before the watch had to know; -1: all
+	count   *[1]attribute.KeyValue // how many these were, for the span; nil: there is none
+	err     error                  // what ended the reading, if not the last row
+	columns []string               // of this result set, as first asked for
+	named   atomic.Uint32          // 0: not asked for; 1: columns is being written; 2: it may be read
+	alone   bool                   // the lease ends with them
+	early   bool                   // the row being read is one that the watch need not know of
 	closed  bool
-	result  uint64                // its number among the result sets of the session
-	read    int64                 // rows read so far
-	row     int64                 // of the row being read: how many were read before, of those that the watch has to know of
-	late    int64                 // how many were read before the watch had to know; -1: all
-	early   bool                  // the row being read is one of these
-	count   [1]attribute.KeyValue // how many these were, for the span: here it costs no allocation
-	err     error                 // what ended the reading, if not the last row
-	seen    bool                  // a row of this result set has shown what every column holds
+	seen    bool // a row of this result set has shown what every column holds
+}
 
-	columns []string      // of this result set, as first asked for
-	named   atomic.Uint32 // 0: not asked for; 1: columns is being written; 2: it may be read
+// shownRows are rows whose query has a span: what is said in it of them costs no allocation
+// of its own.
+type shownRows struct {
+	rows
+	count [1]attribute.KeyValue
 }
 
 var (
@@ -45,7 +51,7 @@ var (
 // connection, too, to name a column that could not be scanned: then another
 // call may be in flight. It takes for granted that there are as many as before.
 func (r *rows) Columns() []string {
-	l := r.lease
+	l := r.op.lease
 	l.naming.Add(1) // before the look: see takeLocked
 	defer l.naming.Add(-1)
 	if l.isTaken() && r.op.h.c.isTaken(l) {
@@ -84,7 +90,7 @@ func (r *rows) Next(dest []driver.Value) error {
 // watch takes nothing until some time after that, when it can see who said so: see
 // takeLocked. False: it has, or there is more to be done.
 func (r *rows) beginEarly() bool {
-	h, l := r.op.h, r.lease
+	h, l := r.op.h, r.op.lease
 	if h.number != r.number || !h.leased || h.session.late != nil {
 		return false
 	}
@@ -114,7 +120,7 @@ func (r *rows) begin() error {
 	if r.op.h.c.used(r.op.h.session) || r.late < 0 {
 		r.row, r.late = 0, r.read
 	}
-	r.lease.beginRow(r.row)
+	r.op.lease.beginRow(r.row)
 	return nil
 }
 
@@ -123,9 +129,9 @@ func (r *rows) endRow() {
 	h := r.op.h
 	if r.early {
 		r.early = false
-		r.lease.early.advance()
+		r.op.lease.early.advance()
 		if r.row == 0 {
-			r.lease.stamp()
+			r.op.lease.stamp()
 		}
 		return
 	}
@@ -133,7 +139,7 @@ func (r *rows) endRow() {
 		return
 	}
 	h.unlockLate()
-	r.lease.endRow(r.row)
+	r.op.lease.endRow(r.row)
 }
 
 // use begins a use of the rows, see handle.use.
@@ -184,7 +190,7 @@ func (r *rows) Close() error {
 		return nil // its session was lost, and the result set with it
 	}
 	defer r.op.h.unuse()
-	r.lease.usedBy(goroutine())
+	r.op.lease.usedBy(goroutine())
 	returned := false
 	defer func() {
 		if !returned { // database/sql never gives the connection back then
@@ -194,6 +200,7 @@ func (r *rows) Close() error {
 	}()
 	err := r.inner.Close()
 	returned = true
+	r.op.h.single = r.alone // again: it is given back now
 	if r.err == nil {
 		r.err = err
 	}

@@ -75,7 +75,10 @@ func (s *session) needsReset() bool { return s.can.resetter != nil || s.statemen
 // reset makes a session ready for its next holder: the driver's own reset, then the
 // statements that are to be closed, which a driver may find by their text.
 func (s *session) reset(ctx context.Context) (err error) {
-	defer s.turn()()
+	if s.late != nil {
+		s.late.Lock()
+		defer s.late.Unlock()
+	}
 	if s.can.resetter != nil {
 		err = s.can.resetter.ResetSession(ctx)
 	}
@@ -86,9 +89,13 @@ func (s *session) reset(ctx context.Context) (err error) {
 }
 
 // close closes what is left of its statements, then the connection, in the order in
-// which database/sql would. Its caller is the closer: nobody else can reach s.
+// which database/sql would. Its caller is the closer: nobody else can reach s, but for
+// results that ask their connection late.
 func (s *session) close() error {
-	defer s.turn()()
+	if s.late != nil {
+		s.late.Lock()
+		defer s.late.Unlock()
+	}
 	if s.release != nil {
 		defer s.release()
 	}
@@ -96,16 +103,6 @@ func (s *session) close() error {
 		_ = p.inner.Close() // the connection's own error is the one to report
 	}
 	return s.conn.Close()
-}
-
-// turn has what the caller does with the session, who is not in a use of it, take turns
-// with results that ask their connection late. It returns what ends that.
-func (s *session) turn() (end func()) {
-	if s.late == nil {
-		return func() {}
-	}
-	s.late.Lock()
-	return s.late.Unlock
 }
 
 // isBad tells whether an error says that a connection is of no use any more.

@@ -197,7 +197,22 @@ const (
 	isMoving
 	isDropping
 	isOfConn
+	isSingle
 )
+
+// telling are the functions of database/sql that tell it, where one of them is between the
+// driver and the application.
+var telling = map[string]uint32{
+	"database/sql.(*Stmt).prepareOnConnLocked": isMoving,
+	"database/sql.(*driverConn).finalClose":    isDropping,
+	"database/sql.(*Conn).BeginTx":             isOfConn,
+	"database/sql.(*DB).exec":                  isSingle,
+	"database/sql.(*DB).query":                 isSingle,
+	"database/sql.(*DB).prepare":               isSingle,
+	"database/sql.(*DB).PingContext":           isSingle,
+	"database/sql.(*Stmt).ExecContext":         isSingle,
+	"database/sql.(*Stmt).QueryContext":        isSingle,
+}
 
 // movesStatement tells whether database/sql prepares on this stack, again, a *sql.Stmt
 // that it uses on another connection. Where database/sql has no such function, nothing
@@ -210,33 +225,22 @@ func (k *knownStack) dropsConn() bool { return k.look()&isDropping != 0 }
 // ofConn tells whether the application called a method of a *sql.Conn on this stack.
 func (k *knownStack) ofConn() bool { return k.look()&isOfConn != 0 }
 
+// isSingle tells whether what is acquired on this stack is for one call of database/sql's,
+// which gives it back, or has rows to return, before the application goes on. It is asked
+// for each acquire, so that only a stack that is recognised is looked at.
+func (k *knownStack) isSingle() bool { return k.kept && k.look()&isSingle != 0 }
+
 func (k *knownStack) look() uint32 {
 	is := k.is.Load()
 	if is == 0 {
 		is = isLooked
-		if k.pcs.through("database/sql.(*Stmt).prepareOnConnLocked") {
-			is |= isMoving
-		}
-		if k.pcs.through("database/sql.(*driverConn).finalClose") {
-			is |= isDropping
-		}
-		if k.pcs.through("database/sql.(*Conn).BeginTx") {
-			is |= isOfConn
+		for _, f := range k.pcs.Frames() {
+			is |= telling[f.Function]
+			if !isPlumbing(f) {
+				break
+			}
 		}
 		k.is.Store(is)
 	}
 	return is
-}
-
-// through tells whether the plumbing called that function of database/sql on its way.
-func (s Stack) through(function string) bool {
-	for _, f := range s.Frames() {
-		if f.Function == function {
-			return true
-		}
-		if !isPlumbing(f) {
-			return false
-		}
-	}
-	return false
 }

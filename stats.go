@@ -140,18 +140,20 @@ func (c *Connector) DBStats() sql.DBStats {
 	}
 }
 
-// holdAt is for how long it is held; zero while the acquire goes on.
+// holdAt is for how long it is held; zero while the acquire goes on. The gate's lock is
+// held.
 func (l *lease) holdAt(now clock.Instant) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.heldFor(now)
+	if !l.isReady() {
+		return 0
+	}
+	return now.Sub(l.acquired)
 }
 
 // use counts the lease by what it is used for.
 func (l *lease) use(n *UseStats, now clock.Instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch busy, _ := l.stateLocked(now); {
+	switch busy, _ := l.stateLocked(l.isReady(), now); {
 	case busy:
 		n.Busy++
 	case l.openRows > 0:
@@ -195,7 +197,7 @@ func (c *Connector) leasesLocked(most int, now clock.Instant) (out []Lease) {
 		if most >= 0 && len(out) == most {
 			return false
 		}
-		if s.lease.number.Load() != 0 {
+		if s.lease.isOn() {
 			out = append(out, s.lease.read(now))
 		}
 		return true

@@ -134,6 +134,7 @@ func (st *stmt) Close() error {
 	if !texts.leave(st.p, st.h, true, true) {
 		return nil
 	}
+	st.h.at = 0
 	returned := false
 	defer st.h.guard(&returned)
 	err := st.p.inner.Close()
@@ -229,6 +230,7 @@ func queryStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedV
 // CheckNamedValue asks the driver's statement, or else its connection, which
 // is the order in which database/sql looks for a checker.
 func (st *stmt) CheckNamedValue(v *driver.NamedValue) error {
+	st.h.checks(v)
 	if st.use() != nil {
 		return driver.ErrSkip // as in NumInput
 	}

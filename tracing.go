@@ -183,10 +183,13 @@ func systemName(d Dialect) string {
 	return string(d)
 }
 
-// wanted tells whether a call of that context gets a span. query is empty where
-// it has no statement.
-func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
-	if t.omit[c] || (!t.roots && !trace.SpanContextFromContext(ctx).IsValid()) {
+// isTraced tells whether a context is that of a trace.
+func isTraced(ctx context.Context) bool { return trace.SpanContextFromContext(ctx).IsValid() }
+
+// wanted tells whether a call of that context, which is in a trace or not, gets a span.
+// query is empty where it has no statement.
+func (t *tracing) wanted(ctx context.Context, traced bool, c call, query string) bool {
+	if t.omit[c] || (!t.roots && !traced) {
 		return false
 	}
 	if t.filter == nil {
@@ -203,7 +206,7 @@ func (t *tracing) wanted(ctx context.Context, c call, query string) bool {
 // startAcquire starts the span of an acquire that queues or dials, and returns the
 // time of day at which it starts; nil if there is to be none.
 func (t *tracing) startAcquire(ctx context.Context, start clock.Instant) (in context.Context, span trace.Span, day time.Time) {
-	if !t.wanted(ctx, callAcquire, "") {
+	if !t.wanted(ctx, isTraced(ctx), callAcquire, "") {
 		return ctx, nil, day
 	}
 	day = start.Time()
@@ -234,7 +237,7 @@ func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.
 
 // startTx starts the span of a transaction; nil if there is to be none.
 func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
-	if !t.wanted(ctx, callTx, "") {
+	if !t.wanted(ctx, isTraced(ctx), callTx, "") {
 		return ctx, nil
 	}
 	return t.start(ctx, spanTx, t.internal...)

@@ -103,10 +103,7 @@ func (c *Connector) sweep(s *session) {
 			c.retireAside(s)
 		}
 	}()
-	func() {
-		defer s.turn()()
-		s.sweep()
-	}()
+	s.sweepAlone()
 	returned = true
 	if c.gate.PutBack(&s.Session, clock.Now()) {
 		_ = c.retire(s)
@@ -118,6 +115,15 @@ func (s *session) sweep() {
 	for _, p := range s.statements.takeDoomed() {
 		_ = p.inner.Close() // whoever closed it was told long ago
 	}
+}
+
+// sweepAlone does so outside of a use.
+func (s *session) sweepAlone() {
+	if s.late != nil {
+		s.late.Lock()
+		defer s.late.Unlock()
+	}
+	s.sweep()
 }
 
 // makeRoom closes every statement that nobody has, since the server has no room for more:
@@ -233,21 +239,11 @@ func (c *Connector) endOf(s *session, now clock.Instant) (e ended) {
 // leaseEnded tells it. database/sql still holds its lock on the connection.
 func (c *Connector) leaseEnded(e *ended) {
 	if e.held > 0 {
-		c.held(&e.span, e.held)
+		c.metrics.held(&e.span, e.held)
 	}
 	if e.tx != nil {
 		c.tracing.endTx(e.tx, "lost", nil)
 	}
 	c.tellEndings()
 	c.refill()
-}
-
-// held records how long a lease was held.
-func (c *Connector) held(span *trace.SpanContext, took time.Duration) {
-	by, ok := c.takers.Get().(*taker)
-	if !ok {
-		by = &taker{}
-	}
-	c.metrics.held(by, span, took)
-	c.takers.Put(by)
 }

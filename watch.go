@@ -65,7 +65,7 @@ type ending struct {
 // ended notes the end of a lease. It is called with the gate's lock held.
 func (c *Connector) ended(s *session) {
 	l, w := &s.lease, &c.watch
-	if l.number.Load() == 0 {
+	if !l.isOn() {
 		return // it had not begun
 	}
 	if l.nesting != nil || l.told.anything() {
@@ -77,7 +77,7 @@ func (c *Connector) ended(s *session) {
 	w.proving -= l.proofs
 	l.proofs = 0
 	l.forget()
-	l.number.Store(0)
+	l.seen.Store(0)
 }
 
 func (c *Connector) endingLocked(l *lease, now clock.Instant) (e ending) {
@@ -225,7 +225,7 @@ func (c *Connector) firstLooksLocked(now clock.Instant) {
 		l := &s.lease
 		highest = max(highest, s.Hold())
 		at := now.Add(c.firstLook())
-		if l.number.Load() != 0 {
+		if l.isOn() {
 			at = l.heldSince().Add(c.firstLook())
 		}
 		switch {
@@ -250,7 +250,7 @@ func (c *Connector) firstLooksLocked(now clock.Instant) {
 // looked at again if there may be more.
 func (c *Connector) judgeLocked(s *session, f *findings) {
 	l, reclaimAfter := &s.lease, c.cfg.ReclaimAfter
-	if l.number.Load() == 0 {
+	if !l.isOn() {
 		return
 	}
 	if l.told.looked.IsZero() {
@@ -299,7 +299,7 @@ func (c *Connector) watchAgain(s *session, now clock.Instant) {
 		l := &s.lease
 		l.watch.Store(false)
 		l.told.idle = false
-		if l.number.Load() != 0 && l.limit > 0 {
+		if l.isOn() && l.limit > 0 {
 			at := now.Add(max(l.limit, soonest))
 			c.lookLocked(s, at)
 			c.watchAtLocked(at)
