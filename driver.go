@@ -99,7 +99,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		c.tracing.refused(ctx, start, now, p, err)
 		return err
 	}
-	l.hold(now, p)
+	l.hold(now, p, h.single)
 	c.metrics.acquired(ctx, p, now.Sub(start))
 	h.pass(now)
 	return err
@@ -440,10 +440,12 @@ func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
 	return h.checkValue(can.checker, v)
 }
 
-// checks notes that an argument is checked: the application may say what it is.
+// checks notes that an argument is checked. The application may say what it is, and take
+// its time.
 func (h *handle) checks(v *driver.NamedValue) {
-	if _, ok := v.Value.(driver.Valuer); ok {
+	if _, ok := v.Value.(driver.Valuer); ok && h.single && h.leased {
 		h.at = 0
+		h.session.lease.show()
 	}
 }
 

@@ -275,7 +275,7 @@ func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single boo
 		l.seen.Store(2 * number)
 		return
 	}
-	l.seen.Store(2*number + 1)
+	l.show()
 }
 
 // isOn tells whether it has begun, and not ended. The gate's lock is held.
@@ -291,23 +291,38 @@ func (l *lease) usedBy(goroutine uint64) {
 	}
 }
 
-// hold ends the acquire and starts the hold.
-func (l *lease) hold(now clock.Instant, p parts) {
+// hold ends the acquire and starts the hold. That of a single call is shown by its first
+// enter, which follows, unless something of the application's comes between: see show.
+func (l *lease) hold(now clock.Instant, p parts, single bool) {
 	l.parts, l.acquired = p, now
-	l.seen.Store(2*l.id + 1)
+	if !single {
+		l.show()
+	}
 }
+
+// show lets others see that the session is ready.
+func (l *lease) show() { l.seen.Store(2*l.id + 1) }
 
 // enter notes that a driver call begins. An empty query keeps the last one.
 func (l *lease) enter(c call, query string, now clock.Instant) {
 	l.usedBy(goroutine())
+	if !l.isReady() { // nobody else reads what this writes until it is
+		l.enterLocked(c, query, now)
+		l.show()
+		return
+	}
 	l.mu.Lock()
+	l.enterLocked(c, query, now)
+	l.mu.Unlock()
+}
+
+func (l *lease) enterLocked(c call, query string, now clock.Instant) {
 	l.inCall, l.last = c, c
 	l.begun = now
 	l.settleLocked(now)
 	if query != "" {
 		l.query = query
 	}
-	l.mu.Unlock()
 }
 
 // leave notes that the driver call ended.
@@ -411,19 +426,19 @@ func (l *lease) stamp() {
 // state is whether a call is in flight on a lease, and since when it is, or is
 // not. The gate's lock is held.
 func (l *lease) state(now clock.Instant) (busy bool, since clock.Instant) {
+	if !l.isReady() {
+		return true, l.start
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stateLocked(l.isReady(), now)
+	return l.stateLocked(now)
 }
 
 // stateLocked looks at the step of reading, then whose time is noted, then at that
 // time: they are noted in the opposite order. Where the step's is not known, it is
 // taken for that of the look which saw it first: nothing is said to last longer than
-// it does. The gate's lock is held.
-func (l *lease) stateLocked(ready bool, now clock.Instant) (busy bool, since clock.Instant) {
-	if !ready {
-		return true, l.start
-	}
+// it does. The session is ready, and the gate's lock is held too.
+func (l *lease) stateLocked(now clock.Instant) (busy bool, since clock.Instant) {
 	step := l.steps()
 	if step != l.step {
 		l.step, l.stepped = step, now
@@ -465,21 +480,20 @@ func (l *lease) read(now clock.Instant) Lease {
 		SpanContext: l.span,
 		Stack:       l.stack.stack(),
 	}
-	ready, acquired, day := l.isReady(), l.start, clock.Clocks()
-	if ready {
-		acquired = l.acquired
-		out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
+	day := clock.Clocks()
+	if !l.isReady() {
+		out.Acquired, out.Hold, out.Busy = l.start.On(day), now.Sub(l.start), true
+		out.Call, out.Since = callReset.String(), out.Acquired
+		return out
 	}
-	out.Acquired, out.Hold = acquired.On(day), now.Sub(acquired)
+	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
+	out.Acquired, out.Hold = l.acquired.On(day), now.Sub(l.acquired)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	busy, since := l.stateLocked(ready, now)
+	busy, since := l.stateLocked(now)
 	out.Busy, out.Since = busy, since.On(day)
 	out.Call = l.last.String()
-	switch {
-	case !ready:
-		out.Call = callReset.String()
-	case busy && l.inCall == callNone:
+	if busy && l.inCall == callNone {
 		out.Call = callRows.String()
 	}
 	out.InTx = l.inTx

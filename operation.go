@@ -141,7 +141,7 @@ func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 }
 
 func (o *operation) newRows() *rows {
-	if o.span == nil {
+	if !o.h.c.tracing.records(o.span) {
 		return &rows{}
 	}
 	shown := &shownRows{}

@@ -18,7 +18,12 @@ import (
 
 // result guards a result that may ask its connection.
 func (s *session) result(h *handle, r driver.Result) driver.Result {
-	if r == nil || h.c.plainResults.has(r) {
+	t := reflect.TypeOf(r)
+	if t == nil || t == s.plain {
+		return r
+	}
+	if h.c.plainResults.has(t) {
+		s.plain = t
 		return r
 	}
 	if s.late == nil {
@@ -50,8 +55,7 @@ func (r lateResult) RowsAffected() (int64, error) {
 // plainTypes are types of values that refer to nothing but data.
 type plainTypes struct{ known sync.Map } // of reflect.Type to bool
 
-func (p *plainTypes) has(x any) bool {
-	t := reflect.TypeOf(x)
+func (p *plainTypes) has(t reflect.Type) bool {
 	plain, ok := p.known.Load(t)
 	if !ok {
 		plain = isPlain(t, 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"reflect"
 	"sync"
 
 	"github.com/sqllease/sqllease/internal/gate"
@@ -25,7 +26,8 @@ type session struct {
 	// late is locked by every call, once a result of this session's was seen that
 	// may ask its connection later, when somebody else has it. nil: none was. Written
 	// by the holder.
-	late *sync.Mutex
+	late  *sync.Mutex
+	plain reflect.Type // of its results that cannot; written likewise
 
 	// release ends the context that the driver's Connect was given; nil: it had the
 	// caller's own.

@@ -151,9 +151,13 @@ func (l *lease) holdAt(now clock.Instant) time.Duration {
 
 // use counts the lease by what it is used for.
 func (l *lease) use(n *UseStats, now clock.Instant) {
+	if !l.isReady() {
+		n.Busy++
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch busy, _ := l.stateLocked(l.isReady(), now); {
+	switch busy, _ := l.stateLocked(now); {
 	case busy:
 		n.Busy++
 	case l.openRows > 0:

@@ -357,6 +357,15 @@ func (t *tracing) link(span, tx trace.Span) {
 	}
 }
 
+// records tells whether what is said in a span may be kept.
+func (t *tracing) records(span trace.Span) (does bool) {
+	if span == nil {
+		return false
+	}
+	defer t.panicked.survive()
+	return span.IsRecording()
+}
+
 // endCall ends the span of an operation, or of a dial, if it has one. rows is
 // nil where there are none to count.
 func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
@@ -365,7 +374,7 @@ func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
 	}
 	defer t.panicked.survive()
 	if span.IsRecording() {
-		if rows != nil {
+		if rows != nil && rows.count != nil {
 			rows.count[0] = semconv.DBResponseReturnedRows(int(rows.read))
 			span.SetAttributes(rows.count[:]...)
 		}
