@@ -20,9 +20,8 @@ import (
 // untouched; an acquire that ran out of time fails with an *[AcquireError].
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	start := clock.Now()
-	h := &handle{c: c}
 	if ctx == c.poke {
-		return h, nil
+		return &handle{c: c}, nil
 	}
 	if c.pools.some.Load() {
 		c.adopt()
@@ -33,14 +32,14 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 			c.lose(1)
 		}
 	}()
-	err := c.acquire(ctx, h, start, 1)
+	h, err := c.acquire(ctx, nil, start, 1)
 	returned = true
 	if err == errOnOpener {
 		// Nobody waits on this goroutine: database/sql gives the connection to
 		// a caller of its own queue, whose first call then acquires.
 		c.warnUnseen()
 		c.pools.opened.Store(int64(start))
-		h.pending = true
+		h = &handle{c: c, pending: true}
 		c.gate.Free(&h.ticket)
 		return h, nil
 	}
@@ -63,18 +62,18 @@ type acquire struct {
 	day      time.Time  // the time of day at start, where there is a span
 }
 
-// acquire gets a session under a handle that has none. skip is the number of the
-// caller's frames that do not matter.
-func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant, skip int) error {
+// acquire gets a session under a handle that has none, and acquires for its first call, or
+// under a new one. skip is the number of the caller's frames that do not matter.
+func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant, skip int) (*handle, error) {
 	a := c.newAcquire()
 	c.claim(&a.claim, ctx, start, skip+1)
-	if !h.called && a.stack.pcs.on(openerGoroutine) {
+	if h == nil && a.stack.pcs.on(openerGoroutine) {
 		c.acquires.Put(a)
-		return errOnOpener
+		return nil, errOnOpener
 	}
 	before := c.arrivals.take(ctx, start)
 	a.Prepare(a, before.number)
-	a.before, a.called, a.start = before, h.called, start
+	a.before, a.called, a.start = before, h != nil, start
 	if before.number != 0 {
 		a.start = before.start
 	}
@@ -84,6 +83,9 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	s, err := a.session(ctx)
 	if err == nil {
 		now := clock.Now()
+		if h == nil {
+			h = &handle{c: c}
+		}
 		s.lease.claim = a.claim
 		h.lend(s)
 		h.ctx, h.tries = idOf(ctx), before.tries
@@ -94,7 +96,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	}
 	*a = acquire{c: a.c, Waiter: a.Waiter} // a panic leaves it to the garbage collector
 	c.acquires.Put(a)
-	return err
+	return h, err
 }
 
 func (c *Connector) newAcquire() *acquire {

@@ -277,7 +277,7 @@ func (h *handle) hold(ctx context.Context) error {
 	}
 	h.called = true
 	h.c.gate.Leave(&h.ticket)
-	err := h.c.acquire(ctx, h, clock.Now(), 2)
+	_, err := h.c.acquire(ctx, h, clock.Now(), 2)
 	h.pending = err != nil // it may be tried again
 	return err
 }
@@ -352,7 +352,7 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	}
 	defer h.unuse()
 	s := h.session
-	if !s.can.execs() {
+	if !s.can.execs {
 		return nil, driver.ErrSkip
 	}
 	if args, err = h.checkDeferred(args); err != nil {
@@ -361,25 +361,26 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	o := operation{h: h, call: callExec, query: query, decline: h.c.execDeclines.of(args)}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	res, err = s.can.exec(ctx, h.c.commented(ctx, query), args)
+	res, err = s.can.exec(ctx, s.conn, h.c.commented(ctx, query), args)
 	o.returned = true
 	s.ran(h, query)
 	return s.result(h, res), err
 }
 
 // exec is what database/sql does with an Execer or ExecerContext.
-func (c *capabilities) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if c.execerContext != nil {
-		return c.execerContext.ExecContext(ctx, query, args)
+func (c *capabilities) exec(ctx context.Context, conn driver.Conn, query string, args []driver.NamedValue) (driver.Result, error) {
+	if c.execer != nil {
+		return c.execer.ExecContext(ctx, query, args)
 	}
-	if c.execer == nil {
+	legacy, ok := conn.(driver.Execer) //nolint:staticcheck // drivers that still have it must keep working
+	if !ok {
 		return nil, driver.ErrSkip
 	}
 	values, err := plainValues(ctx, args)
 	if err != nil {
 		return nil, err
 	}
-	return c.execer.Exec(query, values)
+	return legacy.Exec(query, values)
 }
 
 // QueryContext runs a query directly, where the driver can.
@@ -389,7 +390,7 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	}
 	defer h.unuse()
 	s := h.session
-	if !s.can.queries() {
+	if !s.can.queries {
 		return nil, driver.ErrSkip
 	}
 	if args, err = h.checkDeferred(args); err != nil {
@@ -398,7 +399,7 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	o := operation{h: h, call: callQuery, query: query, decline: h.c.queryDeclines.of(args)}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	rows, err = s.can.query(ctx, h.c.commented(ctx, query), args)
+	rows, err = s.can.query(ctx, s.conn, h.c.commented(ctx, query), args)
 	o.returned = true
 	s.ran(h, query)
 	if err != nil {
@@ -408,18 +409,19 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 }
 
 // query is what database/sql does with a Queryer or QueryerContext.
-func (c *capabilities) query(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if c.queryerContext != nil {
-		return c.queryerContext.QueryContext(ctx, query, args)
+func (c *capabilities) query(ctx context.Context, conn driver.Conn, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if c.queryer != nil {
+		return c.queryer.QueryContext(ctx, query, args)
 	}
-	if c.queryer == nil {
+	legacy, ok := conn.(driver.Queryer) //nolint:staticcheck // as above
+	if !ok {
 		return nil, driver.ErrSkip
 	}
 	values, err := plainValues(ctx, args)
 	if err != nil {
 		return nil, err
 	}
-	return c.queryer.Query(query, values)
+	return legacy.Query(query, values)
 }
 
 // CheckNamedValue checks an argument of a direct call. database/sql asks it
@@ -434,7 +436,7 @@ func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
 	}
 	defer h.unuse()
 	can := &h.session.can
-	if !can.execs() || !can.queries() {
+	if !can.execs || !can.queries {
 		return nil
 	}
 	return h.checkValue(can.checker, v)
@@ -466,7 +468,7 @@ func (h *handle) checkValue(checker driver.NamedValueChecker, v *driver.NamedVal
 // of a handle, which had no session then.
 func (h *handle) checkDeferred(args []driver.NamedValue) ([]driver.NamedValue, error) {
 	can := &h.session.can
-	if can.execs() && can.queries() && !h.unchecked {
+	if can.execs && can.queries && !h.unchecked {
 		return args, nil
 	}
 	h.unchecked = false

@@ -37,13 +37,13 @@ import (
 //   - On a stack of the runtime's own (g0, where systemstack runs) the same
 //     bounds hold for that stack; no code of this package runs there.
 //   - Whatever is not a chain of records up to the entry of the goroutine,
-//     whose frame pointer is zero and whose return address is known, is not
-//     recognised, and runtime.Callers is asked: in a call from C the chain leads
+//     whose frame pointer is zero and whose return address is known, or as long a
+//     one as is looked at, is not recognised, and runtime.Callers is asked: in a call from C the chain leads
 //     to C's stack, which is outside of the goroutine's, or to whatever C used
 //     the register for; so may assembly.
 //
 // Two stacks count as one if they are equally deep, and all their return
-// addresses are the same. That is wrong where the chain misses a frame. It misses
+// addresses are the same, or, of deep ones, the innermost. That is wrong where the chain misses a frame. It misses
 // the caller of a function without a frame, of which there are two kinds that
 // have anything above them. One was interrupted by a fault, and what is above it is
 // a panic: a stack with one is never recognised. The other is assembly that calls Go
@@ -57,15 +57,16 @@ const (
 	mixB = 0x6c62272e07bb0143
 )
 
-// deepestWalk is the depth from which on a stack is not recognised, since the
-// walk would take as long as what it saves.
+// deepestWalk is how many return addresses a stack is recognised by, the innermost ones:
+// enough for the few that runtime.Callers is asked for, wrappers that it leaves out
+// included.
 const deepestWalk = 128
 
 // fingerprint tells stacks apart by their return addresses. 128 bits of it
 // depend on each of them: that two stacks share it by chance need not be feared.
 type fingerprint struct {
 	a, b   uint64
-	depth  uintptr // in bytes, to the end of the stack
+	depth  uintptr // in bytes, to the end of the stack, or of the walk
 	frames int     // how many return addresses; 0: not known
 }
 
@@ -104,14 +105,14 @@ func (k *knownStack) stack() Stack {
 
 // knownSet is a few stacks of similar fingerprints.
 type knownSet struct {
-	stacks [4]atomic.Pointer[knownStack]
+	stacks [8]atomic.Pointer[knownStack]
 	misses atomic.Uint32
 }
 
 // knownSets is how many sets there are, as a power of two.
 const knownSets = 12
 
-// knownStacks are those that are recognised: at most 16,384, in 5 MB.
+// knownStacks are those that are recognised: at most 32,768, in 10 MB.
 var knownStacks [1 << knownSets]knownSet
 
 // recall is what is known of a stack; nil: nothing.

@@ -48,7 +48,11 @@ next:
 	ADDQ  $1, SI
 	CMPQ  SI, $const_deepestWalk
 	JLT   next
-	JMP   unknown
+	TESTQ DX, DX
+	JEQ   end
+	SUBQ  R8, BX // the depth of what was walked
+	ADDQ  CX, BX
+	JMP   known
 
 end:
 	CMPQ DI, entry+8(FP)

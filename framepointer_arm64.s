@@ -45,7 +45,10 @@ next:
 	ADD  $1, R6
 	CMP  $const_deepestWalk, R6
 	BLT  next
-	B    unknown
+	CBZ  R1, end
+	SUB  R3, R8 // the depth of what was walked
+	ADD  R2, R8
+	B    known
 
 end:
 	CMP R5, R7

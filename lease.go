@@ -140,7 +140,6 @@ type lease struct {
 	inLook  int           // guarded by the gate's lock: its index in looks, from 1; 0: it is not there
 	step    uint64        // guarded by the gate's lock: the step of reading at the last look
 	stepped clock.Instant // guarded by the gate's lock: when a look saw that step first
-	raw     bool          // guarded by the gate's lock: the application has the driver's own connection, and what it does with it cannot be seen
 	proofs  int           // guarded by the gate's lock: how many of its result sets the garbage collector is asked for
 	nesting *nesting      // guarded by the gate's lock: its goroutine waits, or waited, for another
 
@@ -154,11 +153,11 @@ type lease struct {
 	mu       sync.Mutex
 	inCall   call          // guarded by mu; callNone: idle in hand
 	last     call          // guarded by mu
+	inTx     bool          // guarded by mu
 	since    clock.Instant // guarded by mu: when the call in flight began, or the last one ended; zero: there was none
 	settled  uint64        // guarded by mu: the step of reading at that time
 	query    string        // guarded by mu
 	begun    clock.Instant // guarded by mu: when the last call began
-	inTx     bool          // guarded by mu
 	tx       *tx           // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
 	openRows int           // guarded by mu
 	results  int           // guarded by mu: result sets opened on this lease
@@ -166,11 +165,11 @@ type lease struct {
 	latest   uint64        // guarded by mu: the number of the one opened last; 0: it was closed
 	rows     *rows         // guarded by mu: the one opened last, until the garbage collector is asked for it
 
-	early   step        // the steps of reading rows before the watch has looked at it
-	watched atomic.Bool // it has, and rows are read by claims of hand from then on
-
-	naming atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
-	watch  atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
+	early   step         // the steps of reading rows before the watch has looked at it
+	watched atomic.Bool  // it has, and rows are read by claims of hand from then on
+	naming  atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
+	watch   atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
+	raw     bool         // guarded by the gate's lock: the application has the driver's own connection, and what it does with it cannot be seen
 
 	// Apart from mu, since they change with the rows:
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known

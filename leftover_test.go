@@ -5,13 +5,17 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"log/slog"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease/internal/nothing"
 )
 
 // A statement that a session has left over from a ticket which was dropped is closed when
@@ -211,3 +215,38 @@ func TestALateResultIsNotAskedDuringAResetOrAClose(t *testing.T) {
 		})
 	}
 }
+
+// A ticket remembers the session that it had last, which may be closed long before it is
+// used again. The driver's connection has buffers, and is let go.
+func TestAFreeTicketKeepsNoConnectionThatWasClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &weakDriver{}
+		db, err := OpenDB(d, Config{MaxLifetime: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		require.NoError(t, db.PingContext(t.Context()))
+		require.NotNil(t, d.last.Value())
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		runtime.GC()
+		assert.Nil(t, d.last.Value())
+		assert.Equal(t, 1, db.Stats().Idle, "as database/sql counts, which has the ticket")
+		require.NoError(t, db.Close())
+	})
+}
+
+// weakDriver remembers its last connection without keeping it.
+type weakDriver struct{ last weak.Pointer[weakConn] }
+
+func (d *weakDriver) Connect(context.Context) (driver.Conn, error) {
+	c := &weakConn{buffer: make([]byte, 4096)}
+	d.last = weak.Make(c)
+	return c, nil
+}
+
+func (d *weakDriver) Driver() driver.Driver { return nothing.Driver{}.Driver() }
+
+type weakConn struct{ buffer []byte }
+
+func (*weakConn) Prepare(string) (driver.Stmt, error) { return nil, driver.ErrSkip }
+func (*weakConn) Close() error                        { return nil }
+func (*weakConn) Begin() (driver.Tx, error)           { return nil, driver.ErrSkip }

@@ -236,7 +236,7 @@ func queryRow(ctx context.Context, conn driver.Conn, query string) (row []driver
 // has no such method or declines, as a prepared statement. done releases it.
 func queryRows(ctx context.Context, conn driver.Conn, query string) (rows driver.Rows, done func() error, err error) {
 	can := capabilitiesOf(conn)
-	rows, err = can.query(ctx, query, nil)
+	rows, err = can.query(ctx, conn, query, nil)
 	if err != driver.ErrSkip {
 		return rows, func() error { return nil }, err
 	}

@@ -34,38 +34,35 @@ type session struct {
 	release context.CancelFunc
 }
 
-// capabilities are a driver connection's optional interfaces, looked up once.
+// capabilities are a driver connection's optional interfaces, looked up once: those that
+// are asked for often.
 type capabilities struct {
-	pinger         driver.Pinger
-	execerContext  driver.ExecerContext
-	execer         driver.Execer //nolint:staticcheck // drivers that still have it must keep working
-	queryerContext driver.QueryerContext
-	queryer        driver.Queryer //nolint:staticcheck // as above
-	preparer       driver.ConnPrepareContext
-	beginner       driver.ConnBeginTx
-	resetter       driver.SessionResetter
-	validator      driver.Validator
-	checker        driver.NamedValueChecker
+	pinger    driver.Pinger
+	execer    driver.ExecerContext
+	queryer   driver.QueryerContext
+	preparer  driver.ConnPrepareContext
+	resetter  driver.SessionResetter
+	validator driver.Validator
+	checker   driver.NamedValueChecker
+
+	// execs and queries tell whether database/sql would run statements on the connection
+	// directly.
+	execs, queries bool
 }
 
 func capabilitiesOf(conn driver.Conn) (c capabilities) {
 	c.pinger, _ = conn.(driver.Pinger)
-	c.execerContext, _ = conn.(driver.ExecerContext)
-	c.execer, _ = conn.(driver.Execer) //nolint:staticcheck // as above
-	c.queryerContext, _ = conn.(driver.QueryerContext)
-	c.queryer, _ = conn.(driver.Queryer) //nolint:staticcheck // as above
+	c.execer, _ = conn.(driver.ExecerContext)
+	c.queryer, _ = conn.(driver.QueryerContext)
 	c.preparer, _ = conn.(driver.ConnPrepareContext)
-	c.beginner, _ = conn.(driver.ConnBeginTx)
 	c.resetter, _ = conn.(driver.SessionResetter)
 	c.validator, _ = conn.(driver.Validator)
 	c.checker, _ = conn.(driver.NamedValueChecker)
+	_, execs := conn.(driver.Execer)    //nolint:staticcheck // drivers that still have it must keep working
+	_, queries := conn.(driver.Queryer) //nolint:staticcheck // as above
+	c.execs, c.queries = execs || c.execer != nil, queries || c.queryer != nil
 	return c
 }
-
-// execs and queries tell whether database/sql would run statements on the
-// connection directly.
-func (c *capabilities) execs() bool   { return c.execerContext != nil || c.execer != nil }
-func (c *capabilities) queries() bool { return c.queryerContext != nil || c.queryer != nil }
 
 // keepsAfterTx tells whether database/sql would keep the connection when it has rolled back
 // a transaction whose context ended.
@@ -104,7 +101,9 @@ func (s *session) close() error {
 	for _, p := range s.statements.end(s.lease.isTaken()) {
 		_ = p.inner.Close() // the connection's own error is the one to report
 	}
-	return s.conn.Close()
+	conn := s.conn
+	s.conn, s.can = nil, capabilities{} // a ticket may remember s for long
+	return conn.Close()
 }
 
 // isBad tells whether an error says that a connection is of no use any more.

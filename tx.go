@@ -32,7 +32,7 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	callCtx := o.start(ctx)
 	defer o.end(&err)
 	s := h.session
-	inner, err := s.can.begin(callCtx, s.conn, opts)
+	inner, err := begin(callCtx, s.conn, opts)
 	o.returned = true
 	if err != nil {
 		return nil, err
@@ -48,9 +48,9 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 }
 
 // begin is what database/sql does with a connection to begin a transaction.
-func (c *capabilities) begin(ctx context.Context, conn driver.Conn, opts driver.TxOptions) (driver.Tx, error) {
-	if c.beginner != nil {
-		return c.beginner.BeginTx(ctx, opts)
+func begin(ctx context.Context, conn driver.Conn, opts driver.TxOptions) (driver.Tx, error) {
+	if b, ok := conn.(driver.ConnBeginTx); ok {
+		return b.BeginTx(ctx, opts)
 	}
 	if opts.Isolation != 0 {
 		return nil, errors.New("sql: driver does not support non-default isolation level")

@@ -221,7 +221,7 @@ func (g *Gate[S, C]) Return(t *Ticket[S], s *Session[S], bad bool, now clock.Ins
 		g.closeLocked(s, Bad)
 		return Closed
 	case (g.waiters.len > 0 || g.overLocked(1)) && !g.foreignLocked(s) && g.drainsLocked():
-		g.readyLocked(s) // over the limit or not, and expired or not: its ticket must not be refused
+		g.readyLocked(s) // over the limit or not: its ticket is not to be refused for that
 		g.freeLocked(t)
 		return Kept
 	case !g.fitLocked(s, now):
