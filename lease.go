@@ -78,32 +78,6 @@ func shorten(statement string) string {
 	return statement[:cut] + "…"
 }
 
-// call is a kind of driver call.
-type call uint8
-
-const (
-	callNone call = iota
-	callQuery
-	callExec
-	callPrepare
-	callBegin
-	callCommit
-	callRollback
-	callPing
-	callAcquire
-	callTx    // from begin to commit or rollback: the span of a transaction
-	callRows  // reading rows; has no span of its own
-	callReset // of the acquire; likewise
-	calls
-)
-
-var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "acquire", "transaction", "rows", "reset"}
-
-// spanCalls are the names of those that have spans.
-var spanCalls = callNames[callQuery:callRows]
-
-func (c call) String() string { return callNames[c] }
-
 // claim is who acquires a connection: fixed when the acquire begins.
 type claim struct {
 	start     clock.Instant

@@ -9,6 +9,32 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
+// call is a kind of driver call.
+type call uint8
+
+const (
+	callNone call = iota
+	callQuery
+	callExec
+	callPrepare
+	callBegin
+	callCommit
+	callRollback
+	callPing
+	callAcquire
+	callTx    // from begin to commit or rollback: the span of a transaction
+	callRows  // reading rows; has no span of its own
+	callReset // of the acquire; likewise
+	calls
+)
+
+var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "acquire", "transaction", "rows", "reset"}
+
+// spanCalls are the names of those that have spans.
+var spanCalls = callNames[callQuery:callRows]
+
+func (c call) String() string { return callNames[c] }
+
 // operation is one driver call, or, for a query, the time until its rows are
 // closed. It keeps the lease's state, the span and the metrics in step.
 type operation struct {

@@ -225,11 +225,6 @@ func (k *knownStack) dropsConn() bool { return k.look()&isDropping != 0 }
 // ofConn tells whether the application called a method of a *sql.Conn on this stack.
 func (k *knownStack) ofConn() bool { return k.look()&isOfConn != 0 }
 
-// isSingle tells whether what is acquired on this stack is for one call of database/sql's,
-// which gives it back, or has rows to return, before the application goes on. It is asked
-// for each acquire, so that only a stack that is recognised is looked at.
-func (k *knownStack) isSingle() bool { return k.kept && k.look()&isSingle != 0 }
-
 func (k *knownStack) look() uint32 {
 	is := k.is.Load()
 	if is == 0 {
