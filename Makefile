@@ -97,9 +97,10 @@ wrappers: ## what this library and others change of a driver, measured by the sa
 	cd bench && go test -count 1 -v -run WhatWrappers . | sed -n '/differences from/,$$p'
 
 .PHONY: fuzz
-fuzz: ## each fuzz target of the root package for FUZZTIME (10s)
-	targets=$$(go test -list '^Fuzz' . | grep '^Fuzz') || \
-		{ echo 'fuzz: the root package has no fuzz target, or does not build' >&2; exit 1; }; \
-	for target in $$targets; do \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .; \
+fuzz: ## each fuzz target of the library for FUZZTIME (10s)
+	for package in $$(go list ./...); do \
+		targets=$$(go test -list '^Fuzz' $$package | grep '^Fuzz') || continue; \
+		for target in $$targets; do \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
 	done

@@ -4,36 +4,19 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
-	"strings"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
-// commented appends a comment to a statement that is run directly, in the
-// format of sqlcommenter (https://google.github.io/sqlcommenter/spec/): sorted
-// pairs of key='value', percent-encoded. A statement with a comment of its own
-// is left as it is, and so is what does not begin as SQL does.
+// commented appends a comment to a statement that is run directly, with the tags of its
+// call, see Config.Comments.
 func (c *Connector) commented(ctx context.Context, query string) string {
-	if !c.cfg.Comments {
+	if !c.cfg.Comments || !statement.TakesComment(query, c.summaries.Of(query).Operation) {
 		return query
 	}
-	body := strings.TrimRight(query, "; \t\r\n")
-	if body == "" || strings.Contains(body, "/*") || strings.Contains(body, "--") || strings.Contains(body, "#") {
-		return query // a comment in a comment, or behind one, says nothing
-	}
-	if !strings.ContainsAny(body, " \t\r\n") || c.summaries.of(query).operation == "OTHER" {
-		return query // the name of a procedure or of a prepared statement, or what is no SQL
-	}
-	tags := c.commentTags(ctx)
-	if len(tags) == 0 {
-		return query
-	}
-	pairs := make([]string, 0, len(tags))
-	for _, key := range slices.Sorted(maps.Keys(tags)) {
-		pairs = append(pairs, encoded(key)+"='"+encoded(tags[key])+"'")
-	}
-	return body + " /*" + strings.Join(pairs, ",") + "*/" + query[len(body):]
+	return statement.WithComment(query, c.commentTags(ctx))
 }
 
 // commentTags are the application's, and the span of the call.
@@ -48,7 +31,6 @@ func (c *Connector) commentTags(ctx context.Context) map[string]string {
 			tags["tracestate"] = state
 		}
 	}
-	delete(tags, "")
 	return tags
 }
 
@@ -57,20 +39,4 @@ func (c *Connector) commentTags(ctx context.Context) map[string]string {
 func (c *Connector) applicationsTags(ctx context.Context, tags map[string]string) {
 	defer c.tagsPanicked.survive()
 	maps.Copy(tags, c.cfg.CommentTags(ctx))
-}
-
-// encoded writes every byte but letters, digits and -._~ as %XX: what is left
-// can neither end a comment nor begin one that a server executes.
-func encoded(s string) string {
-	const hex = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := range len(s) {
-		switch ch := s[i]; {
-		case 'a' <= ch && ch <= 'z', 'A' <= ch && ch <= 'Z', '0' <= ch && ch <= '9', strings.IndexByte("-._~", ch) >= 0:
-			b.WriteByte(ch)
-		default:
-			b.Write([]byte{'%', hex[ch>>4], hex[ch&15]})
-		}
-	}
-	return b.String()
 }

@@ -2,8 +2,6 @@ package sqllease
 
 import (
 	"context"
-	"net/url"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -72,31 +70,4 @@ func TestTagsMayPanic(t *testing.T) {
 	exec(t, underParent(t), p.db, "DO 1")
 	assert.Regexp(t, `^exec: DO 1 /\*traceparent='[0-9a-f-]+'\*/$`, (*got)[0])
 	assert.Equal(t, 1, p.c.Stats().Idle)
-}
-
-// A tag can be anything, and ends no comment.
-func FuzzCommented(f *testing.F) {
-	f.Add("SELECT 1", "route", "/orders */; DROP TABLE t; /*")
-	f.Add("SELECT 1;", "!50000 DROP TABLE t", "'\\")
-	f.Add("SELECT 'a", "M!", "\x00")
-	whole := regexp.MustCompile(`^/\*([A-Za-z0-9._~%-]+)='([A-Za-z0-9._~%-]*)'\*/$`)
-	f.Fuzz(func(t *testing.T, query, key, value string) {
-		c := &Connector{cfg: &settings{Config: Config{Comments: true, CommentTags: func(context.Context) map[string]string {
-			return map[string]string{key: value}
-		}}}}
-		got := c.commented(context.Background(), query)
-		if got == query {
-			return
-		}
-		body := strings.TrimRight(query, "; \t\r\n")
-		require.True(t, strings.HasPrefix(got, body+" /*"))
-		comment := strings.TrimSuffix(strings.TrimPrefix(got, body+" "), query[len(body):])
-		parts := whole.FindStringSubmatch(comment)
-		require.NotNil(t, parts, comment)
-		for i, want := range []string{key, value} {
-			decoded, err := url.PathUnescape(parts[i+1])
-			require.NoError(t, err)
-			require.Equal(t, want, decoded)
-		}
-	})
 }

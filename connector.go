@@ -25,7 +25,7 @@ type Connector struct {
 	metrics metrics
 
 	discovery    *discovery // nil: never ask
-	summaries    summaries
+	summaries    *descriptions
 	tagsPanicked survivor
 	sites        sites
 	texts        texts
@@ -89,11 +89,11 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg}
-	c.tracing = newTracing(cfg, &c.summaries)
+	c.summaries = c.descriptions()
+	c.tracing = newTracing(cfg, c.summaries)
 	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
 	findGoroutines()
 	findFrames()
-	c.summaries.grammar = grammarOf(cfg.Dialect)
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)
 	if d, ok := discoveries[cfg.Dialect]; ok {
@@ -105,9 +105,6 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.pulse.c = c
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, c.stats)
-	c.summaries.describe = func(d *described, query string) {
-		d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.operation)
-	}
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))

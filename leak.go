@@ -329,7 +329,7 @@ func (c *Connector) sanitised(statement string) string {
 	if statement == "" {
 		return ""
 	}
-	return c.summaries.of(statement).sanitised
+	return c.summaries.Of(statement).Sanitised
 }
 
 // leaked emits a span from the acquire to now, linked to the trace that took

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // Lease is one checkout of one connection, from the moment database/sql got
@@ -363,7 +364,7 @@ func (l *lease) closeResult(r *rows, now clock.Instant) {
 // forget lets go of a statement that is long: the record lives as long as its
 // session. The lease ends, and nobody else writes it.
 func (l *lease) forget() {
-	if len(l.query) <= longestSummary {
+	if len(l.query) <= statement.Longest {
 		return
 	}
 	l.mu.Lock()

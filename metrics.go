@@ -307,7 +307,7 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows *ro
 	}
 	name, options := o.call.String(), m.calls[o.call]
 	if o.query != "" && o.call != callPrepare {
-		name, options = o.statement().operation, o.statement().record
+		name, options = o.statement().Operation, o.statement().record
 	}
 	if err != nil {
 		options = m.failed(name, err)

@@ -122,7 +122,7 @@ func (o *operation) shown() (string, []trace.SpanStartOption) {
 // statement is what is known of its statement, looked up once.
 func (o *operation) statement() *described {
 	if o.known == nil {
-		o.known = o.h.c.summaries.of(o.query)
+		o.known = o.h.c.summaries.Of(o.query)
 	}
 	return o.known
 }

@@ -36,7 +36,7 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 	if err != nil {
 		return nil, err
 	}
-	p := s.statements.add(h, s, query, inner, h.c.summaries.of(query).moves, fresh)
+	p := s.statements.add(h, s, query, inner, h.c.summaries.Of(query).Moves, fresh)
 	p.inTx = s.lease.inTx
 	return newStmt(h, p), nil
 }

@@ -60,11 +60,11 @@ type tracing struct {
 	client []trace.SpanStartOption               // of a call to the server: these, and its kind
 
 	internal  []trace.SpanStartOption // likewise, of what is not one
-	summaries *summaries              // those of the connector
+	summaries *descriptions           // those of the connector
 	panicked  survivor                // of the application's sampler, span processor or tracer
 }
 
-func newTracing(cfg *settings, sums *summaries) tracing {
+func newTracing(cfg *settings, sums *descriptions) tracing {
 	attrs := append(poolAttributes(cfg), cfg.endpoint.attributes()...)
 	t := tracing{
 		raw:    cfg.QueryText == QueryTextRaw,
@@ -133,15 +133,15 @@ func optionsOf(attrs []attribute.KeyValue, kind trace.SpanKind) []trace.SpanStar
 
 // startOf makes the options of the spans of a statement's calls.
 func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
-	attrs := append(t.attrs, semconv.DBOperationName(s.operation), semconv.DBQuerySummary(s.name))
+	attrs := append(t.attrs, semconv.DBOperationName(s.Operation), semconv.DBQuerySummary(s.name))
 	switch {
 	case t.raw:
 		attrs = append(attrs, semconv.DBQueryText(strings.Clone(query)))
 	case t.text:
-		attrs = append(attrs, semconv.DBQueryText(s.sanitised))
+		attrs = append(attrs, semconv.DBQueryText(s.Sanitised))
 	}
-	if s.target != "" {
-		attrs = append(attrs, semconv.DBCollectionName(s.target))
+	if s.Target != "" {
+		attrs = append(attrs, semconv.DBCollectionName(s.Target))
 	}
 	return optionsOf(attrs, trace.SpanKindClient)
 }
@@ -197,8 +197,8 @@ func (t *tracing) wanted(ctx context.Context, traced bool, c call, query string)
 	}
 	op := Operation{Call: c.String()}
 	if query != "" {
-		sum := t.summaries.of(query)
-		op.Summary, op.Statement = sum.name, sum.sanitised
+		sum := t.summaries.Of(query)
+		op.Summary, op.Statement = sum.name, sum.Sanitised
 	}
 	return t.filter(ctx, op)
 }

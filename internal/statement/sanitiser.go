@@ -1,4 +1,4 @@
-package sqllease
+package statement
 
 import (
 	"strings"
@@ -12,7 +12,7 @@ import (
 // server's comment for another's text is to take its texts for names.
 type sanitiser struct {
 	in      string
-	grammar grammar
+	grammar Grammar
 	pos     int
 	out     strings.Builder
 	words   []string // the first words, for the summary
@@ -45,9 +45,9 @@ func (z *sanitiser) step() {
 		z.emit(text(rest, '\''), "?")
 	case r == '"':
 		z.doubleQuotes(rest)
-	case r == '`' && z.grammar != grammarPostgreSQL:
+	case r == '`' && z.grammar != PostgreSQL:
 		z.name(rest, '`')
-	case r == '[' && z.grammar == grammarUnknown && mayBeName(rest):
+	case r == '[' && z.grammar == Unknown && mayBeName(rest):
 		z.hide()
 	case r == '$':
 		z.dollar(rest)
@@ -72,7 +72,7 @@ func (z *sanitiser) word(rest string) {
 		z.emit(n, rest[:n]) // it is a function's
 	case n == len(rest) || rest[n] != '\'':
 		z.emitName(rest[:n])
-	case z.grammar == grammarUnknown && strings.HasSuffix(strings.ToLower(rest[:n]), "q"):
+	case z.grammar == Unknown && strings.HasSuffix(strings.ToLower(rest[:n]), "q"):
 		z.hide() // Oracle's q'[…]' may have any quotes in it
 	default:
 		z.emit(n+text(rest[n:], '\''), "?")
@@ -83,10 +83,10 @@ func (z *sanitiser) word(rest string) {
 // to MySQL -- is one, unless white space follows.
 func (z *sanitiser) lineComment(rest string) {
 	switch {
-	case z.grammar == grammarPostgreSQL && rest[0] == '#', z.grammar == grammarMySQL && twoMinuses(rest):
+	case z.grammar == PostgreSQL && rest[0] == '#', z.grammar == MySQL && twoMinuses(rest):
 		z.emit(1, rest[:1])
 		return
-	case z.grammar == grammarPostgreSQL:
+	case z.grammar == PostgreSQL:
 		z.skip(untilAny(rest, "\r\n"))
 		return
 	}
@@ -105,7 +105,7 @@ func (z *sanitiser) mayGoOn(line string) bool {
 	switch {
 	case strings.Contains(line, "\x00"):
 		return true
-	case z.grammar == grammarMySQL:
+	case z.grammar == MySQL:
 		return !certain && line[0] != '#' // a control character follows, which not all take for white space
 	}
 	return strings.Contains(strings.TrimSuffix(line, "\r\n"), "\r") || !certain && hasQuote(line)
@@ -126,10 +126,10 @@ func (z *sanitiser) comment(rest string) {
 	n := 2 + until(rest[2:], "*/")
 	body := rest[2:n]
 	switch {
-	case z.grammar == grammarPostgreSQL:
+	case z.grammar == PostgreSQL:
 		z.skip(nested(rest))
 	case executable(body) && hasTextOrComment(body), strings.HasPrefix(body, "+") && endsInQuotes(body),
-		z.grammar == grammarUnknown && strings.Contains(body, "/*"):
+		z.grammar == Unknown && strings.Contains(body, "/*"):
 		z.hide()
 	default:
 		z.skip(n)
@@ -144,7 +144,7 @@ func executable(comment string) bool {
 // doubleQuotes are a name in PostgreSQL. In MySQL they may be a text, and in
 // others as well.
 func (z *sanitiser) doubleQuotes(rest string) {
-	if z.grammar == grammarPostgreSQL {
+	if z.grammar == PostgreSQL {
 		z.name(rest, '"')
 		return
 	}
@@ -174,11 +174,11 @@ func (z *sanitiser) name(rest string, quote byte) {
 func (z *sanitiser) dollar(rest string) {
 	tag := z.grammar.dollarTag(rest)
 	switch {
-	case tag != "" && z.grammar == grammarPostgreSQL:
+	case tag != "" && z.grammar == PostgreSQL:
 		z.emit(len(tag)+until(rest[len(tag):], tag), "?")
 	case tag != "":
 		z.hide()
-	case z.grammar == grammarPostgreSQL:
+	case z.grammar == PostgreSQL:
 		n := 1 + digits(rest[1:])
 		z.emit(n, rest[:n])
 	default:
@@ -314,12 +314,12 @@ func text(s string, quote byte) int {
 
 // dollarTag is the opening tag of dollar quotes, or empty. In PostgreSQL, $1 is
 // a placeholder.
-func (g grammar) dollarTag(s string) string {
+func (g Grammar) dollarTag(s string) string {
 	for i, r := range s[1:] {
 		switch {
 		case r == '$':
 			return s[:i+2]
-		case !isWord(r) && r < utf8.RuneSelf, i == 0 && g == grammarPostgreSQL && isDigit(s[1]):
+		case !isWord(r) && r < utf8.RuneSelf, i == 0 && g == PostgreSQL && isDigit(s[1]):
 			return ""
 		}
 	}
@@ -328,7 +328,7 @@ func (g grammar) dollarTag(s string) string {
 
 // number is the length of the number that s begins with, hexadecimal and
 // exponents included.
-func (g grammar) number(s string) int {
+func (g Grammar) number(s string) int {
 	for i, r := range s {
 		if g.inName(r) || r == '.' || (r == '+' || r == '-') && inExponent(s, i) {
 			continue
@@ -354,7 +354,7 @@ func digits(s string) int {
 
 // word is the length of the word that s begins with: a name, of several parts
 // if it has dots, in which a dollar may be.
-func (g grammar) word(s string) int {
+func (g Grammar) word(s string) int {
 	for i, r := range s {
 		if g.inName(r) || r == '$' && i > 0 || r == '.' && g.beginsName(s[i+1:]) {
 			continue
@@ -364,19 +364,19 @@ func (g grammar) word(s string) int {
 	return len(s)
 }
 
-func (g grammar) beginsName(s string) bool {
+func (g Grammar) beginsName(s string) bool {
 	r, _ := utf8.DecodeRuneInString(s)
-	return r == '_' || unicode.IsLetter(r) || r >= utf8.RuneSelf && g == grammarPostgreSQL && s != ""
+	return r == '_' || unicode.IsLetter(r) || r >= utf8.RuneSelf && g == PostgreSQL && s != ""
 }
 
 // inName tells whether a character may be in a name. To PostgreSQL whatever is
 // beyond ASCII may, white space and broken bytes included.
-func (g grammar) inName(r rune) bool {
-	return isWord(r) || r >= utf8.RuneSelf && g == grammarPostgreSQL
+func (g Grammar) inName(r rune) bool {
+	return isWord(r) || r >= utf8.RuneSelf && g == PostgreSQL
 }
 
-func (g grammar) isSpace(r rune) bool {
-	return unicode.IsSpace(r) && (r < utf8.RuneSelf || g != grammarPostgreSQL)
+func (g Grammar) isSpace(r rune) bool {
+	return unicode.IsSpace(r) && (r < utf8.RuneSelf || g != PostgreSQL)
 }
 
 func isDigit(b byte) bool { return b >= '0' && b <= '9' }

@@ -1,4 +1,4 @@
-package sqllease
+package statement
 
 import "strings"
 
@@ -55,7 +55,7 @@ var keys = map[string]bool{
 }
 
 // pass takes notice of a token.
-func (c *clause) pass(token string, g grammar) {
+func (c *clause) pass(token string, g Grammar) {
 	switch {
 	case token == ";":
 		*c = clause{secret: c.data}
@@ -80,7 +80,7 @@ func (c *clause) begin(known map[string]kind, token string, otherwise kind) {
 }
 
 // define takes notice of a token of a SET, or of the definition of something.
-func (c *clause) define(token string, g grammar) {
+func (c *clause) define(token string, g Grammar) {
 	word := strings.ToUpper(token)
 	switch {
 	case c.identified && (word == "BY" || word == "WITH" || word == "VIA"),
@@ -90,7 +90,7 @@ func (c *clause) define(token string, g grammar) {
 		c.setting(word)
 	case word == "BEGIN" && c.kind == kindRoutine: // what follows are its statements
 		c.kind = kindOther
-	case word == "SET" && (c.kind == kindAccount || c.kind == kindRoutine && g != grammarMySQL):
+	case word == "SET" && (c.kind == kindAccount || c.kind == kindRoutine && g != MySQL):
 		c.kind = kindSet
 	case word == "FOR" && c.kind == kindSet: // MariaDB's SET STATEMENT … FOR SELECT …
 		*c = clause{}
@@ -116,9 +116,9 @@ func (c *clause) setting(word string) {
 
 // set takes notice of a token of a SET. PostgreSQL's values may be lists;
 // MySQL's have another variable behind the comma.
-func (c *clause) set(word string, g grammar) {
+func (c *clause) set(word string, g Grammar) {
 	last := c.value
-	goesOn := word == "," && g != grammarMySQL || word == "&" // U&"…"
+	goesOn := word == "," && g != MySQL || word == "&" // U&"…"
 	c.value = word == "=" || word == "TO" || goesOn && c.listed
 	c.listed = last
 }

@@ -1,0 +1,45 @@
+package sqllease
+
+import (
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/statement"
+)
+
+// described is a statement's summary and what telemetry makes of it: making that anew at
+// each call would cost more than the call.
+type described struct {
+	*statement.Summary
+	name   string                  // the summary's text
+	start  []trace.SpanStartOption // of the spans of its calls
+	record []metric.RecordOption   // of the metrics of its calls that succeed
+}
+
+// descriptions remember that of each statement.
+type descriptions = statement.Cache[described]
+
+// descriptions makes the memory of a connector's statements.
+func (c *Connector) descriptions() *descriptions {
+	grammar := grammarOf(c.cfg.Dialect)
+	return statement.NewCache(func(query string) *described { return c.read(query, grammar) })
+}
+
+// read reads a statement for the first time.
+func (c *Connector) read(query string, g statement.Grammar) *described {
+	s := statement.Summarise(query, g)
+	d := &described{Summary: s, name: s.Text()}
+	d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.Operation)
+	return d
+}
+
+// grammarOf is how servers of a dialect read texts.
+func grammarOf(d Dialect) statement.Grammar {
+	switch d {
+	case DialectMySQL, DialectMariaDB, DialectTiDB:
+		return statement.MySQL
+	case DialectPostgreSQL, DialectCockroachDB:
+		return statement.PostgreSQL
+	}
+	return statement.Unknown
+}
