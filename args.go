@@ -1,9 +1,7 @@
 package sqllease
 
 import (
-	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 )
 
@@ -19,10 +17,10 @@ func (h *handle) CheckNamedValue(v *driver.NamedValue) error {
 	}
 	defer h.unuse()
 	can := &h.session.can
-	if !can.execs || !can.queries {
+	if !can.Execs || !can.Queries {
 		return nil
 	}
-	return h.checkValue(can.checker, v)
+	return h.checkValue(can.Checker, v)
 }
 
 // checkValue asks a checker of the driver's, which may be nil.
@@ -42,7 +40,7 @@ func (h *handle) checkValue(checker driver.NamedValueChecker, v *driver.NamedVal
 // of a handle, which had no session then.
 func (h *handle) checkDeferred(args []driver.NamedValue) ([]driver.NamedValue, error) {
 	can := &h.session.can
-	if can.execs && can.queries && !h.unchecked {
+	if can.Execs && can.Queries && !h.unchecked {
 		return args, nil
 	}
 	h.unchecked = false
@@ -50,8 +48,8 @@ func (h *handle) checkDeferred(args []driver.NamedValue) ([]driver.NamedValue, e
 	for _, v := range args {
 		v.Ordinal = len(kept) + 1
 		err := driver.ErrSkip
-		if can.checker != nil {
-			err = can.checker.CheckNamedValue(&v)
+		if can.Checker != nil {
+			err = can.Checker.CheckNamedValue(&v)
 		}
 		if err == driver.ErrSkip {
 			v.Value, err = driver.DefaultParameterConverter.ConvertValue(v.Value)
@@ -73,17 +71,4 @@ func argumentName(v driver.NamedValue) string {
 		return fmt.Sprintf("$%d", v.Ordinal)
 	}
 	return fmt.Sprintf("with name %q", v.Name)
-}
-
-// plainValues makes the arguments of a legacy call, and refuses what it cannot
-// carry, as database/sql does: names, and a context that has ended.
-func plainValues(ctx context.Context, args []driver.NamedValue) ([]driver.Value, error) {
-	values := make([]driver.Value, len(args))
-	for i, v := range args {
-		if v.Name != "" {
-			return nil, errors.New("sql: driver does not support the use of Named Parameters")
-		}
-		values[i] = v.Value
-	}
-	return values, ctx.Err()
 }

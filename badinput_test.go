@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/mysqlscript"
 )
 
@@ -377,7 +378,7 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 				assert.Equal(t, ClosedStats{Expired: 3}, s.Closed)
 				assert.Equal(t, time.Minute, s.IdleLimit)
 				text := l.wantOneWarning(t, map[string]string{
-					"pool": "orders", "dialect": string(c.dialect), "query": discoveries[c.dialect].query,
+					"pool": "orders", "dialect": string(c.dialect), "query": drivers.Named(string(c.dialect)).Discovery.Query,
 				}, badInputRemedies...)
 				assert.Contains(t, text, c.err)
 				badInputEnd(t, db, pool, f)

@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // DefaultLeakThreshold is the [Config.LeakThreshold] of a Config that sets none.
@@ -178,7 +180,8 @@ type Operation struct {
 // settings is a Config that was checked and completed. It never changes.
 type settings struct {
 	Config
-	endpoint endpoint
+	dialect  drivers.Dialect
+	endpoint drivers.Endpoint
 }
 
 // panicked tells what somebody else's code panicked with. The value may have data
@@ -198,7 +201,7 @@ func (s *settings) panicked(v any) string {
 // was sent, or a DSN, and is shown only where statements are; else its type, or
 // the server's code.
 func (s *settings) said(err error) string {
-	_, answered := err.(*answerError) //nolint:errorlint // what it is wrapped in may say more
+	_, answered := err.(*drivers.AnswerError) //nolint:errorlint // what it is wrapped in may say more
 	if answered || s.QueryText == QueryTextRaw || saysNothingOfData(err) || err == io.EOF || err == io.ErrUnexpectedEOF {
 		return err.Error()
 	}
@@ -291,9 +294,9 @@ func (cfg *Config) check() error {
 			return &ConfigError{"OmitSpans", fmt.Sprintf("%q", name), fmt.Sprintf("there is no such call; use some of %q", spanCalls)}
 		}
 	}
-	if cfg.Dialect != "" && !slices.Contains(dialects, cfg.Dialect) {
+	if known := append(drivers.Names(), string(DialectNone)); cfg.Dialect != "" && !slices.Contains(known, string(cfg.Dialect)) {
 		return &ConfigError{"Dialect", fmt.Sprintf("%q", string(cfg.Dialect)),
-			fmt.Sprintf("it is not known; use one of %q, or leave it empty to have it told from the driver", dialects)}
+			fmt.Sprintf("it is not known; use one of %q, or leave it empty to have it told from the driver", known)}
 	}
 	return nil
 }

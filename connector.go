@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -24,7 +25,6 @@ type Connector struct {
 	tracing tracing
 	metrics metrics
 
-	discovery    *discovery // nil: never ask
 	summaries    *descriptions
 	tagsPanicked survivor
 	sites        sites
@@ -78,12 +78,13 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 		return nil, err
 	}
 	if set.Dialect == "" {
-		set.Dialect = dialectOf(c.Driver())
+		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
 	}
+	set.dialect = drivers.Named(string(set.Dialect))
 	if set.Name == "" {
 		set.Name = nameFor(c.Driver())
 	}
-	set.endpoint = endpointOf(c).or(endpoint{set.ServerAddress, set.ServerPort, set.Namespace})
+	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
 	return newConnector(c, set), nil
 }
 
@@ -96,9 +97,6 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	findFrames()
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)
-	if d, ok := discoveries[cfg.Dialect]; ok {
-		c.discovery = &d
-	}
 	c.gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.ended, c.joined, c.wakeGateAt, c.pulse.now)
 	c.gate.SetTrust(gate.Watchful, 0) // until a *sql.DB is attached
 	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }

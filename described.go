@@ -21,7 +21,7 @@ type descriptions = statement.Cache[described]
 
 // descriptions makes the memory of a connector's statements.
 func (c *Connector) descriptions() *descriptions {
-	grammar := grammarOf(c.cfg.Dialect)
+	grammar := c.cfg.dialect.Grammar
 	return statement.NewCache(func(query string) *described { return c.read(query, grammar) })
 }
 
@@ -31,15 +31,4 @@ func (c *Connector) read(query string, g statement.Grammar) *described {
 	d := &described{Summary: s, name: s.Text()}
 	d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.Operation)
 	return d
-}
-
-// grammarOf is how servers of a dialect read texts.
-func grammarOf(d Dialect) statement.Grammar {
-	switch d {
-	case DialectMySQL, DialectMariaDB, DialectTiDB:
-		return statement.MySQL
-	case DialectPostgreSQL, DialectCockroachDB:
-		return statement.PostgreSQL
-	}
-	return statement.Unknown
 }

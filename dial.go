@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sqllease/sqllease/internal/bare"
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // discoveryTimeout bounds a discovery: a server that does not answer it costs
@@ -100,10 +102,10 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 		return nil, err
 	}
 	now := clock.Now()
-	n := &session{conn: conn, can: capabilitiesOf(conn)}
+	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
 	n.statements.texts = &c.texts
 	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime, jitter())
-	c.idleLimit.Store(int64(n.life.limits.idle))
+	c.idleLimit.Store(int64(n.life.limits.Idle))
 	c.lifetime.Store(int64(minLimit(c.cfg.MaxLifetime, n.life.idle)))
 	c.gate.Dialed(n, &n.Session, n.life.bounds(), now)
 	c.metrics.dialed(ctx, now.Sub(start))
@@ -112,27 +114,27 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 
 // connect dials and discovers. A discovery that costs the connection is not
 // held against it: it is dialled again, and not asked.
-func (c *Connector) connect(ctx context.Context) (driver.Conn, limits, error) {
+func (c *Connector) connect(ctx context.Context) (driver.Conn, drivers.Limits, error) {
 	conn, err := c.inner.Connect(ctx)
 	if err != nil {
-		return nil, limits{}, err
+		return nil, drivers.Limits{}, err
 	}
-	if c.discovery == nil {
-		return conn, limits{}, nil
+	if c.cfg.dialect.Discovery == nil {
+		return conn, drivers.Limits{}, nil
 	}
 	found, alive, err := c.discover(ctx, conn)
 	if err == nil {
-		c.idleTxLimit.Store(int64(found.idleTx))
+		c.idleTxLimit.Store(int64(found.IdleTx))
 		return conn, found, nil
 	}
-	found = limits{idle: time.Duration(c.idleLimit.Load()), idleTx: time.Duration(c.idleTxLimit.Load())}
+	found = drivers.Limits{Idle: time.Duration(c.idleLimit.Load()), IdleTx: time.Duration(c.idleTxLimit.Load())}
 	if alive {
 		c.discoveryFailed(err)
 		return conn, found, nil
 	}
 	_ = conn.Close()
 	if ctx.Err() != nil {
-		return nil, limits{}, ctx.Err()
+		return nil, drivers.Limits{}, ctx.Err()
 	}
 	c.discoveryFailed(err)
 	conn, err = c.inner.Connect(ctx)
@@ -141,7 +143,7 @@ func (c *Connector) connect(ctx context.Context) (driver.Conn, limits, error) {
 
 // discover asks a new session for its limits, and, if that failed, whether the
 // connection has survived it. A driver that panics has its connection closed.
-func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found limits, alive bool, err error) {
+func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found drivers.Limits, alive bool, err error) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -153,7 +155,7 @@ func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found limit
 	}()
 	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
 	defer cancel()
-	found, err = c.discovery.discover(ctx, conn)
+	found, err = c.cfg.dialect.Discovery.Ask(ctx, conn)
 	alive = err == nil || survives(ctx, conn, err)
 	returned = true
 	return found, alive, err
@@ -163,7 +165,7 @@ func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found limit
 // from what the driver can tell of it: not every driver has a Validator, or
 // says driver.ErrBadConn of a connection that was cut.
 func survives(ctx context.Context, conn driver.Conn, err error) bool {
-	if _, answered := err.(*answerError); answered { //nolint:errorlint // it is never wrapped
+	if _, answered := err.(*drivers.AnswerError); answered { //nolint:errorlint // it is never wrapped
 		return true
 	}
 	if isBad(err) || ctx.Err() != nil {
@@ -191,5 +193,5 @@ func (c *Connector) discoveryFailed(err error) {
 		"and the last one discovered, if any. "+
 		"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
 		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
-		slog.String("query", c.discovery.query), slog.String("error", c.cfg.said(err)))
+		slog.String("query", c.cfg.dialect.Discovery.Query), slog.String("error", c.cfg.said(err)))
 }

@@ -149,7 +149,7 @@ func (h *handle) IsValid() bool {
 	returned := false
 	defer h.guard(&returned)
 	s := h.session
-	valid := !h.ends && (s.can.validator == nil || s.can.validator.IsValid())
+	valid := !h.ends && (s.can.Validator == nil || s.can.Validator.IsValid())
 	if valid {
 		s.sweep()
 	}
@@ -314,13 +314,13 @@ func (h *handle) Ping(ctx context.Context) (err error) {
 		return err
 	}
 	defer h.unuse()
-	if h.session.can.pinger == nil {
+	if h.session.can.Pinger == nil {
 		return nil
 	}
 	o := operation{h: h, call: callPing}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	err = h.session.can.pinger.Ping(ctx)
+	err = h.session.can.Pinger.Ping(ctx)
 	o.returned = true
 	return err
 }
@@ -332,7 +332,7 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	}
 	defer h.unuse()
 	s := h.session
-	if !s.can.execs {
+	if !s.can.Execs {
 		return nil, driver.ErrSkip
 	}
 	if args, err = h.checkDeferred(args); err != nil {
@@ -341,26 +341,10 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	o := operation{h: h, call: callExec, query: query, decline: h.c.execDeclines.of(args)}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	res, err = s.can.exec(ctx, s.conn, h.c.commented(ctx, query), args)
+	res, err = s.can.Exec(ctx, s.conn, h.c.commented(ctx, query), args)
 	o.returned = true
 	s.ran(h, query)
 	return s.result(h, res), err
-}
-
-// exec is what database/sql does with an Execer or ExecerContext.
-func (c *capabilities) exec(ctx context.Context, conn driver.Conn, query string, args []driver.NamedValue) (driver.Result, error) {
-	if c.execer != nil {
-		return c.execer.ExecContext(ctx, query, args)
-	}
-	legacy, ok := conn.(driver.Execer) //nolint:staticcheck // drivers that still have it must keep working
-	if !ok {
-		return nil, driver.ErrSkip
-	}
-	values, err := plainValues(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return legacy.Exec(query, values)
 }
 
 // QueryContext runs a query directly, where the driver can.
@@ -370,7 +354,7 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	}
 	defer h.unuse()
 	s := h.session
-	if !s.can.queries {
+	if !s.can.Queries {
 		return nil, driver.ErrSkip
 	}
 	if args, err = h.checkDeferred(args); err != nil {
@@ -379,27 +363,11 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	o := operation{h: h, call: callQuery, query: query, decline: h.c.queryDeclines.of(args)}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	rows, err = s.can.query(ctx, s.conn, h.c.commented(ctx, query), args)
+	rows, err = s.can.Query(ctx, s.conn, h.c.commented(ctx, query), args)
 	o.returned = true
 	s.ran(h, query)
 	if err != nil {
 		return nil, err
 	}
 	return o.rows(rows, nil), nil
-}
-
-// query is what database/sql does with a Queryer or QueryerContext.
-func (c *capabilities) query(ctx context.Context, conn driver.Conn, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if c.queryer != nil {
-		return c.queryer.QueryContext(ctx, query, args)
-	}
-	legacy, ok := conn.(driver.Queryer) //nolint:staticcheck // as above
-	if !ok {
-		return nil, driver.ErrSkip
-	}
-	values, err := plainValues(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return legacy.Query(query, values)
 }

@@ -10,7 +10,6 @@ import (
 	"log"
 	"math"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/mysqlscript"
 )
 
@@ -56,23 +56,23 @@ const lifetimeBirth = clock.Instant(time.Hour)
 
 func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 	for name, c := range map[string]struct {
-		found                limits
+		found                drivers.Limits
 		network, most        time.Duration
 		limit, idle, longest time.Duration
 	}{
 		"nothing known":         {},
-		"the server's":          {found: limits{idle: time.Minute}, limit: time.Minute, idle: 54 * time.Second, longest: 54 * time.Second},
+		"the server's":          {found: drivers.Limits{Idle: time.Minute}, limit: time.Minute, idle: 54 * time.Second, longest: 54 * time.Second},
 		"the network's":         {network: 10 * time.Second, limit: 10 * time.Second, idle: 9 * time.Second, longest: 9 * time.Second},
-		"the network is less":   {limits{idle: time.Hour}, 10 * time.Second, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
-		"the server is less":    {limits{idle: 10 * time.Second}, time.Hour, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
+		"the network is less":   {drivers.Limits{Idle: time.Hour}, 10 * time.Second, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
+		"the server is less":    {drivers.Limits{Idle: 10 * time.Second}, time.Hour, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
 		"a maximum alone":       {most: time.Hour, longest: time.Hour},
-		"a maximum that counts": {limits{idle: time.Hour}, 0, time.Minute, time.Hour, time.Hour - 30*time.Second, time.Minute},
-		"a maximum too far":     {limits{idle: time.Minute}, 0, time.Hour, time.Minute, 54 * time.Second, 54 * time.Second},
-		"a transaction's idle limit bounds no session": {found: limits{idleTx: time.Second}},
+		"a maximum that counts": {drivers.Limits{Idle: time.Hour}, 0, time.Minute, time.Hour, time.Hour - 30*time.Second, time.Minute},
+		"a maximum too far":     {drivers.Limits{Idle: time.Minute}, 0, time.Hour, time.Minute, 54 * time.Second, 54 * time.Second},
+		"a transaction's idle limit bounds no session": {found: drivers.Limits{IdleTx: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := newLifetime(lifetimeBirth, c.found, c.network, c.most, 0)
-			want := lifetime{born: lifetimeBirth, limits: limits{idle: c.limit, idleTx: c.found.idleTx}, idle: c.idle, whole: c.longest}
+			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, whole: c.longest}
 			assert.Equal(t, want, got)
 		})
 	}
@@ -83,10 +83,10 @@ func TestJitterOnlySubtracts(t *testing.T) {
 	for _, idle := range some {
 		for _, network := range some {
 			for _, most := range some {
-				bound := newLifetime(lifetimeBirth, limits{idle: idle}, network, most, 0)
+				bound := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, network, most, 0)
 				before := bound
 				for _, jitter := range []float64{0.001, 0.5, 0.999999, 1} {
-					got := newLifetime(lifetimeBirth, limits{idle: idle}, network, most, jitter)
+					got := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, network, most, jitter)
 					at := fmt.Sprintf("idle limit %v, network %v, most %v, jitter %v", idle, network, most, jitter)
 					assert.LessOrEqual(t, got.whole, before.whole, at)
 					assert.GreaterOrEqual(t, float64(got.whole), float64(bound.whole)*0.9749, at)
@@ -99,7 +99,7 @@ func TestJitterOnlySubtracts(t *testing.T) {
 		}
 	}
 	const minute = float64(time.Minute)
-	assert.InDelta(t, 0.975*minute, newLifetime(lifetimeBirth, limits{}, 0, time.Minute, 1).whole, 2, "it spreads over 2.5 %")
+	assert.InDelta(t, 0.975*minute, newLifetime(lifetimeBirth, drivers.Limits{}, 0, time.Minute, 1).whole, 2, "it spreads over 2.5 %")
 }
 
 func TestJitterIsAFraction(t *testing.T) {
@@ -138,141 +138,6 @@ func TestExpiryIsTheEarlierOfAgeAndIdleTime(t *testing.T) {
 			assert.True(t, c.life.bounds().Expired(c.used, c.want), "at its expiry a session is not handed out any more")
 			assert.True(t, c.life.bounds().Expired(c.used, c.want.Add(time.Hour)))
 		})
-	}
-}
-
-func TestParseSeconds(t *testing.T) {
-	for _, c := range []struct {
-		row  []driver.Value
-		want time.Duration
-		err  string // part of it; "": none
-	}{
-		{row: []driver.Value{uint64(28800)}, want: 8 * time.Hour},
-		{row: []driver.Value{int64(1)}, want: time.Second},
-		{row: []driver.Value{[]byte("60")}, want: time.Minute},
-		{row: []driver.Value{"60"}, want: time.Minute},
-		{row: []driver.Value{int64(0)}},
-		{row: []driver.Value{int64(9223372036)}, want: 9223372036 * time.Second},
-		{row: []driver.Value{int64(9223372037)}}, // more than a time.Duration holds: no limit
-		{row: []driver.Value{int64(math.MaxInt64)}},
-		{row: []driver.Value{int64(-1)}, err: `"-1"`},
-		{row: []driver.Value{"a while"}, err: `"a while"`},
-		{row: []driver.Value{"28800.5"}, err: `"28800.5"`},
-		{row: []driver.Value{""}, err: `""`},
-		{row: []driver.Value{nil}, err: `""`},
-		{row: []driver.Value{true}, err: `"true"`},
-		{row: nil, err: "0 columns"},
-		{row: []driver.Value{int64(1), int64(2)}, err: "2 columns"},
-	} {
-		got, err := parseSeconds(c.row)
-		lifetimeWantError(t, c.err, err, fmt.Sprint(c.row))
-		assert.Equal(t, limits{idle: c.want}, got, fmt.Sprint(c.row))
-	}
-}
-
-func lifetimeWantError(t *testing.T, want string, err error, of string) {
-	t.Helper()
-	if want == "" {
-		assert.NoError(t, err, of)
-		return
-	}
-	assert.ErrorContains(t, err, want, of)
-}
-
-func TestParseTimeouts(t *testing.T) {
-	for _, c := range []struct {
-		row  []driver.Value
-		want limits
-		err  string
-	}{
-		{row: []driver.Value{"5min", "10s"}, want: limits{idle: 5 * time.Minute, idleTx: 10 * time.Second}},
-		{row: []driver.Value{[]byte("0"), []byte("0")}},
-		{row: []driver.Value{nil, "1h"}, want: limits{idleTx: time.Hour}}, // before PostgreSQL 14
-		{row: []driver.Value{"1h", nil}, want: limits{idle: time.Hour}},
-		{row: []driver.Value{nil, nil}},
-		{row: []driver.Value{int64(90000), int64(500)}, want: limits{idle: 90 * time.Second, idleTx: 500 * time.Millisecond}},
-		{row: []driver.Value{"soon", "0"}, err: `"soon"`},
-		{row: []driver.Value{"5min", "soon"}, err: `"soon"`},
-		{row: []driver.Value{"5min"}, err: "1 columns"},
-		{row: []driver.Value{"1", "2", "3"}, err: "3 columns"},
-	} {
-		got, err := parseTimeouts(c.row)
-		lifetimeWantError(t, c.err, err, fmt.Sprint(c.row))
-		assert.Equal(t, c.want, got, fmt.Sprint(c.row))
-	}
-}
-
-// lifetimeSpellings are timeouts as servers print them.
-var lifetimeSpellings = map[string]time.Duration{
-	// PostgreSQL
-	"0": 0, "": 0, "500ms": 500 * time.Millisecond, "1s": time.Second, "90s": 90 * time.Second,
-	"5min": 5 * time.Minute, "2h": 2 * time.Hour, "1d": 24 * time.Hour, "5 min": 5 * time.Minute, " 1d ": 24 * time.Hour,
-	"250us": 250 * time.Microsecond, "2147483647ms": 2147483647 * time.Millisecond,
-	// CockroachDB
-	"300000": 5 * time.Minute, "0s": 0, "1h30m0s": 90 * time.Minute, "5m0s": 5 * time.Minute, "1m30.5s": 90500 * time.Millisecond,
-	"250µs": 250 * time.Microsecond,
-	// More than a time.Duration holds: no limit
-	"106752d": 0, "9223372036854775807d": 0, "9223372036854776": 0,
-}
-
-var lifetimeGarbage = []string{
-	"soon", "min", "-1", "-5min", "5 fortnights", "1h-30m", "5MIN", "1.2.3s", ".", "s5", "5ns", "1h, 30m", "00:05:00", "∞", "\x00", "1e3s", "0x10", "+5s",
-	strings.Repeat("9", 400),
-}
-
-func TestParseTimeout(t *testing.T) {
-	for text, want := range lifetimeSpellings {
-		got, err := parseTimeout(text)
-		assert.NoError(t, err, "%q", text)
-		assert.Equal(t, want, got, "%q", text)
-	}
-	for _, text := range lifetimeGarbage {
-		got, err := parseTimeout(text)
-		assert.ErrorContains(t, err, "expected a timeout", "%q", text)
-		assert.Zero(t, got, "%q", text)
-	}
-}
-
-func FuzzParseTimeout(f *testing.F) {
-	for text := range lifetimeSpellings {
-		f.Add(text)
-	}
-	for _, text := range lifetimeGarbage {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		got, err := parseTimeout(text)
-		if got < 0 || (err != nil && got != 0) {
-			t.Fatalf("parseTimeout(%q) is %v, %v", text, got, err)
-		}
-		if err != nil || got%time.Microsecond != 0 || got > 100*24*time.Hour {
-			return // no server prints nanoseconds, and beyond that sums of floats are not exact
-		}
-		again, err := parseTimeout(got.String())
-		if d := again - got; err != nil || d.Abs() > time.Microsecond {
-			t.Fatalf("parseTimeout(%q) is %v, of which parseTimeout makes %v, %v", text, got, again, err)
-		}
-	})
-}
-
-// lifetimeOther is a driver that nobody knows.
-type lifetimeOther struct{ driver.Driver }
-
-func TestTheDialectIsToldFromTheDriversPackage(t *testing.T) {
-	assert.Equal(t, DialectMySQL, dialectOf(&mysql.MySQLDriver{}))
-	assert.Equal(t, DialectMySQL, dialectOf(mysql.MySQLDriver{}))
-	assert.Equal(t, Dialect(""), dialectOf(lifetimeOther{}))
-	assert.Equal(t, Dialect(""), dialectOf(&lifetimeOther{&mysql.MySQLDriver{}}), "what a driver embeds does not count")
-	assert.Equal(t, Dialect(""), dialectOf(nil))
-}
-
-func TestEveryDialectButNoneHasItsDiscovery(t *testing.T) {
-	for _, d := range dialects {
-		_, ok := discoveries[d]
-		assert.Equal(t, d != DialectNone, ok, "%s", d)
-	}
-	for path, d := range driverDialects {
-		assert.Contains(t, discoveries, d, path)
 	}
 }
 

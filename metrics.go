@@ -65,7 +65,7 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 	}
 	attrs := poolAttributes(cfg)
 	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
-	m.base, m.errors = append(slices.Clone(attrs), cfg.endpoint.attributes()...), &bounded{}
+	m.base, m.errors = append(slices.Clone(attrs), endpointAttributes(cfg.endpoint)...), &bounded{}
 	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
 	m.pool = []metric.RecordOption{set}
 	for c := range calls {

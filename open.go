@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
@@ -135,9 +137,9 @@ var names = struct {
 
 // nameFor makes up a name for a pool that was given none.
 func nameFor(d driver.Driver) string {
-	base := string(dialectOf(d))
+	base := drivers.DialectOf(d)
 	if base == "" {
-		base = path.Base(packageOf(d))
+		base = path.Base(drivers.PackageOf(d))
 	}
 	if base == "." {
 		base = "pool"

@@ -5,8 +5,9 @@ import (
 	"database/sql/driver"
 	"time"
 
-	"github.com/sqllease/sqllease/internal/clock"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 // call is a kind of driver call.

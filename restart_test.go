@@ -94,21 +94,3 @@ func TestADiscoveryThatCostsTheSessionOfADriverWithoutAValidator(t *testing.T) {
 		require.NoError(t, db.Close())
 	})
 }
-
-func TestNumbersWithoutAUnitAreNotAddedUp(t *testing.T) {
-	for _, text := range []string{"1 2 3", "5min 3", "2026 11 21"} {
-		_, err := parseTimeout(text)
-		assert.Error(t, err, text)
-	}
-}
-
-func TestAVendoredDriverIsTheDriver(t *testing.T) {
-	for path, own := range map[string]string{
-		"github.com/lib/pq":                      "github.com/lib/pq",
-		"example.org/shop/vendor/github.com/a/b": "github.com/a/b",
-		"example.org/vendors/github.com/a/b":     "example.org/vendors/github.com/a/b",
-		"":                                       "",
-	} {
-		assert.Equal(t, own, unvendored(path))
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync"
 
+	"github.com/sqllease/sqllease/internal/bare"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -16,8 +17,8 @@ type session struct {
 	gate.Session[session]
 
 	conn driver.Conn
-	can  capabilities // of conn; read-only
-	life lifetime     // read-only
+	can  bare.Capabilities // of conn; read-only
+	life lifetime          // read-only
 
 	lease lease // the present one, or the last
 
@@ -34,42 +35,8 @@ type session struct {
 	release context.CancelFunc
 }
 
-// capabilities are a driver connection's optional interfaces, looked up once: those that
-// are asked for often.
-type capabilities struct {
-	pinger    driver.Pinger
-	execer    driver.ExecerContext
-	queryer   driver.QueryerContext
-	preparer  driver.ConnPrepareContext
-	resetter  driver.SessionResetter
-	validator driver.Validator
-	checker   driver.NamedValueChecker
-
-	// execs and queries tell whether database/sql would run statements on the connection
-	// directly.
-	execs, queries bool
-}
-
-func capabilitiesOf(conn driver.Conn) (c capabilities) {
-	c.pinger, _ = conn.(driver.Pinger)
-	c.execer, _ = conn.(driver.ExecerContext)
-	c.queryer, _ = conn.(driver.QueryerContext)
-	c.preparer, _ = conn.(driver.ConnPrepareContext)
-	c.resetter, _ = conn.(driver.SessionResetter)
-	c.validator, _ = conn.(driver.Validator)
-	c.checker, _ = conn.(driver.NamedValueChecker)
-	_, execs := conn.(driver.Execer)    //nolint:staticcheck // drivers that still have it must keep working
-	_, queries := conn.(driver.Queryer) //nolint:staticcheck // as above
-	c.execs, c.queries = execs || c.execer != nil, queries || c.queryer != nil
-	return c
-}
-
-// keepsAfterTx tells whether database/sql would keep the connection when it has rolled back
-// a transaction whose context ended.
-func (c *capabilities) keepsAfterTx() bool { return c.resetter != nil && c.validator != nil }
-
 // needsReset tells whether there is anything to be done before the next holder has it.
-func (s *session) needsReset() bool { return s.can.resetter != nil || s.statements.due.Load() }
+func (s *session) needsReset() bool { return s.can.Resetter != nil || s.statements.due.Load() }
 
 // reset makes a session ready for its next holder: the driver's own reset, then the
 // statements that are to be closed, which a driver may find by their text.
@@ -78,8 +45,8 @@ func (s *session) reset(ctx context.Context) (err error) {
 		s.late.Lock()
 		defer s.late.Unlock()
 	}
-	if s.can.resetter != nil {
-		err = s.can.resetter.ResetSession(ctx)
+	if s.can.Resetter != nil {
+		err = s.can.Resetter.ResetSession(ctx)
 	}
 	if !isBad(err) {
 		s.sweep()
@@ -102,7 +69,7 @@ func (s *session) close() error {
 		_ = p.inner.Close() // the connection's own error is the one to report
 	}
 	conn := s.conn
-	s.conn, s.can = nil, capabilities{} // a ticket may remember s for long
+	s.conn, s.can = nil, bare.Capabilities{} // a ticket may remember s for long
 	return conn.Close()
 }
 

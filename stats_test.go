@@ -8,9 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 func TestStatsTellWhatLeasesAreUsedFor(t *testing.T) {

@@ -3,6 +3,9 @@ package sqllease
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/sqllease/sqllease/internal/bare"
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // Prepare is there for driver.Conn; database/sql calls PrepareContext.
@@ -28,9 +31,9 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 	o := operation{h: h, call: callPrepare, query: query}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	inner, err := s.can.prepare(ctx, s.conn, query)
-	if isFull(err) && h.c.makeRoom(s) {
-		inner, err = s.can.prepare(ctx, s.conn, query)
+	inner, err := s.can.Prepare(ctx, s.conn, query)
+	if drivers.IsFull(err) && h.c.makeRoom(s) {
+		inner, err = s.can.Prepare(ctx, s.conn, query)
 	}
 	o.returned = true
 	if err != nil {
@@ -39,19 +42,6 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 	p := s.statements.add(h, s, query, inner, h.c.summaries.Of(query).Moves, fresh)
 	p.inTx = s.lease.inTx
 	return newStmt(h, p), nil
-}
-
-// prepare is what database/sql does with a connection to prepare a statement.
-func (c *capabilities) prepare(ctx context.Context, conn driver.Conn, query string) (driver.Stmt, error) {
-	if c.preparer != nil {
-		return c.preparer.PrepareContext(ctx, query)
-	}
-	st, err := conn.Prepare(query)
-	if err == nil && ctx.Err() != nil {
-		_ = st.Close()
-		return nil, ctx.Err()
-	}
-	return st, err
 }
 
 // stmt is a prepared statement under a handle, on the session that the handle had when
@@ -156,20 +146,12 @@ func (st *stmt) ran(err error) {
 
 // Exec is there for driver.Stmt; database/sql calls ExecContext.
 func (st *stmt) Exec(args []driver.Value) (driver.Result, error) {
-	return st.ExecContext(context.Background(), namedValues(args))
+	return st.ExecContext(context.Background(), bare.NamedValues(args))
 }
 
 // Query is there for driver.Stmt; database/sql calls QueryContext.
 func (st *stmt) Query(args []driver.Value) (driver.Rows, error) {
-	return st.QueryContext(context.Background(), namedValues(args))
-}
-
-func namedValues(args []driver.Value) []driver.NamedValue {
-	named := make([]driver.NamedValue, len(args))
-	for i, v := range args {
-		named[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
-	}
-	return named
+	return st.QueryContext(context.Background(), bare.NamedValues(args))
 }
 
 // ExecContext executes the statement.
@@ -181,21 +163,10 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (res 
 	o := operation{h: st.h, call: callExec, query: st.p.text.query}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	res, err = execStatement(ctx, st.p.inner, args)
+	res, err = bare.ExecStatement(ctx, st.p.inner, args)
 	o.returned = true
 	st.ran(err)
 	return st.p.of.result(st.h, res), err
-}
-
-func execStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedValue) (driver.Result, error) {
-	if e, ok := inner.(driver.StmtExecContext); ok {
-		return e.ExecContext(ctx, args)
-	}
-	values, err := plainValues(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return inner.Exec(values) //nolint:staticcheck // it is all that this driver has
 }
 
 // QueryContext executes the statement as a query.
@@ -207,24 +178,13 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (row
 	o := operation{h: st.h, call: callQuery, query: st.p.text.query}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	rows, err = queryStatement(ctx, st.p.inner, args)
+	rows, err = bare.QueryStatement(ctx, st.p.inner, args)
 	o.returned = true
 	st.ran(err)
 	if err != nil {
 		return nil, err
 	}
 	return o.rows(rows, st.p), nil
-}
-
-func queryStatement(ctx context.Context, inner driver.Stmt, args []driver.NamedValue) (driver.Rows, error) {
-	if q, ok := inner.(driver.StmtQueryContext); ok {
-		return q.QueryContext(ctx, args)
-	}
-	values, err := plainValues(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return inner.Query(values) //nolint:staticcheck // it is all that this driver has
 }
 
 // CheckNamedValue asks the driver's statement, or else its connection, which
@@ -237,7 +197,7 @@ func (st *stmt) CheckNamedValue(v *driver.NamedValue) error {
 	defer st.h.unuse()
 	checker, ok := st.p.inner.(driver.NamedValueChecker)
 	if !ok {
-		checker = st.p.of.can.checker
+		checker = st.p.of.can.Checker
 	}
 	return st.h.checkValue(checker, v)
 }

@@ -65,7 +65,7 @@ type tracing struct {
 }
 
 func newTracing(cfg *settings, sums *descriptions) tracing {
-	attrs := append(poolAttributes(cfg), cfg.endpoint.attributes()...)
+	attrs := append(poolAttributes(cfg), endpointAttributes(cfg.endpoint)...)
 	t := tracing{
 		raw:    cfg.QueryText == QueryTextRaw,
 		text:   cfg.QueryText != QueryTextOff,
@@ -166,21 +166,10 @@ func (t *tracing) end(span trace.Span, options ...trace.SpanEndOption) {
 // poolAttributes identify the pool in every span and metric.
 func poolAttributes(cfg *settings) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{semconv.DBClientConnectionPoolName(cfg.Name)}
-	if system := systemName(cfg.Dialect); system != "" {
+	if system := cfg.dialect.System; system != "" {
 		attrs = append(attrs, semconv.DBSystemNameKey.String(system))
 	}
 	return attrs
-}
-
-// systemName is the conventions' db.system.name of a dialect.
-func systemName(d Dialect) string {
-	switch d {
-	case DialectNone:
-		return ""
-	case DialectTiDB: // not in the conventions' list; it presents itself as MySQL
-		return string(DialectMySQL)
-	}
-	return string(d)
 }
 
 // isTraced tells whether a context is that of a trace.

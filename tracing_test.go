@@ -592,17 +592,6 @@ func (e sqlStateError) Error() string {
 	return "duplicate key: jane@example.org (SQLSTATE " + e.code + ")"
 }
 
-func TestTheCodeOfAnErrorIsFoundWithinOthers(t *testing.T) {
-	assert.Equal(t, "1213", statusCode(fmt.Errorf("placing the order: %w", &mysql.MySQLError{Number: 1213})))
-	assert.Equal(t, "40001", statusCode(fmt.Errorf("placing the order: %w", sqlStateError{"40001"})))
-	assert.Empty(t, statusCode(errors.New("no such host")))
-	assert.Equal(t, "40001", statusCode(errors.Join(errors.New("rolled back"), sqlStateError{"40001"})))
-	assert.Empty(t, statusCode((*mysql.MySQLError)(nil)))
-	assert.Empty(t, statusCode((*sqlStateError)(nil)), "a driver's error may be nil within")
-	assert.Empty(t, statusCode(sqlStateError{"duplicate value 's3cret'"}), "that is no SQLSTATE")
-	assert.Empty(t, statusCode(nil))
-}
-
 func TestManyKindsOfErrorsMakeFewSeries(t *testing.T) {
 	f := &telemetryFake{}
 	p := newTelemetryPool(t, f, Config{})

@@ -4,10 +4,11 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
-	"errors"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/bare"
 )
 
 // Begin is there for driver.Conn; database/sql calls BeginTx.
@@ -32,7 +33,7 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	callCtx := o.start(ctx)
 	defer o.end(&err)
 	s := h.session
-	inner, err := begin(callCtx, s.conn, opts)
+	inner, err := bare.Begin(callCtx, s.conn, opts)
 	o.returned = true
 	if err != nil {
 		return nil, err
@@ -40,30 +41,11 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	began = true
 	s.statements.began()
 	begun := &tx{h: h, number: h.number, inner: inner, ctx: ctx, span: span}
-	if ctx.Done() != nil && !s.can.keepsAfterTx() {
+	if ctx.Done() != nil && !s.can.KeepsAfterTx() {
 		begun.ofConn = capture(0).ofConn()
 	}
 	h.c.tracing.endTx(s.lease.beginTx(begun), "lost", nil) // one whose end has not been seen
 	return begun, nil
-}
-
-// begin is what database/sql does with a connection to begin a transaction.
-func begin(ctx context.Context, conn driver.Conn, opts driver.TxOptions) (driver.Tx, error) {
-	if b, ok := conn.(driver.ConnBeginTx); ok {
-		return b.BeginTx(ctx, opts)
-	}
-	if opts.Isolation != 0 {
-		return nil, errors.New("sql: driver does not support non-default isolation level")
-	}
-	if opts.ReadOnly {
-		return nil, errors.New("sql: driver does not support read-only transactions")
-	}
-	t, err := conn.Begin() //nolint:staticcheck // it is all that this driver has
-	if err == nil && ctx.Err() != nil {
-		_ = t.Rollback()
-		return nil, ctx.Err()
-	}
-	return t, err
 }
 
 // tx is a transaction on a handle.
@@ -130,7 +112,7 @@ func (t *tx) losesConn() bool {
 		return false
 	}
 	defer t.h.unuse()
-	if t.h.session.can.keepsAfterTx() {
+	if t.h.session.can.KeepsAfterTx() {
 		return false
 	}
 	return capture(1).pcs.on(txGoroutine)

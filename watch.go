@@ -277,7 +277,7 @@ func (c *Connector) judgeLocked(s *session, f *findings) {
 	if !report {
 		return
 	}
-	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.idleTx}
+	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.IdleTx}
 	if class == ClassBusy {
 		l.told.busy, leak.Threshold = true, c.cfg.LongCallThreshold
 	} else {

@@ -1,0 +1,91 @@
+// Package drivers has what is known of drivers and servers by name, of which none is
+// imported: a driver's package, the settings and errors that reflection finds, how a
+// server reads texts, and what to ask it. It knows nothing of what is done with that.
+package drivers
+
+import (
+	"database/sql/driver"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/sqllease/sqllease/internal/statement"
+)
+
+// The names of the dialects.
+const (
+	MySQL       = "mysql"
+	MariaDB     = "mariadb"
+	TiDB        = "tidb"
+	PostgreSQL  = "postgresql"
+	CockroachDB = "cockroachdb"
+)
+
+// Dialect is what is known of a kind of server.
+type Dialect struct {
+	Name      string
+	System    string            // the conventions' db.system.name
+	Grammar   statement.Grammar // how it reads texts
+	Discovery *Discovery        // what tells a session's limits; nil: nothing
+	packages  []string          // of drivers that connect to such servers only
+}
+
+var dialects = []Dialect{
+	{MySQL, MySQL, statement.MySQL, waitTimeout, []string{
+		"github.com/go-sql-driver/mysql", "github.com/ziutek/mymysql/godrv", "github.com/go-mysql-org/go-mysql/driver",
+	}},
+	{MariaDB, MariaDB, statement.MySQL, waitTimeout, nil},
+	{TiDB, MySQL, statement.MySQL, waitTimeout, nil}, // not in the conventions' list; it presents itself as MySQL
+	{PostgreSQL, PostgreSQL, statement.PostgreSQL, timeouts, []string{
+		"github.com/jackc/pgx/v4/stdlib", "github.com/jackc/pgx/v5/stdlib", "github.com/lib/pq",
+	}},
+	{CockroachDB, CockroachDB, statement.PostgreSQL, timeouts, nil},
+}
+
+// Names are the names of all.
+func Names() (names []string) {
+	for _, d := range dialects {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+// Named is the dialect of that name; of one that is not known, nothing is.
+func Named(name string) Dialect {
+	if i := slices.IndexFunc(dialects, func(d Dialect) bool { return d.Name == name }); i >= 0 {
+		return dialects[i]
+	}
+	return Dialect{}
+}
+
+// DialectOf tells a dialect's name from the Go package of the driver; empty: it is not
+// known.
+func DialectOf(d driver.Driver) string {
+	path := PackageOf(d)
+	i := slices.IndexFunc(dialects, func(d Dialect) bool { return slices.Contains(d.packages, path) })
+	if i < 0 {
+		return ""
+	}
+	return dialects[i].Name
+}
+
+// PackageOf is the path of the Go package that declares x's type.
+func PackageOf(x any) string {
+	t := reflect.TypeOf(x)
+	if t == nil {
+		return ""
+	}
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return unvendored(t.PkgPath())
+}
+
+// unvendored is a package's own path: that of a vendored package begins with
+// the folder it is vendored in.
+func unvendored(path string) string {
+	if _, own, found := strings.Cut(path, "/vendor/"); found {
+		return own
+	}
+	return path
+}

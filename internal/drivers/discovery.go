@@ -1,0 +1,147 @@
+package drivers
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sqllease/sqllease/internal/bare"
+)
+
+// Limits are what a server does to a session by itself. Zero: nothing.
+type Limits struct {
+	Idle   time.Duration // it closes a session that is idle for longer
+	IdleTx time.Duration // it ends a session that is idle in a transaction for longer
+}
+
+// Discovery asks a new session for its limits.
+type Discovery struct {
+	Query string
+	parse func(row []driver.Value) (Limits, error)
+}
+
+// What to ask is asked on the session that it is about: a server's global setting changes
+// for new sessions only, and a DSN can set the session's own.
+//
+//   - MySQL: https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html#sysvar_wait_timeout
+//   - PostgreSQL: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT
+//   - CockroachDB: https://www.cockroachlabs.com/docs/stable/session-variables
+var (
+	waitTimeout = &Discovery{"SELECT @@session.wait_timeout", parseSeconds}
+	timeouts    = &Discovery{postgresDiscovery, parseTimeouts}
+)
+
+// Settings that the server does not know (idle_session_timeout came with
+// PostgreSQL 14) are NULL.
+const postgresDiscovery = "SELECT current_setting('idle_session_timeout', true), current_setting('idle_in_transaction_session_timeout', true)"
+
+// Ask asks a new session. The error of an answer that makes no sense is an *[AnswerError].
+func (d *Discovery) Ask(ctx context.Context, conn driver.Conn) (Limits, error) {
+	row, err := bare.QueryRow(ctx, conn, d.Query)
+	switch {
+	case err != nil:
+		return Limits{}, err
+	case row == nil:
+		return Limits{}, &AnswerError{"no row", "one"}
+	}
+	return d.parse(row)
+}
+
+// AnswerError is an answer that makes no sense. The connection that brought it
+// is none the worse.
+type AnswerError struct{ got, want string }
+
+func (e *AnswerError) Error() string { return "got " + e.got + ", expected " + e.want }
+
+// parseSeconds reads MySQL's wait_timeout.
+func parseSeconds(row []driver.Value) (Limits, error) {
+	if len(row) != 1 {
+		return Limits{}, &AnswerError{fmt.Sprintf("%d columns", len(row)), "1"}
+	}
+	text := settingText(row[0])
+	seconds, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return Limits{}, &AnswerError{strconv.Quote(text), "a number of seconds"}
+	}
+	if seconds > uint64(math.MaxInt64/time.Second) {
+		return Limits{}, nil // centuries: no limit
+	}
+	return Limits{Idle: time.Duration(seconds) * time.Second}, nil
+}
+
+// parseTimeouts reads PostgreSQL's two timeouts.
+func parseTimeouts(row []driver.Value) (l Limits, err error) {
+	if len(row) != 2 {
+		return Limits{}, &AnswerError{fmt.Sprintf("%d columns", len(row)), "2"}
+	}
+	if l.Idle, err = parseTimeout(settingText(row[0])); err != nil {
+		return Limits{}, err
+	}
+	if l.IdleTx, err = parseTimeout(settingText(row[1])); err != nil {
+		return Limits{}, err
+	}
+	return l, nil
+}
+
+// timeoutUnits are PostgreSQL's units, and those of Go, in which CockroachDB
+// answers.
+var timeoutUnits = map[string]time.Duration{
+	"us": time.Microsecond, "µs": time.Microsecond, "ms": time.Millisecond,
+	"s": time.Second, "m": time.Minute, "min": time.Minute, "h": time.Hour, "d": 24 * time.Hour,
+}
+
+// parseTimeout reads a timeout as a server prints it: "0", "5min", "1d",
+// "1h30m0s"; a bare number is milliseconds, and empty (unset) is none.
+func parseTimeout(text string) (time.Duration, error) {
+	var total float64
+	rest := strings.TrimSpace(text)
+	if isNumber(rest) {
+		rest += "ms"
+	}
+	for rest != "" {
+		digits := strings.IndexFunc(rest, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+		if digits < 0 {
+			digits = len(rest)
+		}
+		n, err := strconv.ParseFloat(rest[:digits], 64)
+		if err != nil {
+			return 0, &AnswerError{strconv.Quote(text), "a timeout"}
+		}
+		rest = strings.TrimLeft(rest[digits:], " ")
+		letters := strings.IndexAny(rest, "0123456789. ")
+		if letters < 0 {
+			letters = len(rest)
+		}
+		unit, ok := timeoutUnits[rest[:letters]]
+		if !ok {
+			return 0, &AnswerError{strconv.Quote(text), "a timeout; its unit is not known"}
+		}
+		total += n * float64(unit)
+		rest = strings.TrimLeft(rest[letters:], " ")
+	}
+	if total >= math.MaxInt64 {
+		return 0, nil // centuries: no limit
+	}
+	return time.Duration(total), nil
+}
+
+func isNumber(text string) bool {
+	return text != "" && strings.Trim(text, "0123456789") == ""
+}
+
+// settingText is a value as the text a server would print; NULL is empty.
+func settingText(v driver.Value) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case []byte:
+		return string(v)
+	case string:
+		return v
+	}
+	return fmt.Sprint(v)
+}
