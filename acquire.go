@@ -10,6 +10,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -66,8 +67,8 @@ type acquire struct {
 // under a new one. skip is the number of the caller's frames that do not matter.
 func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant, skip int) (*handle, error) {
 	a := c.newAcquire()
-	c.claim(&a.claim, ctx, start, skip+1)
-	if h == nil && a.stack.pcs.on(openerGoroutine) {
+	c.claim(ctx, &a.claim, start, skip+1)
+	if h == nil && a.stack.Stack().On(openerGoroutine) {
 		c.acquires.Put(a)
 		return nil, errOnOpener
 	}
@@ -328,7 +329,7 @@ func (x *arrivals) provedBad(ctx contextID, tries int, now clock.Instant) {
 
 // keep keeps what is known of the calling goroutine's arrival.
 func (x *arrivals) keep(a arrival, now clock.Instant) {
-	id := goroutine()
+	id := callstack.Goroutine()
 	if id == 0 {
 		return
 	}
@@ -353,7 +354,7 @@ func (x *arrivals) take(ctx context.Context, now clock.Instant) (a arrival) {
 	if !x.some() {
 		return a
 	}
-	id := goroutine()
+	id := callstack.Goroutine()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	kept, ok := x.of[id]
@@ -407,6 +408,6 @@ func (a *acquire) read(now clock.Instant) Lease {
 	day := clock.Clocks()
 	return Lease{
 		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: callReset.String(),
-		Since: a.start.On(day), SpanContext: a.span, Stack: a.stack.stack(),
+		Since: a.start.On(day), SpanContext: a.span, Stack: Stack(a.stack.Stack()),
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
@@ -93,8 +94,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.summaries = c.descriptions()
 	c.tracing = newTracing(cfg, c.summaries)
 	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
-	findGoroutines()
-	findFrames()
+	callstack.Find()
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)
 	c.gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.ended, c.joined, c.wakeGateAt, c.pulse.now)

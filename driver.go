@@ -78,7 +78,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		return nil
 	}
 	l := &s.lease
-	c.claim(&l.claim, ctx, start, 1)
+	c.claim(ctx, &l.claim, start, 1)
 	h.lend(s)
 	h.ctx, h.tries = idOf(ctx), before.tries
 	if !s.needsReset() {
@@ -122,7 +122,7 @@ const slowReset = time.Millisecond
 // lend puts a session on lease under the handle. The claim is in its lease.
 func (h *handle) lend(s *session) {
 	h.session, h.number, h.leased = s, s.Hold(), true
-	h.single, h.at = s.lease.stack.isSingle(), 0
+	h.single, h.at = forOneCall(s.lease.stack), 0
 }
 
 // reset readies the session that a ticket got. One in which the driver panics is lost:

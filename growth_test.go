@@ -97,7 +97,7 @@ func BenchmarkGrowthOfLeases(b *testing.B) {
 
 // onceOnly is for what was done once, and measured: there is nothing to repeat.
 func onceOnly(b *testing.B) {
-	for b.Loop() { //nolint:revive // as said
+	for b.Loop() {
 	}
 }
 
@@ -110,7 +110,7 @@ func BenchmarkGrowthOfLeaks(b *testing.B) {
 		ctx, cancel := context.WithCancel(b.Context())
 		defer cancel()
 		var all sync.WaitGroup
-		waiting := queueUp(b, &all, db, c, ctx, n)
+		waiting := queueUp(ctx, b, &all, db, c, n)
 		at, sections, longest := clock.Now().Add(2*time.Hour), time.Duration(0), time.Duration(0)
 		for more := true; more; {
 			start := time.Now()
@@ -134,7 +134,7 @@ func BenchmarkGrowthOfLeaks(b *testing.B) {
 }
 
 // queueUp has so many callers wait, and returns what counts those who were served.
-func queueUp(b *testing.B, all *sync.WaitGroup, db *sql.DB, c *Connector, ctx context.Context, n int) (check func()) {
+func queueUp(ctx context.Context, b *testing.B, all *sync.WaitGroup, db *sql.DB, c *Connector, n int) (check func()) {
 	var served atomic.Int64
 	for range n {
 		all.Go(func() {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 )
 
@@ -36,7 +37,7 @@ func TestARefusedTicketCostsNoAttemptAfterARestart(t *testing.T) {
 		require.NoError(t, err)
 		old2, err := db.Conn(ctx)
 		require.NoError(t, err)
-		time.Sleep(30 * time.Minute)
+		<-time.After(30 * time.Minute)
 		new1, err := db.Conn(ctx)
 		require.NoError(t, err)
 		new2, err := db.Conn(ctx)
@@ -53,7 +54,7 @@ func TestARefusedTicketCostsNoAttemptAfterARestart(t *testing.T) {
 		_, err = st.ExecContext(ctx)
 		require.NoError(t, err)
 		require.NoError(t, again.Close())
-		time.Sleep(31 * time.Minute) // their sessions expire, and the newer ones go on
+		<-time.After(31 * time.Minute) // their sessions expire, and the newer ones go on
 		synctest.Wait()
 		require.Equal(t, 2, c.Stats().Idle)
 		dead.Store(4) // the server restarts
@@ -179,14 +180,14 @@ func TestAFirstCallIsNotSentAway(t *testing.T) {
 // known any more.
 func TestArrivalsThatNeverCameMakeRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		findGoroutines()
+		callstack.Find()
 		var x arrivals
 		var all sync.WaitGroup
 		for range mostArrivals {
 			all.Go(func() { x.provedBad(idOf(t.Context()), 0, clock.Now()) })
 		}
 		all.Wait()
-		time.Sleep(2 * longestArrival)
+		<-time.After(2 * longestArrival)
 		x.provedBad(idOf(t.Context()), 0, clock.Now())
 		assert.Equal(t, 1, x.take(t.Context(), clock.Now()).tries)
 	})
@@ -203,7 +204,7 @@ func TestADialAheadThatEndsItsGoroutineIsTriedAgain(t *testing.T) {
 			return nil
 		}}
 		db, c := f.open(Config{MinIdle: 1})
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		assert.Equal(t, 1, c.Stats().Idle)
 		f.end(db, c)
 	})
@@ -222,7 +223,7 @@ func TestTheContextOfADialAheadLastsAsLongAsTheConnection(t *testing.T) {
 		db, c := f.open(Config{MinIdle: 1})
 		synctest.Wait()
 		ctx := *of.Load().(*context.Context)
-		time.Sleep(2 * refillTimeout)
+		<-time.After(2 * refillTimeout)
 		assert.NoError(t, ctx.Err(), "the connection is in use by its driver")
 		require.NoError(t, db.Close())
 		synctest.Wait()
@@ -297,7 +298,7 @@ func TestALastAttemptDialsInItsCall(t *testing.T) {
 				two, err := db.Conn(t.Context())
 				require.NoError(t, err)
 				require.NoError(t, two.Close())
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				_, err = one.ExecContext(t.Context(), "DO 1")
 				require.ErrorIs(t, err, driver.ErrBadConn)
 				_ = one.Close()

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 )
 
@@ -251,7 +252,7 @@ type sites struct {
 
 // site is a place, and what is reported of it.
 type site struct {
-	stack    [stackDepth]uintptr
+	stack    [callstack.Depth]uintptr
 	frames   int // how much of stack is used
 	class    Class
 	returned bool
@@ -270,7 +271,7 @@ const (
 
 // note counts a report, and tells whether it is to be logged.
 func (s *sites) note(l *Leak, now clock.Instant) (tell bool) {
-	stack := l.Stack.outside()
+	stack := callstack.Stack(l.Stack).Outside()
 	key := site{frames: len(stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
 	copy(key.stack[:], stack)
 	s.mu.Lock()

@@ -10,6 +10,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/statement"
 )
@@ -82,7 +83,7 @@ func shorten(statement string) string {
 // claim is who acquires a connection: fixed when the acquire begins.
 type claim struct {
 	start     clock.Instant
-	stack     *knownStack
+	stack     *callstack.Known
 	span      trace.SpanContext
 	goroutine uint64        // 0: not known
 	limit     time.Duration // how long the lease may be checked out but unused; not above zero: for ever
@@ -91,9 +92,9 @@ type claim struct {
 // claim makes it that of the caller, skip of whose frames do not matter.
 //
 //go:noinline
-func (c *Connector) claim(by *claim, ctx context.Context, now clock.Instant, skip int) {
-	by.start, by.stack, by.span = now, capture(skip+1), trace.SpanContextFromContext(ctx)
-	by.goroutine, by.limit = goroutine(), holdLimit(ctx, c.cfg.LeakThreshold)
+func (c *Connector) claim(ctx context.Context, by *claim, now clock.Instant, skip int) {
+	by.start, by.stack, by.span = now, callstack.Capture(skip+1), trace.SpanContextFromContext(ctx)
+	by.goroutine, by.limit = callstack.Goroutine(), holdLimit(ctx, c.cfg.LeakThreshold)
 }
 
 // lease is the live record behind a Lease. It is part of its session, and used again
@@ -279,7 +280,7 @@ func (l *lease) show() { l.seen.Store(2*l.id + 1) }
 
 // enter notes that a driver call begins. An empty query keeps the last one.
 func (l *lease) enter(c call, query string, now clock.Instant) {
-	l.usedBy(goroutine())
+	l.usedBy(callstack.Goroutine())
 	if !l.isReady() { // nobody else reads what this writes until it is
 		l.enterLocked(c, query, now)
 		l.show()
@@ -376,7 +377,7 @@ func (l *lease) forget() {
 // of the first one, and of the ends of the first ones and then of some: reading
 // the clock for each would be felt.
 func (l *lease) beginRow(n int64) {
-	l.usedBy(goroutine())
+	l.usedBy(callstack.Goroutine())
 	if n == 0 {
 		l.stamp()
 	}
@@ -452,7 +453,7 @@ func (l *lease) read(now clock.Instant) Lease {
 		ID:          l.id,
 		Unwrapped:   l.raw,
 		SpanContext: l.span,
-		Stack:       l.stack.stack(),
+		Stack:       Stack(l.stack.Stack()),
 	}
 	day := clock.Clocks()
 	if !l.isReady() {

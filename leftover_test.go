@@ -27,7 +27,7 @@ func TestAStatementLeftOverIsClosedWhenTheSessionOfItsLastUserEnds(t *testing.T)
 		ctx := t.Context()
 		one, err := db.Conn(ctx)
 		require.NoError(t, err)
-		time.Sleep(30 * time.Minute)
+		<-time.After(30 * time.Minute)
 		two, err := db.Conn(ctx) // it lives on for longer
 		require.NoError(t, err)
 		require.NoError(t, two.Close())
@@ -48,9 +48,9 @@ func TestAStatementLeftOverIsClosedWhenTheSessionOfItsLastUserEnds(t *testing.T)
 		left := f.conns[1]
 		f.mu.Unlock()
 		require.Equal(t, int32(1), left.stmts.Load(), "it is kept, for it may be wanted again")
-		time.Sleep(30 * time.Minute) // one expires
+		<-time.After(30 * time.Minute) // one expires
 		require.NoError(t, st.Close())
-		time.Sleep(2 * longestKeep)
+		<-time.After(2 * longestKeep)
 		synctest.Wait()
 		assert.Equal(t, 1, c.Stats().Open)
 		assert.Zero(t, left.stmts.Load(), "bare database/sql would have left none")
@@ -121,7 +121,7 @@ func TestATransactionThatIsLostLetsGoOfTheStatementsItWasGiven(t *testing.T) {
 				cancel()
 				synctest.Wait()
 				require.NoError(t, st.Close())
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				assert.Zero(t, f.stmts.Load(), "the application has closed it")
 				require.NoError(t, db.Close())
 			})
@@ -137,7 +137,7 @@ func TestASessionThatExpiresHasItsStatementsClosedBeforeIt(t *testing.T) {
 		db, c := f.open(Config{MaxLifetime: time.Hour})
 		st, err := db.PrepareContext(t.Context(), "SELECT 1")
 		require.NoError(t, err)
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		require.Zero(t, c.Stats().Open)
 		assert.Zero(t, f.conns[0].stmts.Load())
 		_, err = st.ExecContext(t.Context())
@@ -184,7 +184,7 @@ func TestALateResultIsNotAskedDuringAResetOrAClose(t *testing.T) {
 			f := &gateFake{t: t, script: func(_ context.Context, _ *gateFakeConn, call string) error {
 				if call == "rows affected" {
 					close(asking)
-					time.Sleep(100 * time.Millisecond)
+					<-time.After(100 * time.Millisecond)
 				}
 				return nil
 			}}
@@ -225,7 +225,7 @@ func TestAFreeTicketKeepsNoConnectionThatWasClosed(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, db.PingContext(t.Context()))
 		require.NotNil(t, d.last.Value())
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		synctest.Wait()
 		runtime.GC()
 		assert.Nil(t, d.last.Value())

@@ -10,6 +10,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -218,8 +219,8 @@ var placeSeed = maphash.MakeSeed()
 
 // place identifies the stack that acquires a lease.
 func (c *claim) place() uint64 {
-	var stack [stackDepth]uintptr
-	copy(stack[:], c.stack.stack().outside())
+	var stack [callstack.Depth]uintptr
+	copy(stack[:], c.stack.Stack().Outside())
 	return maphash.Comparable(placeSeed, stack)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 )
 
@@ -156,9 +157,11 @@ func (c *Connector) provenLocked(f *findings) {
 
 // ofQuery tells whether a lease that was acquired with that stack is held by
 // its result set alone.
-func (s Stack) ofQuery() bool { return s.acquiredBy("database/sql.(*DB).QueryContext") }
+func (s Stack) ofQuery() bool {
+	return callstack.Stack(s).AcquiredBy("database/sql.(*DB).QueryContext")
+}
 
 // ofRow tells whether its result set is that of a *sql.Row.
 func (s Stack) ofRow() bool {
-	return s.acquiredBy("database/sql.(*DB).QueryRowContext") || s.acquiredBy("database/sql.(*Stmt).QueryRowContext")
+	return callstack.Stack(s).AcquiredBy("database/sql.(*DB).QueryRowContext") || callstack.Stack(s).AcquiredBy("database/sql.(*Stmt).QueryRowContext")
 }

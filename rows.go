@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/sqllease/sqllease/internal/callstack"
 )
 
 // rows are a result set. Its query's span ends when it is closed.
@@ -101,7 +103,7 @@ func (r *rows) beginEarly() bool {
 	}
 	const often = 16 // rows may be read by another goroutine than asked for them
 	if r.read%often == 0 {
-		l.usedBy(goroutine())
+		l.usedBy(callstack.Goroutine())
 	}
 	r.early, r.row = true, r.read
 	if r.row == 0 { // of the first one the time is noted, of the others when the watch comes
@@ -190,7 +192,7 @@ func (r *rows) Close() error {
 		return nil // its session was lost, and the result set with it
 	}
 	defer r.op.h.unuse()
-	r.op.lease.usedBy(goroutine())
+	r.op.lease.usedBy(callstack.Goroutine())
 	returned := false
 	defer func() {
 		if !returned { // database/sql never gives the connection back then

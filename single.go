@@ -3,6 +3,7 @@ package sqllease
 import (
 	"database/sql/driver"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 )
 
@@ -19,10 +20,10 @@ import (
 // A query's is one until its rows are returned, which the application reads when it will,
 // and again when they are closed.
 
-// isSingle tells whether what is acquired on this stack is for one call of database/sql's,
+// forOneCall tells whether what is acquired on this stack is for one call of database/sql's,
 // which gives it back, or has rows to return, before the application goes on. It is asked
 // for each acquire, so that only a stack that is recognised is looked at.
-func (k *knownStack) isSingle() bool { return k.kept && k.look()&isSingle != 0 }
+func forOneCall(k *callstack.Known) bool { return k.Recognised() && k.Told(telling)&isSingle != 0 }
 
 // The calls of one call of database/sql's follow each other within some nanoseconds, which
 // are less than it takes to read the clock: pass notes the time at the end of one, for now

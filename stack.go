@@ -1,75 +1,28 @@
 package sqllease
 
 import (
-	"fmt"
-	"path"
 	"runtime"
-	"slices"
-	"strings"
-	"sync"
-)
 
-// stackDepth is how many program counters of a caller are kept.
-const stackDepth = 32
+	"github.com/sqllease/sqllease/internal/callstack"
+)
 
 // Stack is a call stack as program counters, innermost first. It costs
 // nothing until one of its methods symbolises it.
 type Stack []uintptr
 
-// capture returns the program counters of its caller's callers, skip of them left out.
-// It is not inlined, since what is recognised is the stack from its caller outwards.
-//
-//go:noinline
-func capture(skip int) *knownStack {
-	var walked fingerprint
-	if to := landmarks.Load(); to != nil {
-		walked = walkFrames(to.panics, to.entry)
-	}
-	if known := walked.recall(skip); known != nil {
-		return known
-	}
-	var buf [stackDepth]uintptr
-	pcs := buf[:runtime.Callers(skip+2, buf[:])]
-	if walked.frames == 0 { // it is recognised by what was said of it, which saves memory only
-		walked = fingerprintOf(pcs)
-		if known := walked.recall(skip); known != nil {
-			return known
-		}
-	}
-	return walked.remember(skip, pcs)
-}
-
 // Frames symbolises the stack, inlined calls included.
-func (s Stack) Frames() []runtime.Frame {
-	if len(s) == 0 {
-		return nil
-	}
-	out := make([]runtime.Frame, 0, len(s))
-	for frames := runtime.CallersFrames(s); ; {
-		f, more := frames.Next()
-		out = append(out, f)
-		if !more {
-			return out
-		}
-	}
-}
+func (s Stack) Frames() []runtime.Frame { return callstack.Stack(s).Frames() }
 
 // Site is the place in the application that the stack comes from, as
 // "dir/file.go:42 pkg.Func": the innermost frame that belongs neither to
 // sqllease nor to database/sql nor to the Go runtime, and to no module that the
 // application depends on, such as an ORM, unless there is none but these. Empty
 // if there is none at all.
-func (s Stack) Site() string {
-	frames := s.application()
-	if len(frames) == 0 || isPlumbing(frames[0]) {
-		return ""
-	}
-	site := frames[0]
-	if i := slices.IndexFunc(frames, isOwn); i >= 0 {
-		site = frames[i]
-	}
-	return location(site) + " " + path.Base(site.Function)
-}
+func (s Stack) Site() string { return callstack.Stack(s).Site() }
+
+// String lists the application's part of the stack, a call in two lines, as
+// Go prints a goroutine: the function, then file and line.
+func (s Stack) String() string { return callstack.Stack(s).String() }
 
 // site is Site for people, who are told if there is none.
 func (s Stack) site() string {
@@ -79,87 +32,7 @@ func (s Stack) site() string {
 	return "a goroutine of database/sql or started with one of its methods"
 }
 
-// String lists the application's part of the stack, a call in two lines, as
-// Go prints a goroutine: the function, then file and line.
-func (s Stack) String() string {
-	var b strings.Builder
-	for _, f := range s.application() {
-		fmt.Fprintf(&b, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
-	}
-	return b.String()
-}
-
-// application is the stack from its first frame outside the plumbing
-// outwards. A stack that is plumbing only is returned whole.
-func (s Stack) application() []runtime.Frame {
-	all := s.Frames()
-	for i, f := range all {
-		if !isPlumbing(f) {
-			return trimRuntime(all[i:])
-		}
-	}
-	return all
-}
-
-// outermost remembers the frame that a program counter is in, not one that is
-// inlined there. There are as many as places that call database/sql, some in it,
-// and some that goroutines begin with.
-var outermost sync.Map // of uintptr to runtime.Frame
-
-// frameOf is that frame. What a program counter is in is looked up once.
-func frameOf(pc uintptr) runtime.Frame {
-	if known, ok := outermost.Load(pc); ok {
-		return known.(runtime.Frame)
-	}
-	frames := Stack{pc}.Frames() // several, where calls are inlined
-	frame := frames[len(frames)-1]
-	outermost.Store(pc, frame)
-	return frame
-}
-
-// outside is the stack without what is plumbing at its inner end, which differs
-// by whether a connection was free. It compares equal for one place in the
-// application.
-func (s Stack) outside() Stack {
-	for i, pc := range s {
-		if !isPlumbing(frameOf(pc)) {
-			return s[i:]
-		}
-	}
-	return s
-}
-
-// trimRuntime drops the runtime's entry frames, which say nothing.
-func trimRuntime(frames []runtime.Frame) []runtime.Frame {
-	for len(frames) > 1 && strings.HasPrefix(frames[len(frames)-1].Function, "runtime.") {
-		frames = frames[:len(frames)-1]
-	}
-	return frames
-}
-
-// isPlumbing reports whether a frame belongs to the layers between an
-// application and its driver. To those, a test of theirs is an application.
-func isPlumbing(f runtime.Frame) bool {
-	if strings.HasSuffix(f.File, "_test.go") {
-		return false
-	}
-	return strings.HasPrefix(f.Function, "github.com/sqllease/sqllease.") ||
-		strings.HasPrefix(f.Function, "database/sql.") ||
-		strings.HasPrefix(f.Function, "runtime.")
-}
-
-// isOwn reports whether a frame belongs to the application's own code: not to
-// a module in the module cache, to a vendored one, or to the server of net/http.
-func isOwn(f runtime.Frame) bool {
-	return !isPlumbing(f) && !strings.Contains(f.File, "@v") && !strings.Contains(f.File, "/vendor/") &&
-		!strings.HasPrefix(f.Function, "net/http.") && !strings.HasPrefix(f.Function, "testing.")
-}
-
-// location is a frame's file and line, with one folder for orientation.
-func location(f runtime.Frame) string {
-	dir, file := path.Split(f.File)
-	return fmt.Sprintf("%s:%d", path.Join(path.Base(dir), file), f.Line)
-}
+// What database/sql wants of the driver is told by its functions on the stack.
 
 // The goroutines of database/sql's own on which a driver is called.
 const (
@@ -167,34 +40,8 @@ const (
 	txGoroutine     = "database/sql.(*Tx).awaitDone"        // rolls back when a transaction's context ends
 )
 
-// on reports whether the stack is that of one of these goroutines. Their
-// stacks are always shallow, so that other callers pay a comparison only.
-func (s Stack) on(goroutine string) bool {
-	const deepest = 8
-	const beginning = 3 // a goroutine's function, perhaps a wrapper of it, and the runtime's
-	return len(s) <= deepest && slices.ContainsFunc(s[max(len(s)-beginning, 0):], func(pc uintptr) bool {
-		return strings.HasPrefix(frameOf(pc).Function, goroutine)
-	})
-}
-
-// acquiredBy reports whether that function of database/sql is what the
-// application, or whatever else is outside of it, called.
-func (s Stack) acquiredBy(function string) bool {
-	for _, f := range s.Frames() {
-		if !isPlumbing(f) {
-			return false
-		}
-		if strings.HasPrefix(f.Function, function) {
-			return true
-		}
-	}
-	return false
-}
-
-// What is known of a stack besides, in knownStack.is.
 const (
-	isLooked uint32 = 1 << iota // somebody has looked
-	isMoving
+	isMoving uint32 = 1 << iota
 	isDropping
 	isOfConn
 	isSingle
@@ -217,25 +64,10 @@ var telling = map[string]uint32{
 // movesStatement tells whether database/sql prepares on this stack, again, a *sql.Stmt
 // that it uses on another connection. Where database/sql has no such function, nothing
 // ever does.
-func (k *knownStack) movesStatement() bool { return k.look()&isMoving != 0 }
+func movesStatement(k *callstack.Known) bool { return k.Told(telling)&isMoving != 0 }
 
 // dropsConn tells whether database/sql closes a connection on this stack.
-func (k *knownStack) dropsConn() bool { return k.look()&isDropping != 0 }
+func dropsConn(k *callstack.Known) bool { return k.Told(telling)&isDropping != 0 }
 
 // ofConn tells whether the application called a method of a *sql.Conn on this stack.
-func (k *knownStack) ofConn() bool { return k.look()&isOfConn != 0 }
-
-func (k *knownStack) look() uint32 {
-	is := k.is.Load()
-	if is == 0 {
-		is = isLooked
-		for _, f := range k.pcs.Frames() {
-			is |= telling[f.Function]
-			if !isPlumbing(f) {
-				break
-			}
-		}
-		k.is.Store(is)
-	}
-	return is
-}
+func ofConn(k *callstack.Known) bool { return k.Told(telling)&isOfConn != 0 }

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 
 	"github.com/sqllease/sqllease/internal/bare"
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/drivers"
 )
 
@@ -21,7 +22,7 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 	}
 	defer h.unuse()
 	s := h.session
-	fresh := !capture(0).movesStatement()
+	fresh := !movesStatement(callstack.Capture(0))
 	if !fresh {
 		if p := s.statements.share(h, query); p != nil {
 			h.c.adoptions.Add(1)
@@ -117,7 +118,7 @@ func (st *stmt) Close() error {
 	st.h.statements--
 	texts := &st.h.c.texts
 	if st.use() != nil {
-		texts.leave(st.p, st.h, !capture(0).dropsConn(), false)
+		texts.leave(st.p, st.h, !dropsConn(callstack.Capture(0)), false)
 		return nil
 	}
 	defer st.h.unuse()

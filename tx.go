@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/bare"
+	"github.com/sqllease/sqllease/internal/callstack"
 )
 
 // Begin is there for driver.Conn; database/sql calls BeginTx.
@@ -42,7 +43,7 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	s.statements.began()
 	begun := &tx{h: h, number: h.number, inner: inner, ctx: ctx, span: span}
 	if ctx.Done() != nil && !s.can.KeepsAfterTx() {
-		begun.ofConn = capture(0).ofConn()
+		begun.ofConn = ofConn(callstack.Capture(0))
 	}
 	h.c.tracing.endTx(s.lease.beginTx(begun), "lost", nil) // one whose end has not been seen
 	return begun, nil
@@ -115,7 +116,7 @@ func (t *tx) losesConn() bool {
 	if t.h.session.can.KeepsAfterTx() {
 		return false
 	}
-	return capture(1).pcs.on(txGoroutine)
+	return callstack.Capture(1).Stack().On(txGoroutine)
 }
 
 func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {

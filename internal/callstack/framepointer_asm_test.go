@@ -1,6 +1,6 @@
 //go:build gc && (amd64 || arm64) && !sqllease_no_framepointers
 
-package sqllease
+package callstack
 
 import (
 	"math/rand/v2"
@@ -112,7 +112,7 @@ func TestARecognisedStackIsSkippedInto(t *testing.T) {
 	recognising(t)
 	for range 3 {
 		for skip := range 5 {
-			var want [stackDepth]uintptr
+			var want [Depth]uintptr
 			got, n := stackTooLarge(skip), runtime.Callers(1, want[:])
 			frames, expected := treeFrames(got), treeFrames(want[:n])
 			assert.Equal(t, max(len(expected)+3-skip, 0), len(frames))
@@ -138,7 +138,7 @@ func TestADeepStackIsRecognisedByItsInnermostFrames(t *testing.T) {
 		}
 		if calls > deepestWalk {
 			require.Equal(t, misses, stackMisses(), "what is further out is not looked at: %d", calls)
-			require.Len(t, second, stackDepth)
+			require.Len(t, second, Depth)
 		}
 		misses = stackMisses()
 	}

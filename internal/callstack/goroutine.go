@@ -1,4 +1,4 @@
-package sqllease
+package callstack
 
 import (
 	"bytes"
@@ -18,9 +18,9 @@ import (
 // goroutineOffset is where the number stands in the record; 0: not known.
 var goroutineOffset atomic.Uintptr
 
-// goroutine is the number of the calling goroutine, which no other has or will
+// Goroutine is the number of the calling goroutine, which no other has or will
 // have; 0: not known.
-func goroutine() uint64 {
+func Goroutine() uint64 {
 	if offset := goroutineOffset.Load(); offset != 0 {
 		return goroutineWord(offset)
 	}

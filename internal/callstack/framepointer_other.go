@@ -1,6 +1,6 @@
 //go:build !gc || !(amd64 || arm64) || sqllease_no_framepointers
 
-package sqllease
+package callstack
 
 // walkFrames has nothing to walk.
 func walkFrames(_, _ uintptr) (f fingerprint) { return f }

@@ -1,4 +1,4 @@
-package sqllease
+package callstack
 
 import (
 	"runtime"
@@ -85,27 +85,30 @@ func fingerprintOf(pcs []uintptr) fingerprint {
 	return f
 }
 
-// knownStack is a stack as runtime.Callers tells it. It never changes, so that all who
+// Known is a stack as runtime.Callers tells it. It never changes, so that all who
 // were called from one place share it.
-type knownStack struct {
+type Known struct {
 	of   fingerprint
 	skip int
 	pcs  Stack
 	kept bool          // it will be recognised
-	is   atomic.Uint32 // what is known of it besides: see look
+	told atomic.Uint32 // see Told
 }
 
-// stack is the stack; nil has none.
-func (k *knownStack) stack() Stack {
+// Stack is the stack; nil has none.
+func (k *Known) Stack() Stack {
 	if k == nil {
 		return nil
 	}
 	return k.pcs
 }
 
+// Recognised tells whether it is the same again when it is captured again.
+func (k *Known) Recognised() bool { return k.kept }
+
 // knownSet is a few stacks of similar fingerprints.
 type knownSet struct {
-	stacks [8]atomic.Pointer[knownStack]
+	stacks [8]atomic.Pointer[Known]
 	misses atomic.Uint32
 }
 
@@ -116,7 +119,7 @@ const knownSets = 12
 var knownStacks [1 << knownSets]knownSet
 
 // recall is what is known of a stack; nil: nothing.
-func (f fingerprint) recall(skip int) *knownStack {
+func (f fingerprint) recall(skip int) *Known {
 	if f.frames == 0 {
 		return nil
 	}
@@ -131,9 +134,9 @@ func (f fingerprint) recall(skip int) *knownStack {
 
 // remember notes what runtime.Callers said. Where there is no room, few stacks are let
 // in.
-func (f fingerprint) remember(skip int, pcs []uintptr) *knownStack {
+func (f fingerprint) remember(skip int, pcs []uintptr) *Known {
 	const oneIn = 64
-	k := &knownStack{of: f, skip: skip, pcs: append(Stack(nil), pcs...)}
+	k := &Known{of: f, skip: skip, pcs: append(Stack(nil), pcs...)}
 	if f.frames == 0 {
 		return k
 	}
@@ -164,6 +167,13 @@ type returns struct{ panics, entry uintptr }
 
 // landmarks are those addresses; nil: stacks are not recognised.
 var landmarks atomic.Pointer[returns]
+
+// Find finds out what recognising stacks and telling goroutines apart depends on, once per
+// process. Until then neither is done.
+func Find() {
+	findGoroutines()
+	findFrames()
+}
 
 // findFrames finds them out, and whether stacks are as walkFrames takes them to be.
 var findFrames = sync.OnceFunc(func() {
@@ -218,7 +228,7 @@ func outgrow(calls int) byte {
 //
 //go:noinline
 func walkHolds() *returns {
-	var buf [stackDepth]uintptr
+	var buf [Depth]uintptr
 	pcs := buf[:runtime.Callers(2, buf[:])]
 	if len(pcs) < 3 || runtime.FuncForPC(pcs[1]-1).Name() != "runtime.gopanic" {
 		return nil

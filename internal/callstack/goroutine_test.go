@@ -1,4 +1,4 @@
-package sqllease
+package callstack
 
 import (
 	"runtime"
@@ -11,7 +11,7 @@ import (
 func TestGoroutinesAreToldApart(t *testing.T) {
 	findGoroutines()
 	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		assert.Zero(t, goroutine())
+		assert.Zero(t, Goroutine())
 		return
 	}
 	var mu sync.Mutex
@@ -19,7 +19,7 @@ func TestGoroutinesAreToldApart(t *testing.T) {
 	var wait sync.WaitGroup
 	for range 1000 {
 		wait.Go(func() {
-			id := goroutine()
+			id := Goroutine()
 			assert.Equal(t, printedGoroutine(), id, "it is the number that Go prints")
 			mu.Lock()
 			defer mu.Unlock()
@@ -28,5 +28,5 @@ func TestGoroutinesAreToldApart(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	assert.Zero(t, testing.AllocsPerRun(100, func() { goroutine() }))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { Goroutine() }))
 }

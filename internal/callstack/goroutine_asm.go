@@ -1,6 +1,6 @@
 //go:build gc && (amd64 || arm64)
 
-package sqllease
+package callstack
 
 // goroutineWord reads a word of the runtime's record of the calling goroutine.
 //

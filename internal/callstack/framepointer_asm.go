@@ -1,6 +1,6 @@
 //go:build gc && (amd64 || arm64) && !sqllease_no_framepointers
 
-package sqllease
+package callstack
 
 // walkFrames follows the frame pointers of the calling goroutine from the
 // caller to the goroutine's entry, of which that is the return address. The

@@ -1,4 +1,4 @@
-package sqllease
+package callstack
 
 import (
 	"fmt"
@@ -37,8 +37,8 @@ func (w *tree) next() {
 
 // look captures the stack in both ways, in one line.
 func (w *tree) look() {
-	var b [stackDepth]uintptr
-	a, m := capture(0).stack(), runtime.Callers(1, b[:])
+	var b [Depth]uintptr
+	a, m := Capture(0).Stack(), runtime.Callers(1, b[:])
 	n := len(a)
 	w.looked++
 	if n != m || !slices.Equal(a[1:n], b[1:m]) || !slices.Equal(treeFrames(a[:n]), treeFrames(b[:m])) {
@@ -287,7 +287,7 @@ func TestFewStacksAreLetInWhereThereIsNoRoom(t *testing.T) {
 		f.remember(0, []uintptr{1, 2, 3})
 		if known := f.recall(0); known != nil {
 			letIn++
-			assert.Len(t, known.stack(), 3)
+			assert.Len(t, known.Stack(), 3)
 			assert.Nil(t, f.recall(1), "of another skip it is another stack")
 		}
 	}
@@ -297,22 +297,22 @@ func TestFewStacksAreLetInWhereThereIsNoRoom(t *testing.T) {
 
 func TestACaptureAllocatesNothing(t *testing.T) {
 	findFrames()
-	assert.Zero(t, testing.AllocsPerRun(100, func() { capture(0) }))
+	assert.Zero(t, testing.AllocsPerRun(100, func() { Capture(0) }))
 }
 
 // BenchmarkCapture compares recognising a stack with runtime.Callers.
 func BenchmarkCapture(b *testing.B) {
 	findFrames()
 	for _, depth := range []int{8, 16, 32, 64} {
-		for name, look := range map[string]func(*[stackDepth]uintptr) int{
-			"recognised": func(*[stackDepth]uintptr) int { return len(capture(0).stack()) },
-			"callers":    func(buf *[stackDepth]uintptr) int { return runtime.Callers(1, buf[:]) },
+		for name, look := range map[string]func(*[Depth]uintptr) int{
+			"recognised": func(*[Depth]uintptr) int { return len(Capture(0).Stack()) },
+			"callers":    func(buf *[Depth]uintptr) int { return runtime.Callers(1, buf[:]) },
 		} {
 			b.Run(fmt.Sprintf("depth=%d/%s", depth, name), func(b *testing.B) {
 				var pcs [2 * deepestWalk]uintptr
 				below := runtime.Callers(1, pcs[:]) + 1
 				benchmarkAt(depth-below, func() {
-					var buf [stackDepth]uintptr
+					var buf [Depth]uintptr
 					b.ReportAllocs()
 					for b.Loop() {
 						look(&buf)

@@ -1,6 +1,6 @@
 //go:build !gc || !(amd64 || arm64)
 
-package sqllease
+package callstack
 
 // goroutineWord has nothing to read.
 func goroutineWord(uintptr) uint64 { return 0 }
