@@ -23,7 +23,7 @@ demo: ## see it at work, with nothing to install: make demo ARGS="-duration 15s"
 	cd demo && CGO_ENABLED=0 go run . $(ARGS)
 
 # The newest Go, whose database/sql/driver has interfaces that older ones lack.
-NEWEST := go1.27.0
+NEWEST := go1.27.4
 
 .PHONY: test
 test: test-unit test-newest test-integration e2e ## every test; installs the servers it needs
@@ -68,6 +68,8 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 	if [[ -n $$unformatted ]]; then \
 		printf 'not formatted; run gofmt -w on:\n%s\n' "$$unformatted" >&2; exit 1; \
 	fi
+	scripts/check-requirements.sh
+	cd internal/fidelity && go run ./genmatrix && git diff --exit-code matrix.go
 	for module in $(MODULES); do \
 		echo "lint $$module"; \
 		(cd $$module && go vet ./... && $(GOLANGCI) run --build-tags pictures ./...); \

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"slices"
 	"sync"
@@ -155,7 +154,6 @@ func lifetimeDriver(t *testing.T, dsn string) driver.Connector {
 	cfg, err := mysql.ParseDSN(dsn)
 	require.NoError(t, err)
 	cfg.CheckConnLiveness = false
-	cfg.Logger = log.New(io.Discard, "", 0)
 	c, err := mysql.NewConnector(cfg)
 	require.NoError(t, err)
 	return c

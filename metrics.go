@@ -8,8 +8,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
+	semconv "go.opentelemetry.io/otel/semconv/v1.39.0"
+	"go.opentelemetry.io/otel/semconv/v1.39.0/dbconv"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -112,27 +112,17 @@ func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
 
 // observe registers what is read from the gate when metrics are collected.
 func (m *metrics) observe(meter metric.Meter, minIdle int64, set metric.MeasurementOption, attrs []attribute.KeyValue, stats func() Stats) error {
-	count, err := dbconv.NewClientConnectionCountObservable(meter)
-	if err != nil {
-		return err
+	var err error
+	count := func(c convention) metric.Int64ObservableUpDownCounter {
+		counter, counterErr := meter.Int64ObservableUpDownCounter(c.Name(), metric.WithUnit(c.Unit()), metric.WithDescription(c.Description()))
+		if counterErr != nil {
+			err = counterErr
+		}
+		return counter
 	}
-	limit, err := dbconv.NewClientConnectionMaxObservable(meter)
-	if err != nil {
-		return err
-	}
-	least, err := dbconv.NewClientConnectionIdleMinObservable(meter)
-	if err != nil {
-		return err
-	}
-	pending, err := dbconv.NewClientConnectionPendingRequestsObservable(meter)
-	if err != nil {
-		return err
-	}
-	leases, err := meter.Int64ObservableUpDownCounter("sqllease.lease.count", metric.WithUnit("{lease}"),
-		metric.WithDescription("Leases that are out, by what they are used for."))
-	if err != nil {
-		return err
-	}
+	sessions, limit := count(dbconv.ClientConnectionCount{}), count(dbconv.ClientConnectionMax{})
+	least, pending := count(dbconv.ClientConnectionIdleMin{}), count(dbconv.ClientConnectionPendingRequests{})
+	leases := count(leaseCount{})
 	gauge := func(name, description string) metric.Float64ObservableGauge {
 		g, gaugeErr := meter.Float64ObservableGauge(name, metric.WithUnit("s"), metric.WithDescription(description))
 		if gaugeErr != nil {
@@ -155,25 +145,39 @@ func (m *metrics) observe(meter metric.Meter, minIdle int64, set metric.Measurem
 	busy, rows, tx, hand := with(keyUse.String("busy")), with(keyUse.String("open_rows")), with(keyUse.String("in_tx")), with(keyUse.String("idle"))
 	m.observed, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s := stats()
-		o.ObserveInt64(count.Inst(), int64(s.InUse), used)
-		o.ObserveInt64(count.Inst(), int64(s.Idle), idle)
+		o.ObserveInt64(sessions, int64(s.InUse), used)
+		o.ObserveInt64(sessions, int64(s.Idle), idle)
 		o.ObserveInt64(leases, int64(s.Use.Busy), busy)
 		o.ObserveInt64(leases, int64(s.Use.OpenRows), rows)
 		o.ObserveInt64(leases, int64(s.Use.InTx), tx)
 		o.ObserveInt64(leases, int64(s.Use.Idle), hand)
 		if s.Limit > 0 {
-			o.ObserveInt64(limit.Inst(), int64(s.Limit), set)
+			o.ObserveInt64(limit, int64(s.Limit), set)
 		}
-		o.ObserveInt64(least.Inst(), minIdle, set)
-		o.ObserveInt64(pending.Inst(), int64(s.Waiting), set)
+		o.ObserveInt64(least, minIdle, set)
+		o.ObserveInt64(pending, int64(s.Waiting), set)
 		o.ObserveFloat64(hold, s.OldestHold.Seconds(), set)
 		o.ObserveFloat64(wait, s.OldestWait.Seconds(), set)
 		o.ObserveFloat64(idleLimit, s.IdleLimit.Seconds(), set)
 		o.ObserveFloat64(lifetime, s.Lifetime.Seconds(), set)
 		return nil
-	}, count.Inst(), leases, limit.Inst(), least.Inst(), pending.Inst(), hold, wait, idleLimit, lifetime)
+	}, sessions, leases, limit, least, pending, hold, wait, idleLimit, lifetime)
 	return err
 }
+
+// convention is an instrument as the conventions have it.
+type convention interface {
+	Name() string
+	Unit() string
+	Description() string
+}
+
+// leaseCount is one that they lack.
+type leaseCount struct{}
+
+func (leaseCount) Name() string        { return "sqllease.lease.count" }
+func (leaseCount) Unit() string        { return "{lease}" }
+func (leaseCount) Description() string { return "Leases that are out, by what they are used for." }
 
 // withAttribute is the option of a measurement with one attribute more.
 func withAttribute(attrs []attribute.KeyValue, attr attribute.KeyValue) metric.MeasurementOption {

@@ -24,8 +24,8 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
-	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
+	semconv "go.opentelemetry.io/otel/semconv/v1.39.0"
+	"go.opentelemetry.io/otel/semconv/v1.39.0/dbconv"
 )
 
 // everything makes a pool emit whatever there is.
@@ -194,7 +194,7 @@ func TestTheDocumentationListsTheLogs(t *testing.T) {
 func TestNamesOfTheConventionsAreTheConventions(t *testing.T) {
 	conventions := map[string]string{}
 	for _, i := range []interface{ Name() string }{
-		dbconv.ClientConnectionCountObservable{}, dbconv.ClientConnectionMaxObservable{}, dbconv.ClientConnectionIdleMinObservable{}, dbconv.ClientConnectionPendingRequestsObservable{},
+		dbconv.ClientConnectionCount{}, dbconv.ClientConnectionMax{}, dbconv.ClientConnectionIdleMin{}, dbconv.ClientConnectionPendingRequests{},
 		dbconv.ClientConnectionTimeouts{}, dbconv.ClientConnectionWaitTime{}, dbconv.ClientConnectionCreateTime{}, dbconv.ClientConnectionUseTime{},
 		dbconv.ClientOperationDuration{}, dbconv.ClientResponseReturnedRows{},
 	} {

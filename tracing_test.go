@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -501,7 +500,6 @@ func TestADeclinedCallIsNoOperation(t *testing.T) {
 	})
 	cfg, err := mysql.ParseDSN(server.DSN()) // interpolateParams is false: a call with arguments is declined
 	require.NoError(t, err)
-	cfg.Logger = log.New(io.Discard, "", 0)
 	inner, err := mysql.NewConnector(cfg)
 	require.NoError(t, err)
 	p := newTelemetryPool(t, inner, Config{MaxOpen: 1})
