@@ -206,19 +206,13 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 		a.c.timeouts.Add(1)
 		a.c.metrics.timedOut(ctx)
 	}
-	e := a.c.describe(clock.Now())
+	e := a.c.gate.describe(clock.Now())
 	if place > 0 {
 		e.Waiting++ // it has left the queue to say so
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
-	a.c.sanitiseHolders(e)
+	a.c.reports.sanitiseHolders(e)
 	return e
-}
-
-func (c *Connector) sanitiseHolders(e *AcquireError) {
-	for i := range e.Holders {
-		e.Holders[i].Statement = c.sanitised(e.Holders[i].Statement)
-	}
 }
 
 // reset readies a session that another holder left, which database/sql

@@ -213,7 +213,7 @@ type pokeKey struct{}
 // wakeOpener has database/sql's opener make connections for all who queue in a *sql.DB:
 // it drops a connection, one without a session.
 func (c *Connector) wakeOpener(db *sql.DB) {
-	defer c.recovered("waking callers that queue in database/sql")
+	defer c.cfg.recovered("waking callers that queue in database/sql")
 	conn, err := db.Conn(c.poke)
 	if err != nil {
 		return // closed
@@ -319,7 +319,7 @@ func (c *Connector) warnLifetime() {
 	}
 	for _, n := range c.pools.attached() {
 		if n.db.Stats().MaxLifetimeClosed > 0 && c.warnedLifetime.CompareAndSwap(false, true) {
-			c.warnAside("sqllease: SetConnMaxLifetime was called on the *sql.DB. It bounds how long database/sql keeps a connection of its own, "+
+			c.cfg.warnAside("sqllease: SetConnMaxLifetime was called on the *sql.DB. It bounds how long database/sql keeps a connection of its own, "+
 				"and not the session under it, which goes from one to the next while callers wait. Set Config.MaxLifetime to the same time",
 				slog.String("pool", c.cfg.Name))
 		}
@@ -331,7 +331,7 @@ func (c *Connector) warnUnseen() {
 	if c.pools.some.Load() || !c.warnedOpener.CompareAndSwap(false, true) {
 		return
 	}
-	c.warnAside("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
+	c.cfg.warnAside("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
 		"SetMaxOpenConns was called on a *sql.DB that the connector does not know. "+
 		"Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector (sqllease.ConnectorOf(db) finds it)",
 		slog.String("pool", c.cfg.Name))

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -207,6 +208,27 @@ func (s *settings) said(err error) string {
 	}
 	kind, _ := errorType(err)
 	return kind + "; QueryTextRaw shows its text"
+}
+
+// warnAside logs on a goroutine of its own, for who holds room or a lock that
+// a Logger which writes to the same database would wait for.
+func (s *settings) warnAside(text string, args ...any) {
+	go func() {
+		defer s.recovered("logging")
+		s.Logger.Warn(text, args...)
+	}()
+}
+
+// recovered is deferred on goroutines of ours, where nobody else could recover
+// the panic of a driver or of the application's functions.
+func (s *settings) recovered(doing string) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
+	s.Logger.Error("sqllease: a panic was stopped while "+doing+", and the pool goes on; the stack tells whose it is",
+		slog.String("pool", s.Name), slog.String("panic", s.panicked(v)), slog.String("stack", string(debug.Stack())))
 }
 
 // newSettings checks cfg and fills in what zero stands for.

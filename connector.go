@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,20 +21,20 @@ import (
 type Connector struct {
 	inner   driver.Connector
 	cfg     *settings
-	gate    *gate.Gate[session, acquire]
+	gate    admission
 	tracing tracing
 	metrics metrics
 
 	summaries    *descriptions
 	tagsPanicked survivor
-	sites        sites
 	texts        texts
 	plainResults plainTypes
 
 	execDeclines, queryDeclines declines
 
+	reports   reports
 	watch     watch
-	queue     queue
+	queue     waits
 	pools     pools
 	pulse     pulse
 	arrivals  arrivals
@@ -45,13 +44,12 @@ type Connector struct {
 	textTimer timer           // of the texts
 	filler    filler
 
-	dials, dialErrors, discoveryFailures  atomic.Uint64
-	adoptions                             atomic.Uint64
-	leaks, proven, longCalls, lateReturns atomic.Uint64
-	timeouts                              atomic.Uint64
-	lost                                  atomic.Int64 // sessions taken from leases whose holders did not come back yet
-	idleLimit, lifetime                   atomic.Int64 // of the newest session
-	idleTxLimit                           atomic.Int64 // likewise
+	dials, dialErrors, discoveryFailures atomic.Uint64
+	adoptions                            atomic.Uint64
+	timeouts                             atomic.Uint64
+	lost                                 atomic.Int64 // sessions taken from leases whose holders did not come back yet
+	idleLimit, lifetime                  atomic.Int64 // of the newest session
+	idleTxLimit                          atomic.Int64 // likewise
 
 	warnedOpener, warnedDiscovery, warnedLifetime atomic.Bool
 
@@ -97,12 +95,15 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	callstack.Find()
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)
-	c.gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.ended, c.joined, c.wakeGateAt, c.pulse.now)
+	c.gate.Gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.watch.ended, c.queue.joined, c.wakeGateAt, c.pulse.now)
 	c.gate.SetTrust(gate.Watchful, 0) // until a *sql.DB is attached
 	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }
 	c.pulse.c = c
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, c.stats)
+	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
+	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
+	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took = c.gate, cfg, &c.reports, &c.queue, c.took
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))
@@ -172,27 +173,6 @@ func (c *Connector) unwrapped(s *session) {
 
 // Driver returns the driver of the wrapped connector itself.
 func (c *Connector) Driver() driver.Driver { return c.inner.Driver() }
-
-// warnAside logs on a goroutine of its own, for who holds room or a lock that
-// a Logger which writes to the same database would wait for.
-func (c *Connector) warnAside(text string, args ...any) {
-	go func() {
-		defer c.recovered("logging")
-		c.cfg.Logger.Warn(text, args...)
-	}()
-}
-
-// recovered is deferred on goroutines of ours, where nobody else could recover
-// the panic of a driver or of the application's functions.
-func (c *Connector) recovered(doing string) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
-	c.cfg.Logger.Error("sqllease: a panic was stopped while "+doing+", and the pool goes on; the stack tells whose it is",
-		slog.String("pool", c.cfg.Name), slog.String("panic", c.cfg.panicked(v)), slog.String("stack", string(debug.Stack())))
-}
 
 // Close closes the connector: every waiter fails with an *[AcquireError] that
 // unwraps to [ErrClosed], the sessions that nobody holds are closed, and those

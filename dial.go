@@ -148,7 +148,7 @@ func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found drive
 	defer func() {
 		if !returned {
 			go func() { // the driver may hold a lock for ever
-				defer c.recovered("closing a connection")
+				defer c.cfg.recovered("closing a connection")
 				_ = conn.Close()
 			}()
 		}
@@ -189,7 +189,7 @@ func (c *Connector) discoveryFailed(err error) {
 	if !c.warnedDiscovery.CompareAndSwap(false, true) {
 		return
 	}
-	c.warnAside("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits, "+
+	c.cfg.warnAside("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits, "+
 		"and the last one discovered, if any. "+
 		"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
 		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),

@@ -62,11 +62,11 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	s, fit := c.gate.Take(&h.ticket, h.statements > 0, start)
 	switch {
 	case s == nil:
-		c.arrivals.refused(ctx, c.gate, start)
+		c.arrivals.refused(ctx, c.gate.Gate, start)
 		return driver.ErrBadConn
 	case !fit:
 		h.session = s
-		c.arrivals.refused(ctx, c.gate, start)
+		c.arrivals.refused(ctx, c.gate.Gate, start)
 		return driver.ErrBadConn
 	}
 	var before arrival
@@ -279,8 +279,8 @@ func (h *handle) useAs(as uint64) error {
 		return driver.ErrBadConn
 	}
 	s := h.session
-	if !h.single && !s.lease.claimUse(as) && !h.c.givenBack(&s.lease, as) {
-		return h.c.reclaimed(s)
+	if !h.single && !s.lease.claimUse(as) && !h.c.watch.givenBack(&s.lease, as) {
+		return h.c.watch.reclaimed(s)
 	}
 	if s.late != nil {
 		s.late.Lock()

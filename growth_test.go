@@ -83,12 +83,12 @@ func BenchmarkGrowthOfLeases(b *testing.B) {
 	atScale(b, "leases", func(b *testing.B, n int) {
 		db, c := growing(b, Config{LeakThreshold: time.Hour})
 		held := take(b, db, n)
-		c.overdue(clock.Now().Add(time.Minute)) // each has been looked at once
+		c.watch.overdue(clock.Now().Add(time.Minute)) // each has been looked at once
 		b.Run("call", func(b *testing.B) { callsOf(b, db) })
 		b.Run("look", func(b *testing.B) {
 			at := clock.Now().Add(time.Minute)
 			for b.Loop() {
-				c.overdue(at)
+				c.watch.overdue(at)
 			}
 		})
 		giveBack(b, held)
@@ -114,12 +114,12 @@ func BenchmarkGrowthOfLeaks(b *testing.B) {
 		at, sections, longest := clock.Now().Add(2*time.Hour), time.Duration(0), time.Duration(0)
 		for more := true; more; {
 			start := time.Now()
-			more = c.overdue(at).more
+			more = c.watch.overdue(at).more
 			took := time.Since(start)
 			longest, sections = max(longest, took), sections+took
 		}
 		start := time.Now()
-		c.findInQueue(at)
+		c.queue.findInQueue(at)
 		standstill := time.Since(start)
 		require.Equal(b, n, c.Stats().InUse)
 		onceOnly(b)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
@@ -161,13 +162,24 @@ func (l Leak) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
+// reports tell of leaks: the log, the trace, the metrics and the application.
+type reports struct {
+	cfg       *settings
+	tracing   *tracing
+	metrics   *metrics
+	summaries *descriptions
+	sites     sites
+
+	leaks, proven, longCalls, lateReturns atomic.Uint64
+}
+
 // report tells the log, the trace and the metrics, ends what the holders of leases that
 // lost their sessions cannot end, and then tells the application, whose function may not
 // return, and must keep nothing else from happening.
-func (c *Connector) report(f *findings) {
-	defer each(f.leaks, c.callOnLeak)
-	defer c.endLost(f)
-	each(f.leaks, c.record)
+func (r *reports) report(f *findings) {
+	defer each(f.leaks, r.callOnLeak)
+	defer r.endLost(f)
+	each(f.leaks, r.record)
 }
 
 // each calls f for each of them: one for which f ends the goroutine keeps it from no other.
@@ -187,59 +199,59 @@ func each[T any](all []T, f func(T)) {
 }
 
 // endLost ends what the holders of leases that lost their sessions cannot end.
-func (c *Connector) endLost(f *findings) {
+func (r *reports) endLost(f *findings) {
 	defer each(f.abandoned, func(p *proof) {
-		defer c.recovered("ending the span of a query whose rows are lost")
+		defer r.cfg.recovered("ending the span of a query whose rows are lost")
 		p.op.finish(f.now, errUnclosed, nil)
 	})
 	defer each(f.lostTx, func(span trace.Span) {
-		defer c.recovered("ending the span of a lost transaction")
-		c.tracing.endTx(span, "lost", nil)
+		defer r.cfg.recovered("ending the span of a lost transaction")
+		r.tracing.endTx(span, "lost", nil)
 	})
 	each(f.leaks, func(l *Leak) {
-		defer c.recovered("counting the time of a lost lease")
+		defer r.cfg.recovered("counting the time of a lost lease")
 		if l.Reclaimed {
-			c.metrics.held(&l.SpanContext, l.Hold)
+			r.metrics.held(&l.SpanContext, l.Hold)
 		}
 	})
 }
 
 // record tells of one leak what is kept of it.
-func (c *Connector) record(l *Leak) {
-	defer c.recovered("reporting a leak")
-	l.Pool = c.cfg.Name
-	l.Statement = c.sanitised(l.Statement)
-	c.count(l)
-	if !c.sites.note(l, clock.Now()) {
+func (r *reports) record(l *Leak) {
+	defer r.cfg.recovered("reporting a leak")
+	l.Pool = r.cfg.Name
+	l.Statement = r.sanitised(l.Statement)
+	r.count(l)
+	if !r.sites.note(l, clock.Now()) {
 		return
 	}
-	c.tracing.leaked(*l)
+	r.tracing.leaked(*l)
 	level := slog.LevelWarn
 	if l.Returned {
 		level = slog.LevelInfo
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	c.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.String("pool", l.Pool), slog.Any("leak", *l))
+	r.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.String("pool", l.Pool), slog.Any("leak", *l))
 }
 
 // count counts each lease once in each class.
-func (c *Connector) count(l *Leak) {
+func (r *reports) count(l *Leak) {
 	switch {
 	case l.Returned:
-		c.lateReturns.Add(1)
+		r.lateReturns.Add(1)
 		return
 	case l.Class == ClassBusy:
-		c.longCalls.Add(1)
+		r.longCalls.Add(1)
 	case l.Class == ClassProven:
-		c.proven.Add(1)
+		r.proven.Add(1)
 		fallthrough
 	default:
 		if !l.told {
-			c.leaks.Add(1)
+			r.leaks.Add(1)
 		}
 	}
 	if l.Class != ClassIdleInHand || !l.told {
-		c.metrics.leaked(l.Class)
+		r.metrics.leaked(l.Class)
 	}
 }
 
@@ -312,25 +324,25 @@ func (s *sites) addLocked(key site) *siteReports {
 }
 
 // callOnLeak survives a panic of the application's function.
-func (c *Connector) callOnLeak(l *Leak) {
-	if c.cfg.OnLeak == nil {
+func (r *reports) callOnLeak(l *Leak) {
+	if r.cfg.OnLeak == nil {
 		return
 	}
-	defer c.recovered("logging a panic of Config.OnLeak")
+	defer r.cfg.recovered("logging a panic of Config.OnLeak")
 	defer func() {
 		if v := recover(); v != nil {
-			c.cfg.Logger.Error("sqllease: Config.OnLeak panicked; the report itself is not lost",
-				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.String("panic", c.cfg.panicked(v)))
+			r.cfg.Logger.Error("sqllease: Config.OnLeak panicked; the report itself is not lost",
+				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.String("panic", r.cfg.panicked(v)))
 		}
 	}()
-	c.cfg.OnLeak(*l)
+	r.cfg.OnLeak(*l)
 }
 
-func (c *Connector) sanitised(statement string) string {
+func (r *reports) sanitised(statement string) string {
 	if statement == "" {
 		return ""
 	}
-	return c.summaries.Of(statement).Sanitised
+	return r.summaries.Of(statement).Sanitised
 }
 
 // leaked emits a span from the acquire to now, linked to the trace that took
@@ -356,4 +368,11 @@ func (t *tracing) leaked(l Leak) {
 		span.SetStatus(codes.Error, l.Class.String())
 	}
 	t.end(span, trace.WithTimestamp(l.Acquired.Add(l.Hold)))
+}
+
+// sanitiseHolders does so to what an error tells of those who have the connections.
+func (r *reports) sanitiseHolders(e *AcquireError) {
+	for i := range e.Holders {
+		e.Holders[i].Statement = r.sanitised(e.Holders[i].Statement)
+	}
 }

@@ -53,15 +53,14 @@ func (n *nesting) needed() int { return n.requests*(n.perRequest-1) + 1 }
 
 // nestedLocked looks for a lease that is held by the goroutine of somebody who
 // joins the queue. It is reported when that lease ends.
-func (c *Connector) nestedLocked(a *acquire, now clock.Instant) {
-	q := &c.queue
+func (q *waits) nestedLocked(a *acquire, now clock.Instant) {
 	if a.goroutine == 0 || now < q.nestedNext {
 		return
 	}
 	q.nestedNext = now.Add(nestedEvery)
 	var holder *session
 	holds := 0
-	c.eachLeaseLocked(func(s *session) {
+	q.gate.eachLeaseLocked(func(s *session) {
 		s.lease.state(now) // so that what is done from now on is seen to be done later
 		if ofGoroutine(&s.lease.claim, &a.claim) && !s.lease.told.idle {
 			holder = s
@@ -73,26 +72,8 @@ func (c *Connector) nestedLocked(a *acquire, now clock.Instant) {
 	}
 	place := placeOf(holder, a)
 	if _, known := q.nestings[place]; !known {
-		holder.lease.nesting = c.nestingOf(place, holder, a, "goroutine", holds, c.requestsLocked(), now)
+		holder.lease.nesting = q.nestingOf(place, holder, a, "goroutine", holds, q.requestsLocked(), now)
 	}
-}
-
-// eachLeaseLocked calls f for each session that is on lease, the oldest lease first.
-func (c *Connector) eachLeaseLocked(f func(*session)) {
-	c.gate.EachHeldLocked(func(s *session) bool {
-		if s.lease.isOn() {
-			f(s)
-		}
-		return true
-	})
-}
-
-// eachWaiterLocked calls f for each who waits, the longest first.
-func (c *Connector) eachWaiterLocked(f func(*acquire)) {
-	c.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
-		f(a)
-		return true
-	})
 }
 
 // ofGoroutine tells whether a lease and an acquire are of one goroutine.
@@ -108,9 +89,9 @@ func ofRequest(l, acquire *claim) bool {
 
 // nestedEndLocked returns the nesting of a lease that ends, which has one, if it
 // is to be reported.
-func (c *Connector) nestedEndLocked(l *lease, now clock.Instant) *nesting {
+func (q *waits) nestedEndLocked(l *lease, now clock.Instant) *nesting {
 	n := l.nesting
-	if l.told.idle || !c.newNestingLocked(n.place) {
+	if l.told.idle || !q.newNestingLocked(n.place) {
 		return nil
 	}
 	n.holder = l.read(now)
@@ -130,13 +111,13 @@ const mostAtOnce = 8
 // nestedTracesLocked returns the nestings of leases that nothing is done with
 // and waiters of the same trace who came later. It passes once over the leases
 // and once over the waiters.
-func (c *Connector) nestedTracesLocked(idle []*session, now clock.Instant) (found []*nesting) {
-	holdings := c.holdingsLocked(idle, now)
+func (q *waits) nestedTracesLocked(idle []*session, now clock.Instant) (found []*nesting) {
+	holdings := q.holdingsLocked(idle, now)
 	if len(holdings) == 0 {
 		return nil
 	}
 	requests := 0
-	c.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
+	q.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
 		if now.Sub(a.Since()) < stallAfter || len(found) == mostAtOnce {
 			return false
 		}
@@ -144,11 +125,11 @@ func (c *Connector) nestedTracesLocked(idle []*session, now clock.Instant) (foun
 		if h == nil || h.idle > a.Since() {
 			return true
 		}
-		if place := placeOf(h.newest, a); c.newNestingLocked(place) {
+		if place := placeOf(h.newest, a); q.newNestingLocked(place) {
 			if requests == 0 {
-				requests = c.requestsLocked()
+				requests = q.requestsLocked()
 			}
-			found = append(found, c.nestingOf(place, h.newest, a, "trace", h.leases, requests, now))
+			found = append(found, q.nestingOf(place, h.newest, a, "trace", h.leases, requests, now))
 		}
 		return true
 	})
@@ -156,7 +137,7 @@ func (c *Connector) nestedTracesLocked(idle []*session, now clock.Instant) (foun
 }
 
 // holdingsLocked returns what the traces hold of which one of these leases is.
-func (c *Connector) holdingsLocked(idle []*session, now clock.Instant) map[trace.TraceID]*holding {
+func (q *waits) holdingsLocked(idle []*session, now clock.Instant) map[trace.TraceID]*holding {
 	holdings := map[trace.TraceID]*holding{}
 	for _, s := range idle {
 		l := &s.lease
@@ -174,7 +155,7 @@ func (c *Connector) holdingsLocked(idle []*session, now clock.Instant) map[trace
 	if len(holdings) == 0 {
 		return nil
 	}
-	c.eachLeaseLocked(func(s *session) {
+	q.gate.eachLeaseLocked(func(s *session) {
 		if h := holdings[s.lease.span.TraceID()]; h != nil {
 			h.newest = s
 			h.leases++
@@ -184,10 +165,10 @@ func (c *Connector) holdingsLocked(idle []*session, now clock.Instant) map[trace
 }
 
 // nestingOf describes a nesting.
-func (c *Connector) nestingOf(place [2]uint64, holder *session, a *acquire, common string, holds, requests int, now clock.Instant) *nesting {
+func (q *waits) nestingOf(place [2]uint64, holder *session, a *acquire, common string, holds, requests int, now clock.Instant) *nesting {
 	return &nesting{
 		place: place, holder: holder.lease.read(now), waiter: a.read(now), common: common,
-		waited: now.Sub(a.Since()), limit: c.gate.FiguresLocked().Limit, perRequest: holds + 1, requests: requests,
+		waited: now.Sub(a.Since()), limit: q.gate.FiguresLocked().Limit, perRequest: holds + 1, requests: requests,
 	}
 }
 
@@ -196,8 +177,7 @@ func placeOf(holder *session, a *acquire) [2]uint64 {
 }
 
 // newNestingLocked notes the places of a nesting, and tells whether they are new.
-func (c *Connector) newNestingLocked(place [2]uint64) bool {
-	q := &c.queue
+func (q *waits) newNestingLocked(place [2]uint64) bool {
 	if _, known := q.nestings[place]; known {
 		return false
 	}
@@ -238,10 +218,10 @@ func requestOf(c *claim) request {
 }
 
 // requestsLocked counts the requests that hold a lease or wait for one.
-func (c *Connector) requestsLocked() int {
+func (q *waits) requestsLocked() int {
 	requests := map[request]struct{}{}
-	c.eachLeaseLocked(func(s *session) { requests[requestOf(&s.lease.claim)] = struct{}{} })
-	c.eachWaiterLocked(func(a *acquire) { requests[requestOf(&a.claim)] = struct{}{} })
+	q.gate.eachLeaseLocked(func(s *session) { requests[requestOf(&s.lease.claim)] = struct{}{} })
+	q.gate.eachWaiterLocked(func(a *acquire) { requests[requestOf(&a.claim)] = struct{}{} })
 	return len(requests)
 }
 
@@ -261,19 +241,19 @@ const deadlockEvery = time.Minute
 // with any of them for a while, and the goroutine that used it last waits for
 // another. A while, since result sets that were just handed to another
 // goroutine look the same until that begins to read.
-func (c *Connector) deadlockLocked(idle []*session, all bool, now clock.Instant) *deadlock {
-	q, f := &c.queue, c.gate.FiguresLocked()
+func (q *waits) deadlockLocked(idle []*session, all bool, now clock.Instant) *deadlock {
+	f := q.gate.FiguresLocked()
 	before := q.deadlocked
 	q.deadlocked = false
 	if len(idle) == 0 || !all || f.Held < f.Open {
 		return nil
 	}
-	circle, last := c.pairLocked(idle, now)
+	circle, last := q.pairLocked(idle, now)
 	if circle == nil {
 		return nil
 	}
 	q.deadlocked = true
-	return c.standstillLocked(&deadlock{since: last.Since(), fresh: !before}, circle, last, now)
+	return q.standstillLocked(&deadlock{since: last.Since(), fresh: !before}, circle, last, now)
 }
 
 // heldBy is a session and the acquire whose goroutine used it last.
@@ -285,9 +265,9 @@ type heldBy struct {
 // pairLocked finds for each lease the waiter whose goroutine used it last, and
 // the last of these waiters; nil if one has none. It looks at a lease once: its
 // holder may begin a call at any time.
-func (c *Connector) pairLocked(idle []*session, now clock.Instant) (circle []heldBy, last *acquire) {
+func (q *waits) pairLocked(idle []*session, now clock.Instant) (circle []heldBy, last *acquire) {
 	waiting := map[uint64]*acquire{}
-	c.eachWaiterLocked(func(a *acquire) {
+	q.gate.eachWaiterLocked(func(a *acquire) {
 		if id := a.goroutine; id != 0 && now.Sub(a.Since()) >= stallAfter {
 			waiting[id] = a
 		}
@@ -307,20 +287,19 @@ func (c *Connector) pairLocked(idle []*session, now clock.Instant) (circle []hel
 
 // standstillLocked says what there is to say of a deadlock, and ends it where
 // the gate is to.
-func (c *Connector) standstillLocked(d *deadlock, circle []heldBy, last *acquire, now clock.Instant) *deadlock {
-	q := &c.queue
-	d.tell = c.cfg.FailOnDeadlock || q.deadlockTold.IsZero() || now.Sub(q.deadlockTold) >= deadlockEvery
+func (q *waits) standstillLocked(d *deadlock, circle []heldBy, last *acquire, now clock.Instant) *deadlock {
+	d.tell = q.cfg.FailOnDeadlock || q.deadlockTold.IsZero() || now.Sub(q.deadlockTold) >= deadlockEvery
 	if d.fresh {
 		q.deadlocks++
 	}
 	if d.tell {
 		q.deadlockTold = now
-		d.circle = c.circleLocked(circle, now)
+		d.circle = q.circleLocked(circle, now)
 	}
-	if c.cfg.FailOnDeadlock {
+	if q.cfg.FailOnDeadlock {
 		failed := last.read(now)
 		d.failed = &failed
-		c.breakLocked(circle, last)
+		q.breakLocked(circle, last)
 	}
 	return d
 }
@@ -328,22 +307,22 @@ func (c *Connector) standstillLocked(d *deadlock, circle []heldBy, last *acquire
 // breakLocked ends a deadlock: the last of the waiters fails, and what it holds
 // lets the others go on. They go before those who hold nothing, which would
 // otherwise be served first, take their connection, and wait again.
-func (c *Connector) breakLocked(circle []heldBy, last *acquire) {
-	c.queue.deadlocked = false
-	c.gate.RefuseLocked(&last.Waiter, ErrDeadlock)
+func (q *waits) breakLocked(circle []heldBy, last *acquire) {
+	q.deadlocked = false
+	q.gate.RefuseLocked(&last.Waiter, ErrDeadlock)
 	holders := map[*acquire]bool{}
 	for _, h := range circle {
 		holders[h.acquire] = true
 	}
-	c.gate.PreferLocked(func(a *acquire) bool { return holders[a] })
+	q.gate.PreferLocked(func(a *acquire) bool { return holders[a] })
 }
 
 // mostTold is how many places a record of a deadlock tells of.
 const mostTold = 64
 
 // circleLocked describes each goroutine with the first lease it holds.
-func (c *Connector) circleLocked(circle []heldBy, now clock.Instant) (out []nesting) {
-	limit := c.gate.FiguresLocked().Limit
+func (q *waits) circleLocked(circle []heldBy, now clock.Instant) (out []nesting) {
+	limit := q.gate.FiguresLocked().Limit
 	holds, most := map[*acquire]int{}, 0
 	for _, h := range circle {
 		if holds[h.acquire]++; holds[h.acquire] == 1 && len(out) < mostTold {
@@ -351,7 +330,7 @@ func (c *Connector) circleLocked(circle []heldBy, now clock.Instant) (out []nest
 		}
 		most = max(most, holds[h.acquire])
 	}
-	requests := c.requestsLocked()
+	requests := q.requestsLocked()
 	for i := range out {
 		out[i].perRequest, out[i].requests = most+1, requests
 	}
@@ -360,14 +339,14 @@ func (c *Connector) circleLocked(circle []heldBy, now clock.Instant) (out []nest
 
 // reportNesting tells of a place where requests hold a connection and wait for
 // another.
-func (c *Connector) reportNesting(n *nesting) {
-	defer c.recovered("reporting a nested acquire")
-	c.metrics.nested()
-	n.holder.Statement = c.sanitised(n.holder.Statement)
-	c.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn, fmt.Sprintf("sqllease: pool %q: %s had to wait for a connection, while the same %s held one, taken by %s: "+
+func (q *waits) reportNesting(n *nesting) {
+	defer q.cfg.recovered("reporting a nested acquire")
+	q.reports.metrics.nested()
+	n.holder.Statement = q.reports.sanitised(n.holder.Statement)
+	q.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn, fmt.Sprintf("sqllease: pool %q: %s had to wait for a connection, while the same %s held one, taken by %s: "+
 		"when as many do so as there are connections, none goes on. %s",
-		c.cfg.Name, n.waiter.Stack.site(), n.common, n.holder.Stack.site(), n.cure()),
-		slog.String("pool", c.cfg.Name), slog.Any("nested", n))
+		q.cfg.Name, n.waiter.Stack.site(), n.common, n.holder.Stack.site(), n.cure()),
+		slog.String("pool", q.cfg.Name), slog.Any("nested", n))
 }
 
 // context carries the trace of the request.
@@ -400,23 +379,23 @@ func (n *nesting) LogValue() slog.Value {
 }
 
 // reportDeadlock tells of a pool that stands still.
-func (c *Connector) reportDeadlock(d *deadlock) {
-	defer c.recovered("reporting a deadlock")
+func (q *waits) reportDeadlock(d *deadlock) {
+	defer q.cfg.recovered("reporting a deadlock")
 	if d.fresh {
-		c.metrics.deadlocked()
+		q.reports.metrics.deadlocked()
 	}
 	if !d.tell {
 		return
 	}
 	first := &d.circle[0]
-	first.holder.Statement = c.sanitised(first.holder.Statement)
+	first.holder.Statement = q.reports.sanitised(first.holder.Statement)
 	end := "None goes on until one of their contexts ends (Config.FailOnDeadlock makes one fail)"
 	if d.failed != nil {
 		end = fmt.Sprintf("The acquire at %s fails for the others (Config.FailOnDeadlock)", d.failed.Stack.site())
 	}
-	c.cfg.Logger.LogAttrs(first.context(), slog.LevelError, fmt.Sprintf("sqllease: pool %q: deadlock since %s: each of the %d connections is held by a goroutine that waits for another: %s. %s. %s",
-		c.cfg.Name, d.since.Time().Format(time.RFC3339Nano), first.limit, d.places(), end, first.cure()),
-		slog.String("pool", c.cfg.Name), slog.Time("since", d.since.Time()), slog.Any("nested", first))
+	q.cfg.Logger.LogAttrs(first.context(), slog.LevelError, fmt.Sprintf("sqllease: pool %q: deadlock since %s: each of the %d connections is held by a goroutine that waits for another: %s. %s. %s",
+		q.cfg.Name, d.since.Time().Format(time.RFC3339Nano), first.limit, d.places(), end, first.cure()),
+		slog.String("pool", q.cfg.Name), slog.Time("since", d.since.Time()), slog.Any("nested", first))
 }
 
 // places tells where the connections are held and waited for.

@@ -61,7 +61,7 @@ const brief = time.Millisecond
 // and whether it was.
 func (c *Connector) used(s *session) (told bool) {
 	if told = s.lease.watch.Load(); told {
-		c.watchAgain(s, clock.Now())
+		c.watch.again(s, clock.Now())
 	}
 	return told
 }
@@ -163,7 +163,7 @@ func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 	o.h.single = false
 	now := clock.Now()
 	o.lease.openResult(r, now)
-	o.h.c.prove(o.lease, now)
+	o.h.c.watch.prove(o.lease, now)
 	return newRows(r)
 }
 

@@ -30,9 +30,9 @@ const proofEvery = time.Second
 
 // proofAtLocked arms the watch for the next such look: later and later, since
 // result sets that something else keeps are never found.
-func (c *Connector) proofAtLocked(now clock.Instant) {
-	if c.watch.proving > 0 {
-		c.watchAtLocked(now.Add(min(max(proofEvery, now.Sub(c.watch.asked)/4), time.Minute)))
+func (w *watch) proofAtLocked(now clock.Instant) {
+	if w.proving > 0 {
+		w.atLocked(now.Add(min(max(proofEvery, now.Sub(w.asked)/4), time.Minute)))
 	}
 }
 
@@ -68,36 +68,36 @@ func (u *unreachable) add(p *proof) {
 func (u *unreachable) take() *proof { return u.newest.Swap(nil) }
 
 // proveLocked has the garbage collector asked for the result set of a lease.
-func (c *Connector) proveLocked(l *lease, f *findings) {
+func (w *watch) proveLocked(l *lease, f *findings) {
 	r := l.takeRows()
 	if r == nil {
 		return
 	}
 	l.proofs++
-	c.watch.proving++
-	c.watch.asked = f.now
+	w.proving++
+	w.asked = f.now
 	f.unclosed = append(f.unclosed, r)
 }
 
 // prove does so for the first result set of a lease that the watch looked at
 // when there was none yet: those that follow are seen when it looks again.
-func (c *Connector) prove(l *lease, now clock.Instant) {
-	if c.cfg.LeakThreshold <= 0 || now.Sub(l.start) < c.firstLook() || !l.provable() {
+func (w *watch) prove(l *lease, now clock.Instant) {
+	if w.cfg.LeakThreshold <= 0 || now.Sub(l.start) < w.firstLook() || !l.provable() {
 		return
 	}
 	f := &findings{now: now}
-	c.gate.Look(func() {
-		c.proveLocked(l, f)
-		c.proofAtLocked(now)
+	w.gate.Look(func() {
+		w.proveLocked(l, f)
+		w.proofAtLocked(now)
 	})
-	c.await(f)
+	w.await(f)
 }
 
 // await has the garbage collector tell when it finds the result sets.
-func (c *Connector) await(f *findings) {
+func (w *watch) await(f *findings) {
 	for _, r := range f.unclosed {
 		p := &proof{op: r.op.abandoned(), of: r.session, lease: r.number, number: r.result}
-		runtime.AddCleanup(r, c.watch.unreachable.add, p)
+		runtime.AddCleanup(r, w.unreachable.add, p)
 	}
 }
 
@@ -137,8 +137,8 @@ func (l *lease) hasUnclosed(number uint64) bool {
 
 // provenLocked notes the leases of the result sets that were found. One that
 // was taken for its query alone has no other holder, and loses its session.
-func (c *Connector) provenLocked(f *findings) {
-	for p := c.watch.unreachable.take(); p != nil; p = p.next {
+func (w *watch) provenLocked(f *findings) {
+	for p := w.unreachable.take(); p != nil; p = p.next {
 		l := &p.of.lease
 		if !l.isOn() || l.id != p.lease || !l.hasUnclosed(p.number) {
 			continue // it was closed, and found as all garbage is
@@ -150,7 +150,7 @@ func (c *Connector) provenLocked(f *findings) {
 		leak := Leak{Lease: l.read(f.now), Class: ClassProven, told: l.told.leaked}
 		l.told.idle, l.told.leaked, l.told.proven, l.told.threshold = true, true, true, 0
 		l.watch.Store(true)
-		leak.Reclaimed = leak.Stack.ofQuery() && c.takeLocked(p.of, f)
+		leak.Reclaimed = leak.Stack.ofQuery() && w.takeLocked(p.of, f)
 		f.leaks = append(f.leaks, &leak)
 	}
 }

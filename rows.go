@@ -56,7 +56,7 @@ func (r *rows) Columns() []string {
 	l := r.op.lease
 	l.naming.Add(1) // before the look: see takeLocked
 	defer l.naming.Add(-1)
-	if l.isTaken() && r.op.h.c.isTaken(l) {
+	if l.isTaken() && r.op.h.c.watch.isTaken(l) {
 		if r.named.Load() == 2 {
 			return r.columns
 		}

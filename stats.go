@@ -80,7 +80,7 @@ type ClosedStats struct {
 // gate, of some 20 ns for each lease that is out.
 func (c *Connector) Stats() Stats {
 	s := c.stats()
-	s.Sites = c.sites.list()
+	s.Sites = c.reports.sites.list()
 	return s
 }
 
@@ -91,7 +91,7 @@ func (c *Connector) stats() Stats {
 	c.gate.Look(func() {
 		s.figures(c.gate.FiguresLocked())
 		s.NestedAcquires, s.Deadlocks = c.queue.nested, c.queue.deadlocks
-		c.eachLeaseLocked(func(of *session) {
+		c.gate.eachLeaseLocked(func(of *session) {
 			if s.OldestHold == 0 {
 				s.OldestHold = of.lease.holdAt(now)
 			}
@@ -105,8 +105,8 @@ func (c *Connector) stats() Stats {
 	s.Dials, s.DialErrors = c.dials.Load(), c.dialErrors.Load()
 	s.StatementsShared = c.adoptions.Load()
 	s.DiscoveryFailures = c.discoveryFailures.Load()
-	s.Leaks, s.Proven = c.leaks.Load(), c.proven.Load()
-	s.LongCalls, s.LateReturns = c.longCalls.Load(), c.lateReturns.Load()
+	s.Leaks, s.Proven = c.reports.leaks.Load(), c.reports.proven.Load()
+	s.LongCalls, s.LateReturns = c.reports.longCalls.Load(), c.reports.lateReturns.Load()
 	s.IdleLimit = time.Duration(c.idleLimit.Load())
 	s.Lifetime = time.Duration(c.lifetime.Load())
 	return s
@@ -188,40 +188,9 @@ func (s *sites) list() (out []LeakSite) {
 // to their number, and holds the gate meanwhile.
 func (c *Connector) Leases() (out []Lease) {
 	now := clock.Now()
-	c.gate.Look(func() { out = c.leasesLocked(-1, now) })
+	c.gate.Look(func() { out = c.gate.leasesLocked(-1, now) })
 	for i := range out {
-		out[i].Statement = c.sanitised(out[i].Statement)
+		out[i].Statement = c.reports.sanitised(out[i].Statement)
 	}
 	return out
-}
-
-// leasesLocked copies the oldest leases, at most that many; negative: all.
-func (c *Connector) leasesLocked(most int, now clock.Instant) (out []Lease) {
-	c.gate.EachHeldLocked(func(s *session) bool {
-		if most >= 0 && len(out) == most {
-			return false
-		}
-		if s.lease.isOn() {
-			out = append(out, s.lease.read(now))
-		}
-		return true
-	})
-	return out
-}
-
-// mostHolders bounds what the error of a failed acquire tells, and costs.
-const mostHolders = 8
-
-// describe tells how full the pool is, for the error of a failed acquire.
-func (c *Connector) describe(now clock.Instant) (e *AcquireError) {
-	c.gate.Look(func() { e = c.describeLocked(now) })
-	return e
-}
-
-func (c *Connector) describeLocked(now clock.Instant) *AcquireError {
-	f := c.gate.FiguresLocked()
-	return &AcquireError{
-		Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialling: f.Dialling, Waiting: f.Waiting,
-		Holders: c.leasesLocked(mostHolders, now),
-	}
 }

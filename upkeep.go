@@ -42,7 +42,7 @@ func (c *Connector) retireAside(s *session) (done <-chan struct{}) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		defer c.recovered("closing a connection")
+		defer c.cfg.recovered("closing a connection")
 		_ = c.retire(s)
 	}()
 	return ended
@@ -75,7 +75,7 @@ func (c *Connector) wakeGate() {
 // closeStatements closes the statements that nobody has for long enough, on the sessions
 // that are ready. On the others their holders do.
 func (c *Connector) closeStatements() {
-	defer c.recovered("closing statements")
+	defer c.cfg.recovered("closing statements")
 	c.texts.expire(clock.Now())
 	c.sweepReady()
 }
@@ -189,7 +189,7 @@ func backoff(failures int) time.Duration {
 
 // fillAll dials ahead until no session is missing; false: a dial failed.
 func (c *Connector) fillAll() (filled bool) {
-	defer c.recovered("dialling ahead for Config.MinIdle")
+	defer c.cfg.recovered("dialling ahead for Config.MinIdle")
 	for c.gate.Reserve() {
 		s, err := c.dialAhead()
 		if err != nil {
@@ -215,6 +215,21 @@ func (c *Connector) dialAhead() (*session, error) {
 	}
 	s.release = bound.keep()
 	return s, nil
+}
+
+// begun makes sure that what looks after a lease that has just begun does so in time.
+func (c *Connector) begun(s *session) {
+	c.watch.from(s)
+	c.pulse.begin(s.lease.start)
+	c.refill()
+}
+
+// took closes sessions that were taken from leases whose holders did not come back yet.
+func (c *Connector) took(all []*session) {
+	c.lose(len(all))
+	for _, s := range all {
+		c.retireAside(s)
+	}
 }
 
 // ended is what there is to tell of a lease that ends, as its holder knows it.
@@ -244,6 +259,6 @@ func (c *Connector) leaseEnded(e *ended) {
 	if e.tx != nil {
 		c.tracing.endTx(e.tx, "lost", nil)
 	}
-	c.tellEndings()
+	c.watch.tellEndings()
 	c.refill()
 }

@@ -15,11 +15,17 @@ import (
 // time: most are back by then, and never looked at.
 const firstLook = time.Second
 
-func (c *Connector) firstLook() time.Duration { return min(firstLook, c.cfg.LeakThreshold) }
+func (w *watch) firstLook() time.Duration { return min(firstLook, w.cfg.LeakThreshold) }
 
-// watch looks at leases. What is not said to be guarded otherwise is guarded by the
-// gate's lock.
+// watch looks at leases. What is neither set once nor said to be guarded otherwise is
+// guarded by the gate's lock.
 type watch struct {
+	gate    admission
+	cfg     *settings
+	reports *reports
+	waits   *waits
+	took    func([]*session) // closes sessions that were taken from their leases
+
 	timer       timer
 	at          atomic.Int64  // the instant that the timer is armed for; zero: it is not. Written under the gate's lock
 	looked      uint64        // leases up to that number have been looked at
@@ -28,32 +34,26 @@ type watch struct {
 	asked       clock.Instant // when it was asked last
 	unreachable unreachable   // result sets that the garbage collector has found
 	endings     []ending      // of leases that ended, and of which there is something to tell
-	ended       atomic.Bool   // there are some; written under the gate's lock
+	some        atomic.Bool   // there are some; written under the gate's lock
 }
 
-// begun makes sure that what looks after a lease that has just begun does so in time.
-func (c *Connector) begun(s *session) {
-	if c.cfg.LeakThreshold > 0 {
-		c.watchFrom(s)
-	}
-	c.pulse.begin(s.lease.start)
-	c.refill()
-}
-
-// watchFrom makes sure that the watch looks at a lease in time. Its number was set before
+// from makes sure that the watch looks at a lease in time. Its number was set before
 // this reads what the timer is armed for, and the watch, once that is zero, reads the
 // numbers: so one of the two sees the other.
-func (c *Connector) watchFrom(s *session) {
-	l := &s.lease
-	at := l.start.Add(c.firstLook())
-	if l.limit > 0 && l.limit < c.firstLook() {
-		at = l.start.Add(l.limit)
-		c.gate.Look(func() { c.lookLocked(s, at) })
-	}
-	if armed := clock.Instant(c.watch.at.Load()); !armed.IsZero() && armed <= at {
+func (w *watch) from(s *session) {
+	if w.cfg.LeakThreshold <= 0 {
 		return
 	}
-	c.gate.Look(func() { c.watchAtLocked(at) })
+	l := &s.lease
+	at := l.start.Add(w.firstLook())
+	if l.limit > 0 && l.limit < w.firstLook() {
+		at = l.start.Add(l.limit)
+		w.gate.Look(func() { w.lookLocked(s, at) })
+	}
+	if armed := clock.Instant(w.at.Load()); !armed.IsZero() && armed <= at {
+		return
+	}
+	w.gate.Look(func() { w.atLocked(at) })
 }
 
 // ending is what there is to tell of a lease that ended.
@@ -63,26 +63,26 @@ type ending struct {
 }
 
 // ended notes the end of a lease. It is called with the gate's lock held.
-func (c *Connector) ended(s *session) {
-	l, w := &s.lease, &c.watch
+func (w *watch) ended(s *session) {
+	l := &s.lease
 	if !l.isOn() {
 		return // it had not begun
 	}
 	if l.nesting != nil || l.told.anything() {
-		w.endings = append(w.endings, c.endingLocked(l, clock.Now()))
-		w.ended.Store(true)
+		w.endings = append(w.endings, w.endingLocked(l, clock.Now()))
+		w.some.Store(true)
 		l.nesting = nil
 	}
-	c.unlookLocked(s)
+	w.unlookLocked(s)
 	w.proving -= l.proofs
 	l.proofs = 0
 	l.forget()
 	l.seen.Store(0)
 }
 
-func (c *Connector) endingLocked(l *lease, now clock.Instant) (e ending) {
+func (w *watch) endingLocked(l *lease, now clock.Instant) (e ending) {
 	if l.nesting != nil {
-		e.nesting = c.nestedEndLocked(l, now)
+		e.nesting = w.waits.nestedEndLocked(l, now)
 	}
 	if l.told.anything() {
 		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true}
@@ -95,24 +95,24 @@ func (c *Connector) endingLocked(l *lease, now clock.Instant) (e ending) {
 
 // tellEndings tells of leases that ended: aside, since database/sql may hold its lock on
 // a connection, and the Logger may use this very database.
-func (c *Connector) tellEndings() {
-	if !c.watch.ended.Load() {
+func (w *watch) tellEndings() {
+	if !w.some.Load() {
 		return
 	}
 	var endings []ending
-	c.gate.Look(func() {
-		endings, c.watch.endings = c.watch.endings, nil
-		c.watch.ended.Store(false)
+	w.gate.Look(func() {
+		endings, w.endings = w.endings, nil
+		w.some.Store(false)
 	})
 	if len(endings) == 0 {
 		return
 	}
 	go each(endings, func(e ending) {
 		if e.leak.Returned {
-			defer c.report(&findings{leaks: []*Leak{&e.leak}})
+			defer w.reports.report(&findings{leaks: []*Leak{&e.leak}})
 		}
 		if e.nesting != nil {
-			c.reportNesting(e.nesting)
+			w.waits.reportNesting(e.nesting)
 		}
 	})
 }
@@ -154,25 +154,24 @@ func (q *looks) Pop() any {
 }
 
 // lookLocked makes the watch look at a lease at that time.
-func (c *Connector) lookLocked(s *session, at clock.Instant) {
-	c.unlookLocked(s)
+func (w *watch) lookLocked(s *session, at clock.Instant) {
+	w.unlookLocked(s)
 	s.lease.due = at
-	heap.Push(&c.watch.looks, s)
+	heap.Push(&w.looks, s)
 }
 
-func (c *Connector) unlookLocked(s *session) {
+func (w *watch) unlookLocked(s *session) {
 	if s.lease.inLook > 0 {
-		heap.Remove(&c.watch.looks, s.lease.inLook-1)
+		heap.Remove(&w.looks, s.lease.inLook-1)
 	}
 }
 
-// watchAtLocked makes sure that the watch's timer fires at that time, or
+// atLocked makes sure that the watch's timer fires at that time, or
 // earlier.
-func (c *Connector) watchAtLocked(at clock.Instant) {
-	w := &c.watch
+func (w *watch) atLocked(at clock.Instant) {
 	if armed := clock.Instant(w.at.Load()); armed.IsZero() || at < armed {
 		w.at.Store(int64(at))
-		w.timer.at(at, c.look)
+		w.timer.at(at, w.look)
 	}
 }
 
@@ -194,39 +193,37 @@ const mostJudged = 64
 // look. It looks at the leases in order of acquiring, once each, and again at
 // those of which there may be more to say: what it costs depends on how many
 // have just become old, and not on how many there are.
-func (c *Connector) overdue(now clock.Instant) *findings {
+func (w *watch) overdue(now clock.Instant) *findings {
 	f := &findings{now: now}
-	c.gate.Look(func() {
-		w := &c.watch
+	w.gate.Look(func() {
 		w.at.Store(0)
-		c.provenLocked(f)
-		c.firstLooksLocked(now)
+		w.provenLocked(f)
+		w.firstLooksLocked(now)
 		for range mostJudged {
 			if len(w.looks) == 0 || w.looks[0].lease.due > now {
 				break
 			}
-			c.judgeLocked(heap.Pop(&w.looks).(*session), f)
+			w.judgeLocked(heap.Pop(&w.looks).(*session), f)
 		}
 		if len(w.looks) > 0 {
-			c.watchAtLocked(w.looks[0].lease.due)
+			w.atLocked(w.looks[0].lease.due)
 			f.more = w.looks[0].lease.due <= now
 		}
-		c.proofAtLocked(now)
+		w.proofAtLocked(now)
 	})
 	return f
 }
 
 // firstLooksLocked has those looked at which are out for long enough.
-func (c *Connector) firstLooksLocked(now clock.Instant) {
-	w := &c.watch
+func (w *watch) firstLooksLocked(now clock.Instant) {
 	var highest, young uint64 // the highest number, and the lowest of those that are too young
 	var next clock.Instant    // when that is old enough
-	c.gate.SinceLocked(w.looked, func(s *session) bool {
+	w.gate.SinceLocked(w.looked, func(s *session) bool {
 		l := &s.lease
 		highest = max(highest, s.Hold())
-		at := now.Add(c.firstLook())
+		at := now.Add(w.firstLook())
 		if l.isOn() {
-			at = l.heldSince().Add(c.firstLook())
+			at = l.heldSince().Add(w.firstLook())
 		}
 		switch {
 		case at > now:
@@ -235,21 +232,21 @@ func (c *Connector) firstLooksLocked(now clock.Instant) {
 				next = at
 			}
 		case l.inLook == 0 && l.told.looked.IsZero(): // else it has a short limit, and its own time
-			c.lookLocked(s, now)
+			w.lookLocked(s, now)
 		}
 		return true
 	})
 	w.looked = max(w.looked, highest)
 	if young > 0 {
 		w.looked = young - 1
-		c.watchAtLocked(next)
+		w.atLocked(next)
 	}
 }
 
 // judgeLocked looks at a lease: it notes what there is to report, and has it
 // looked at again if there may be more.
-func (c *Connector) judgeLocked(s *session, f *findings) {
-	l, reclaimAfter := &s.lease, c.cfg.ReclaimAfter
+func (w *watch) judgeLocked(s *session, f *findings) {
+	l, reclaimAfter := &s.lease, w.cfg.ReclaimAfter
 	if !l.isOn() {
 		return
 	}
@@ -257,29 +254,29 @@ func (c *Connector) judgeLocked(s *session, f *findings) {
 		l.told.looked = f.now
 		l.watched.Store(true)
 	}
-	c.proveLocked(l, f)
+	w.proveLocked(l, f)
 	if l.limit <= 0 {
 		return
 	}
 	busy, since := l.state(f.now)
 	lasts := f.now.Sub(since)
 	if reclaimAfter > 0 && l.told.idle && !busy && lasts >= reclaimAfter {
-		c.reclaimLocked(s, f)
+		w.reclaimLocked(s, f)
 		return
 	}
-	class, report, again := judge(busy, lasts, l.limit, c.cfg.LongCallThreshold, l.told)
+	class, report, again := judge(busy, lasts, l.limit, w.cfg.LongCallThreshold, l.told)
 	if class == ClassIdleInHand && reclaimAfter > 0 && (report || l.told.idle) {
 		again = max(reclaimAfter-lasts, soonest)
 	}
 	if again > 0 {
-		c.lookLocked(s, f.now.Add(max(again, soonest)))
+		w.lookLocked(s, f.now.Add(max(again, soonest)))
 	}
 	if !report {
 		return
 	}
 	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.IdleTx}
 	if class == ClassBusy {
-		l.told.busy, leak.Threshold = true, c.cfg.LongCallThreshold
+		l.told.busy, leak.Threshold = true, w.cfg.LongCallThreshold
 	} else {
 		leak.told = l.told.leaked
 		l.told.idle, l.told.leaked = true, true
@@ -292,28 +289,28 @@ func (c *Connector) judgeLocked(s *session, f *findings) {
 // soonest bounds how often one lease is looked at.
 const soonest = 10 * time.Millisecond
 
-// watchAgain has the watch look again at a lease that was reported as idle in
+// again has the watch look again at a lease that was reported as idle in
 // hand, and is used: what it is left in afterwards is another matter.
-func (c *Connector) watchAgain(s *session, now clock.Instant) {
-	c.gate.Look(func() {
+func (w *watch) again(s *session, now clock.Instant) {
+	w.gate.Look(func() {
 		l := &s.lease
 		l.watch.Store(false)
 		l.told.idle = false
 		if l.isOn() && l.limit > 0 {
 			at := now.Add(max(l.limit, soonest))
-			c.lookLocked(s, at)
-			c.watchAtLocked(at)
+			w.lookLocked(s, at)
+			w.atLocked(at)
 		}
 	})
 }
 
 // reclaimLocked takes the session from a lease that is idle in hand for too
 // long.
-func (c *Connector) reclaimLocked(s *session, f *findings) {
-	after := c.cfg.ReclaimAfter
+func (w *watch) reclaimLocked(s *session, f *findings) {
+	after := w.cfg.ReclaimAfter
 	leak := Leak{Lease: s.lease.read(f.now), Class: ClassIdleInHand, Threshold: after, Reclaimed: true, told: true}
-	if !c.takeLocked(s, f) {
-		c.lookLocked(s, f.now.Add(max(soonest, min(after, time.Second))))
+	if !w.takeLocked(s, f) {
+		w.lookLocked(s, f.now.Add(max(soonest, min(after, time.Second))))
 		return
 	}
 	f.leaks = append(f.leaks, &leak)
@@ -323,7 +320,7 @@ func (c *Connector) reclaimLocked(s *session, f *findings) {
 // whether it could. The holder may begin a call at this very moment: who
 // changes lease.hand first has the session, and the holder finds out at its
 // next call.
-func (c *Connector) takeLocked(s *session, f *findings) bool {
+func (w *watch) takeLocked(s *session, f *findings) bool {
 	l := &s.lease
 	if l.raw || f.now.Sub(l.told.looked) < soonest && !l.told.proven {
 		return false
@@ -345,14 +342,14 @@ func (c *Connector) takeLocked(s *session, f *findings) bool {
 	if span := l.endTx(nil); span != nil {
 		f.lostTx = append(f.lostTx, span)
 	}
-	c.gate.CondemnLocked(&s.Session, gate.Taken, f.now)
+	w.gate.CondemnLocked(&s.Session, gate.Taken, f.now)
 	return true
 }
 
 // givenBack tells whether a lease that seems to be taken was given back, and begins the
 // use of it then.
-func (c *Connector) givenBack(l *lease, as uint64) (given bool) {
-	c.gate.Look(func() {
+func (w *watch) givenBack(l *lease, as uint64) (given bool) {
+	w.gate.Look(func() {
 		if given = !l.isTaken(); given {
 			l.hand.Store(l.hand.Load() | as)
 		}
@@ -362,17 +359,17 @@ func (c *Connector) givenBack(l *lease, as uint64) (given bool) {
 
 // isTaken tells whether the session was taken for good: takeLocked gives it
 // back if it finds that it came between.
-func (c *Connector) isTaken(l *lease) (taken bool) {
-	c.gate.Look(func() { taken = l.isTaken() })
+func (w *watch) isTaken(l *lease) (taken bool) {
+	w.gate.Look(func() { taken = l.isTaken() })
 	return taken
 }
 
 // reclaimed is the error of a call that comes too late.
-func (c *Connector) reclaimed(s *session) error {
+func (w *watch) reclaimed(s *session) error {
 	var l Lease
-	c.gate.Look(func() { l = s.lease.read(clock.Now()) })
-	l.Statement = c.sanitised(l.Statement)
-	return &ReclaimedError{Pool: c.cfg.Name, After: c.cfg.ReclaimAfter, Lease: l}
+	w.gate.Look(func() { l = s.lease.read(clock.Now()) })
+	l.Statement = w.reports.sanitised(l.Statement)
+	return &ReclaimedError{Pool: w.cfg.Name, After: w.cfg.ReclaimAfter, Lease: l}
 }
 
 // judge tells whether a lease that has been in a call, or idle in hand, for
@@ -395,16 +392,15 @@ func judge(busy bool, lasts, limit, longCall time.Duration, told told) (class Cl
 
 // look reports the overdue leases. It runs on the timer's goroutine, which is
 // armed for the next lease to look at: without leases there is no timer.
-func (c *Connector) look() {
+func (w *watch) look() {
 	for more := true; more; {
-		f := c.overdue(clock.Now())
+		f := w.overdue(clock.Now())
 		more = f.more
-		c.await(f)
-		c.lose(len(f.reclaimed))
-		for _, s := range f.reclaimed {
-			c.retireAside(s)
+		w.await(f)
+		if len(f.reclaimed) > 0 {
+			w.took(f.reclaimed)
 		}
-		c.tellEndings()
-		c.report(f)
+		w.tellEndings()
+		w.reports.report(f)
 	}
 }

@@ -1,0 +1,59 @@
+package sqllease
+
+import (
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
+)
+
+// admission is a connector's gate, and what can be read of the leases and of those who
+// wait, through it.
+type admission struct{ *gate.Gate[session, acquire] }
+
+// eachLeaseLocked calls f for each session that is on lease, the oldest lease first.
+func (a admission) eachLeaseLocked(f func(*session)) {
+	a.EachHeldLocked(func(s *session) bool {
+		if s.lease.isOn() {
+			f(s)
+		}
+		return true
+	})
+}
+
+// eachWaiterLocked calls f for each who waits, the longest first.
+func (a admission) eachWaiterLocked(f func(*acquire)) {
+	a.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], who *acquire) bool {
+		f(who)
+		return true
+	})
+}
+
+// leasesLocked copies the oldest leases, at most that many; negative: all.
+func (a admission) leasesLocked(most int, now clock.Instant) (out []Lease) {
+	a.EachHeldLocked(func(s *session) bool {
+		if most >= 0 && len(out) == most {
+			return false
+		}
+		if s.lease.isOn() {
+			out = append(out, s.lease.read(now))
+		}
+		return true
+	})
+	return out
+}
+
+// mostHolders bounds what the error of a failed acquire tells, and costs.
+const mostHolders = 8
+
+// describe tells how full the pool is, for the error of a failed acquire.
+func (a admission) describe(now clock.Instant) (e *AcquireError) {
+	a.Look(func() { e = a.describeLocked(now) })
+	return e
+}
+
+func (a admission) describeLocked(now clock.Instant) *AcquireError {
+	f := a.FiguresLocked()
+	return &AcquireError{
+		Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialling: f.Dialling, Waiting: f.Waiting,
+		Holders: a.leasesLocked(mostHolders, now),
+	}
+}
