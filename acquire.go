@@ -91,7 +91,6 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 		h.lend(s)
 		h.ctx, h.tries = idOf(ctx), before.tries
 		s.lease.begin(h.number, now, a.parts, h.single)
-		h.pass(now)
 		c.begun(s)
 		c.metrics.acquired(ctx, a.parts, now.Sub(a.start))
 	}

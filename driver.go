@@ -24,8 +24,7 @@ type handle struct {
 	statements int                  // how many the application has under it, on the session it had last
 	leased     bool                 // it has a session, on lease; else one that it has is to be closed by Close
 	pending    bool                 // it acquires at its first call: database/sql's opener asked for it, or see defers
-	single     bool                 // the lease is that of one call of database/sql's, see isSingle
-	at         clock.Instant        // the present, as far as only database/sql has run since; zero: not known
+	single     bool                 // the lease is that of one call of database/sql's, see forOneCall
 	taken      bool                 // its session was taken from it, and database/sql counts it for ever
 	late       bool                 // it has locked session.late
 	ctx        contextID            // that the lease was acquired in
@@ -85,7 +84,6 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		l.begin(h.number, start, parts{}, h.single)
 		c.begun(s)
 		c.metrics.acquired(ctx, parts{}, 0)
-		h.pass(start)
 		return nil
 	}
 	l.begin(h.number, 0, parts{}, h.single)
@@ -99,7 +97,6 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	}
 	l.hold(now, p, h.single)
 	c.metrics.acquired(ctx, p, now.Sub(start))
-	h.pass(now)
 	return err
 }
 
@@ -122,7 +119,7 @@ const slowReset = time.Millisecond
 // lend puts a session on lease under the handle. The claim is in its lease.
 func (h *handle) lend(s *session) {
 	h.session, h.number, h.leased = s, s.Hold(), true
-	h.single, h.at = forOneCall(s.lease.stack), 0
+	h.single = h.c.forOneCall(s.lease.stack)
 }
 
 // reset readies the session that a ticket got. One in which the driver panics is lost:
@@ -149,7 +146,7 @@ func (h *handle) IsValid() bool {
 	returned := false
 	defer h.guard(&returned)
 	s := h.session
-	valid := !h.ends && (s.can.Validator == nil || s.can.Validator.IsValid())
+	valid := s.can.Validator == nil || s.can.Validator.IsValid()
 	if valid {
 		s.sweep()
 	}
@@ -159,7 +156,7 @@ func (h *handle) IsValid() bool {
 
 // release gives the session back.
 func (h *handle) release(valid bool) (stays bool) {
-	s, c, now := h.session, h.c, h.now()
+	s, c, now := h.session, h.c, clock.Now()
 	e := c.endOf(s, now)
 	h.unlockLate()
 	h.leased = false
@@ -192,12 +189,21 @@ func (h *handle) Close() error {
 	case h.leased:
 		e := h.c.endOf(s, now)
 		h.unlockLate()
-		h.c.gate.Condemn(&s.Session, gate.Bad, now)
-		h.c.arrivals.provedBad(h.ctx, h.tries, now)
+		h.condemn(s, now)
 		defer h.c.leaseEnded(&e)
 	}
 	h.session, h.leased = nil, false
 	return h.c.retire(s)
+}
+
+// condemn ends the lease of a session that proved bad, or ends with its transaction.
+func (h *handle) condemn(s *session, now clock.Instant) {
+	if h.ends {
+		h.c.gate.Condemn(&s.Session, gate.Dropped, now)
+		return
+	}
+	h.c.gate.Condemn(&s.Session, gate.Bad, now)
+	h.c.arrivals.provedBad(h.ctx, h.tries, now)
 }
 
 // drop gives up a ticket.
@@ -284,7 +290,7 @@ func (h *handle) useAs(as uint64) error {
 	}
 	if s.late != nil {
 		s.late.Lock()
-		h.late, h.at = true, 0
+		h.late = true
 	}
 	return nil
 }

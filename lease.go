@@ -456,7 +456,7 @@ func (l *lease) read(now clock.Instant) Lease {
 		Stack:       Stack(l.stack.Stack()),
 	}
 	day := clock.Clocks()
-	if !l.isReady() {
+	if l.isOn() && !l.isReady() { // else it is held, or was taken
 		out.Acquired, out.Hold, out.Busy = l.start.On(day), now.Sub(l.start), true
 		out.Call, out.Since = callReset.String(), out.Acquired
 		return out

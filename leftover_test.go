@@ -129,6 +129,44 @@ func TestATransactionThatIsLostLetsGoOfTheStatementsItWasGiven(t *testing.T) {
 	}
 }
 
+// So does one on a *sql.Conn, which loses its connection with it.
+func TestATransactionThatIsLostOnAConnLetsGoOfTheStatementsItWasGiven(t *testing.T) {
+	for name, open := range map[string]func(f *plainFake) (*sql.DB, error){
+		"bare":    func(f *plainFake) (*sql.DB, error) { return sql.OpenDB(f), nil },
+		"wrapped": func(f *plainFake) (*sql.DB, error) { return OpenDB(f, Config{Logger: slog.New(slog.DiscardHandler)}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &plainFake{}
+				db, err := open(f)
+				require.NoError(t, err)
+				conn, err := db.Conn(t.Context())
+				require.NoError(t, err)
+				st, err := db.Prepare("SELECT 1") // on another connection
+				require.NoError(t, err)
+				ctx, cancel := context.WithCancel(t.Context())
+				tx, err := conn.BeginTx(ctx, nil)
+				require.NoError(t, err)
+				_, err = tx.Stmt(st).Exec()
+				require.NoError(t, err)
+				require.EqualValues(t, 2, f.stmts.Load())
+				cancel()
+				synctest.Wait()
+				_, err = conn.ExecContext(t.Context(), "DO 1")
+				require.ErrorIs(t, err, sql.ErrConnDone, "the connection went with its transaction")
+				require.ErrorIs(t, conn.Close(), sql.ErrConnDone)
+				require.NoError(t, st.Close())
+				<-time.After(time.Minute)
+				assert.Zero(t, f.stmts.Load(), "the application has closed it")
+				if c, ok := ConnectorOf(db); ok {
+					assert.Zero(t, c.Stats().Closed.Bad, "no other connection is suspected for it")
+				}
+				require.NoError(t, db.Close())
+			})
+		})
+	}
+}
+
 // What the gate closes of its own accord is closed as database/sql would close it: the
 // statements first. A driver may keep what they hold for ever otherwise, as SQLite does.
 func TestASessionThatExpiresHasItsStatementsClosedBeforeIt(t *testing.T) {

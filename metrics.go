@@ -175,6 +175,7 @@ type convention interface {
 // leaseCount is one that they lack.
 type leaseCount struct{}
 
+// Name is that of the instrument, as the next two are its unit and what it says.
 func (leaseCount) Name() string        { return "sqllease.lease.count" }
 func (leaseCount) Unit() string        { return "{lease}" }
 func (leaseCount) Description() string { return "Leases that are out, by what they are used for." }
@@ -204,6 +205,12 @@ func (m *metrics) close() {
 	if m.observed != nil {
 		_ = m.observed.Unregister()
 	}
+}
+
+// counts tells whether anybody collects what is recorded of each lease.
+func (m *metrics) counts() (does bool) {
+	defer m.panicked.survive()
+	return m.waitTime.Inst().Enabled(noExample) || m.useTime.Inst().Enabled(noExample) || m.duration.Inst().Enabled(noExample)
 }
 
 // acquired records a successful acquire that took that long.

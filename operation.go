@@ -68,7 +68,7 @@ func (c *Connector) used(s *session) (told bool) {
 
 // start begins the operation. Its caller has set what it is: h, call, query and decline.
 func (o *operation) start(ctx context.Context) context.Context {
-	o.begun, o.ctx, o.lease = o.h.now(), ctx, &o.h.session.lease
+	o.begun, o.ctx, o.lease = clock.Now(), ctx, &o.h.session.lease
 	if o.decline == nil || o.decline.state.Load() == declineNever {
 		ctx = o.startSpan(ctx, false)
 	}
@@ -85,7 +85,12 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	}
 	o.asked = true
 	t := &o.h.c.tracing
-	if !t.wanted(ctx, o.isTraced(ctx), o.call, o.query) {
+	traced := o.isTraced(ctx)
+	if !t.mayWant(traced, o.call) {
+		return ctx
+	}
+	o.h.opens()
+	if !t.wanted(ctx, traced, o.call, o.query) {
 		return ctx
 	}
 	name, options := o.shown()
@@ -138,10 +143,9 @@ func (o *operation) end(result *error) {
 		return // a copy of o, in the rows, goes on
 	}
 	now := clock.Now()
-	if !o.h.single { // else it is in this call until it ends, but for some nanoseconds
+	if !o.h.single || !o.asked { // else it is in this call until it ends, but for some nanoseconds
 		o.lease.leave(now)
 	}
-	o.h.pass(now)
 	if !o.returned {
 		err = errPanicked
 		o.h.lose()
@@ -186,7 +190,6 @@ func (r *rows) end() {
 	if r.op.h.leased && r.op.h.number == r.number { // else the lease is over, and its record another's
 		r.op.lease.closeResult(r, now)
 		r.op.h.c.used(r.op.h.session)
-		r.op.h.pass(now)
 	}
 	r.op.finish(now, r.err, r)
 }

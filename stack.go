@@ -43,7 +43,6 @@ const (
 const (
 	isMoving uint32 = 1 << iota
 	isDropping
-	isOfConn
 	isSingle
 )
 
@@ -52,7 +51,6 @@ const (
 var telling = map[string]uint32{
 	"database/sql.(*Stmt).prepareOnConnLocked": isMoving,
 	"database/sql.(*driverConn).finalClose":    isDropping,
-	"database/sql.(*Conn).BeginTx":             isOfConn,
 	"database/sql.(*DB).exec":                  isSingle,
 	"database/sql.(*DB).query":                 isSingle,
 	"database/sql.(*DB).prepare":               isSingle,
@@ -68,6 +66,3 @@ func movesStatement(k *callstack.Known) bool { return k.Told(telling)&isMoving !
 
 // dropsConn tells whether database/sql closes a connection on this stack.
 func dropsConn(k *callstack.Known) bool { return k.Told(telling)&isDropping != 0 }
-
-// ofConn tells whether the application called a method of a *sql.Conn on this stack.
-func ofConn(k *callstack.Known) bool { return k.Told(telling)&isOfConn != 0 }

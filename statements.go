@@ -73,7 +73,6 @@ type prepared struct {
 	inner  driver.Stmt
 	text   *stmtText
 	of     *session
-	inTx   bool      // prepared in a transaction
 	state  uint64    // of the session when it was prepared
 	broken bool      // a use has failed; for the holder of the session
 	by     []*handle // guarded by texts.mu: the handles that have it
@@ -281,22 +280,6 @@ func (st *statements) end(taken bool) (left []*prepared) {
 	}
 	st.real, st.doomed = nil, nil
 	return left
-}
-
-// leaveTx leaves the statements of a transaction to the session, which is about to be
-// closed, and closes them before it.
-func (st *statements) leaveTx() {
-	x := st.texts
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, p := range st.real {
-		for ; p != nil; p = p.next {
-			if p.inTx {
-				x.lessLocked(p.text, len(p.by))
-				p.by = nil
-			}
-		}
-	}
 }
 
 // scheduleLocked has a text looked at that nobody has.

@@ -41,7 +41,6 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 		return nil, err
 	}
 	p := s.statements.add(h, s, query, inner, h.c.summaries.Of(query).Moves, fresh)
-	p.inTx = s.lease.inTx
 	return newStmt(h, p), nil
 }
 
@@ -125,7 +124,6 @@ func (st *stmt) Close() error {
 	if !texts.leave(st.p, st.h, true, true) {
 		return nil
 	}
-	st.h.at = 0
 	returned := false
 	defer st.h.guard(&returned)
 	err := st.p.inner.Close()

@@ -175,10 +175,13 @@ func poolAttributes(cfg *settings) []attribute.KeyValue {
 // isTraced tells whether a context is that of a trace.
 func isTraced(ctx context.Context) bool { return trace.SpanContextFromContext(ctx).IsValid() }
 
+// mayWant tells whether a call may get a span, by what needs no asking.
+func (t *tracing) mayWant(traced bool, c call) bool { return !t.omit[c] && (t.roots || traced) }
+
 // wanted tells whether a call of that context, which is in a trace or not, gets a span.
 // query is empty where it has no statement.
 func (t *tracing) wanted(ctx context.Context, traced bool, c call, query string) bool {
-	if t.omit[c] || (!t.roots && !traced) {
+	if !t.mayWant(traced, c) {
 		return false
 	}
 	if t.filter == nil {

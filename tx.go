@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql/driver"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -42,9 +43,6 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	began = true
 	s.statements.began()
 	begun := &tx{h: h, number: h.number, inner: inner, ctx: ctx, span: span}
-	if ctx.Done() != nil && !s.can.KeepsAfterTx() {
-		begun.ofConn = ofConn(callstack.Capture(0))
-	}
 	h.c.tracing.endTx(s.lease.beginTx(begun), "lost", nil) // one whose end has not been seen
 	return begun, nil
 }
@@ -56,7 +54,6 @@ type tx struct {
 	inner  driver.Tx
 	ctx    context.Context // of BeginTx: whose end makes database/sql roll back
 	span   trace.Span      // nil: none
-	ofConn bool            // it is that of a *sql.Conn; looked up where its end may lose the connection
 }
 
 // use begins a use of the transaction, see handle.use.
@@ -86,25 +83,27 @@ func (t *tx) Commit() error { return t.finish(callCommit, driver.Tx.Commit) }
 // Rollback rolls back. database/sql, seeing that a handle has both Validator
 // and SessionResetter, keeps the connection when the context of its
 // transaction ends; a driver that lacks one of them relies on losing it, and
-// loses it when database/sql gives it back, once it has closed the statements. A
-// *sql.Conn does not give it back, and loses it by this error, which database/sql
-// keeps to itself.
+// loses it by an error, which database/sql keeps to itself.
 func (t *tx) Rollback() error {
 	loses := t.losesConn()
 	err := t.finish(callRollback, driver.Tx.Rollback)
-	if !loses {
+	if !loses || isBad(err) {
 		return err
 	}
-	if !t.ofConn {
-		t.h.ends = true
-		return err
-	}
-	if t.use() == nil {
-		t.h.session.statements.leaveTx() // database/sql closes them unless a connection is bad
-		t.h.unuse()
-	}
-	return driver.ErrBadConn
+	t.h.ends = true
+	return &lostTx{}
 }
+
+// lostTx is the error by which a connection is lost. database/sql asks of the error of a
+// Rollback whether it is driver.ErrBadConn: first in order not to close the statements of
+// the transaction, which are to be closed, and from then on in order not to go on with the
+// connection.
+type lostTx struct{ asked atomic.Bool }
+
+func (*lostTx) Error() string { return driver.ErrBadConn.Error() }
+
+// Is answers errors.Is.
+func (e *lostTx) Is(target error) bool { return target == driver.ErrBadConn && e.asked.Swap(true) }
 
 // losesConn tells whether database/sql itself rolls back, and would drop the
 // connection if it saw the driver.

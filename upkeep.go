@@ -234,7 +234,8 @@ func (c *Connector) took(all []*session) {
 
 // ended is what there is to tell of a lease that ends, as its holder knows it.
 type ended struct {
-	held time.Duration // zero: its acquire did not end
+	was  bool // it was held: its acquire did end
+	held time.Duration
 	span trace.SpanContext
 	tx   trace.Span // of a transaction that it ends with; nil: none
 }
@@ -242,6 +243,7 @@ type ended struct {
 // endOf is that. Its caller holds the session, and gives it back.
 func (c *Connector) endOf(s *session, now clock.Instant) (e ended) {
 	l := &s.lease
+	e.was = !l.acquired.IsZero()
 	if e.held = l.heldFor(now); e.held >= brief {
 		e.span = l.span
 	}
@@ -253,7 +255,7 @@ func (c *Connector) endOf(s *session, now clock.Instant) (e ended) {
 
 // leaseEnded tells it. database/sql still holds its lock on the connection.
 func (c *Connector) leaseEnded(e *ended) {
-	if e.held > 0 {
+	if e.was {
 		c.metrics.held(&e.span, e.held)
 	}
 	if e.tx != nil {
