@@ -175,9 +175,13 @@ type convention interface {
 // leaseCount is one that they lack.
 type leaseCount struct{}
 
-// Name is that of the instrument, as the next two are its unit and what it says.
-func (leaseCount) Name() string        { return "sqllease.lease.count" }
-func (leaseCount) Unit() string        { return "{lease}" }
+// Name is the instrument's.
+func (leaseCount) Name() string { return "sqllease.lease.count" }
+
+// Unit is what it counts.
+func (leaseCount) Unit() string { return "{lease}" }
+
+// Description is what it says.
 func (leaseCount) Description() string { return "Leases that are out, by what they are used for." }
 
 // withAttribute is the option of a measurement with one attribute more.

@@ -417,7 +417,7 @@ func TestWhatIsDoneAtTheReleaseIsPartOfTheLease(t *testing.T) {
 		var takes atomic.Int64
 		f := &gateFake{t: t, script: func(_ context.Context, _ *gateFakeConn, call string) error {
 			if call == "valid" {
-				time.Sleep(time.Duration(takes.Load()))
+				<-time.After(time.Duration(takes.Load()))
 			}
 			return nil
 		}}
@@ -429,7 +429,7 @@ func TestWhatIsDoneAtTheReleaseIsPartOfTheLease(t *testing.T) {
 		takes.Store(int64(10 * time.Second))
 		done := make(chan struct{})
 		go func() { use(); close(done) }()
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		takes.Store(0)
 		use() // it waits for 9 s
 		<-done
