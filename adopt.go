@@ -57,7 +57,8 @@ type pool struct {
 
 // Attach gives the connector the *sql.DB that it serves. From then on a limit set by
 // SetMaxOpenConns is taken over by the gate, at the next acquire that finds no free
-// connection or within a tenth of a second, so that the call keeps its meaning and callers
+// connection, or within a tenth of a second, or, where connections are only held and
+// nobody comes for one, within a second. So the call keeps its meaning, and callers
 // wait where their wait can be seen. The *sql.DB's own limit, which sql.DBStats tells,
 // becomes 100003, and one more for each session that was taken from a lease and that the
 // *sql.DB therefore counts for ever; [Connector.DBStats] tells the true one. [Open] and
@@ -223,7 +224,7 @@ func (c *Connector) wakeOpener(db *sql.DB) {
 }
 
 // pulse looks after what changes without anybody telling, ten times a second while
-// connections come and go, or somebody waits for one; less and less often while they are
+// connections come and go, or somebody waits for one; once a second while they are
 // only held, or were taken from leases that database/sql counts for ever.
 type pulse struct {
 	c     *Connector
@@ -238,8 +239,15 @@ type pulse struct {
 
 const (
 	pulseEvery   = 100 * time.Millisecond
-	longestPause = time.Minute
+	longestPause = time.Second
 )
+
+// joined has the queue looked after, which a caller joins. It is called with the gate's
+// lock held.
+func (c *Connector) joined(a *acquire) {
+	c.pulse.begin(a.Since()) // database/sql's limit may have changed for them
+	c.queue.joined(a)
+}
 
 // begin makes sure that a beat comes soon. Who begins a lease has done so before this:
 // either this sees that none is to come soon, or that one sees them.

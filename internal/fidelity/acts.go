@@ -151,7 +151,7 @@ func mayLimit(s *stage, how int) bool {
 
 // takeOver is how long another way may take to take over a limit, while somebody holds a
 // connection, or waits.
-const takeOver = 250 * time.Millisecond
+const takeOver = 1250 * time.Millisecond
 
 // letTakeOver waits for that.
 func (s *stage) letTakeOver() {

@@ -143,7 +143,7 @@ func (s *scene) laterConn() <-chan *sql.Conn {
 }
 
 // AllScenes are all of them.
-var AllScenes = slices.Concat(lockScenes, orderScenes, statementScenes, limitScenes)
+var AllScenes = slices.Concat(lockScenes, orderScenes, statementScenes, staleScenes, limitScenes)
 
 // In these, what a caller wants is guarded by a lock of database/sql's on a connection.
 var lockScenes = []Scene{

@@ -83,6 +83,13 @@ var statementScenes = []Scene{
 		require.NoError(s.t, old.Close())
 	}, want: []string{"databases map[0:400]"}},
 
+	{Name: "a statement in use, whose connection goes from hand to hand", play: func(s *scene) {
+		s.server.takes = time.Millisecond // so that others wait
+		s.db.SetMaxOpenConns(1)
+		s.databases(s.prepare("SELECT a"), 20)
+		s.note("prepared %d", s.server.plans)
+	}, want: []string{"prepared 1"}},
+
 	{Name: "statements are closed, while all connections go from hand to hand", play: func(s *scene) {
 		s.db.SetMaxOpenConns(2)
 		var all sync.WaitGroup
@@ -97,6 +104,38 @@ var statementScenes = []Scene{
 		}
 		all.Wait()
 		pass(time.Minute)
+		s.note("statements left: %d", s.server.left().statements)
+	}, want: []string{"statements left: 0"}},
+
+	{Name: "a statement is closed that has a twin, and its connection is idle", play: func(s *scene) {
+		held := s.conn()
+		twin := s.prepareOn(held, "SELECT a")
+		require.NoError(s.t, s.prepare("SELECT a").Close())
+		pass(time.Minute)
+		s.note("statements left: %d", s.server.left().statements)
+		require.NoError(s.t, twin.Close())
+		s.close(held)
+	}, want: []string{"statements left: 1"}},
+
+	{Name: "a statement is closed, and its connection is next", play: func(s *scene) {
+		require.NoError(s.t, s.prepare("SELECT a").Close())
+		c := s.conn()
+		s.note("statements left: %d", s.server.left().statements)
+		s.close(c)
+	}, want: []string{"statements left: 0"}},
+
+	// And whoever has the connection keeps it for longer than anybody looks for the
+	// statement, which is closed when the connection is given back, then.
+	{Name: "a statement is closed after its connection went to somebody else", play: func(s *scene) {
+		s.db.SetMaxOpenConns(1)
+		st := s.prepare("SELECT a")
+		held := s.conn()
+		next := s.laterConn()
+		s.close(held)
+		held = <-next
+		require.NoError(s.t, st.Close())
+		pass(time.Minute)
+		s.close(held)
 		s.note("statements left: %d", s.server.left().statements)
 	}, want: []string{"statements left: 0"}},
 
@@ -140,6 +179,74 @@ var statementScenes = []Scene{
 	}, want: []string{"statements left: 1", "statements left: 0"}, also: []string{"statements left: 2", "statements left: 0"}},
 }
 
+// stale is a scene in which something happens to a session after a text was prepared on it,
+// before it goes from hand to hand. Noted is what the text answers there for somebody else,
+// who has prepared it on another session since.
+func stale(what string, happens func(s *scene, c *sql.Conn), want string) Scene {
+	return Scene{Name: "a session has a statement from before " + what, play: func(s *scene) {
+		s.db.SetMaxOpenConns(2)
+		other, c := s.conn(), s.conn()
+		happens(s, c)
+		s.close(other)
+		st := s.prepare("SELECT a") // on the other session
+		other = s.conn()
+		next := s.laterConn()
+		s.close(c)
+		s.close(<-next)
+		var database, setting int
+		err := st.QueryRowContext(s.t.Context()).Scan(&database, &setting)
+		s.note("%d/%d %v", database, setting, err)
+		s.close(other)
+	}, want: []string{want}}
+}
+
+func (s *scene) prepareOn(c *sql.Conn, text string) *sql.Stmt {
+	st, err := c.PrepareContext(s.t.Context(), text)
+	require.NoError(s.t, err)
+	return st
+}
+
+// In these a statement must not be taken for another of its text.
+var staleScenes = []Scene{
+	stale("USE", func(s *scene, c *sql.Conn) {
+		s.prepareOn(c, "SELECT a")
+		s.exec(c, "USE 7")
+	}, "7/0 <nil>"),
+
+	stale("USE by a statement", func(s *scene, c *sql.Conn) {
+		s.prepareOn(c, "SELECT a")
+		_, err := s.prepareOn(c, "USE 7").ExecContext(s.t.Context())
+		require.NoError(s.t, err)
+	}, "7/0 <nil>"),
+
+	stale("USE on the driver's own connection", func(s *scene, c *sql.Conn) {
+		s.prepareOn(c, "SELECT a")
+		require.NoError(s.t, c.Raw(func(conn any) error {
+			inner, _ := s.way.Unwrap(conn)
+			return inner.(*session).raw("USE 7")
+		}))
+	}, "7/0 <nil>"),
+
+	stale("the end of a transaction", func(s *scene, c *sql.Conn) {
+		tx, err := c.BeginTx(s.t.Context(), nil)
+		require.NoError(s.t, err)
+		s.exec(tx, "SET s = 1")
+		s.prepareOn(c, "SELECT a")
+		require.NoError(s.t, tx.Rollback())
+	}, "0/0 <nil>"),
+
+	stale("DISCARD", func(s *scene, c *sql.Conn) {
+		s.prepareOn(c, "SELECT a")
+		s.exec(c, "DISCARD ALL")
+	}, "0/0 <nil>"),
+
+	stale("ALTER, and broken by it", func(s *scene, c *sql.Conn) {
+		old := s.prepareOn(c, "SELECT a")
+		s.server.alter()
+		require.ErrorIs(s.t, old.QueryRowContext(s.t.Context()).Err(), errAltered)
+	}, "0/0 <nil>"),
+}
+
 // databases counts from which databases callers get their rows, 20 each.
 func (s *scene) databases(st *sql.Stmt, callers int) map[int]int {
 	var mu sync.Mutex
@@ -178,6 +285,21 @@ var limitScenes = []Scene{
 		s.close(held...)
 		all.Wait()
 	}, want: []string{"a new call: <nil>, at once true"}},
+
+	// It may be the one by which another way knows that the limit is its own.
+	{Name: "the limit is raised so far that nobody reaches it", play: func(s *scene) {
+		for _, high := range []int{99_999, 100_000, 100_001, 1_000_000} {
+			s.db.SetMaxOpenConns(1)
+			held := s.conn()
+			pass(time.Second)
+			s.db.SetMaxOpenConns(high)
+			ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+			_, err := s.db.ExecContext(ctx, "INSERT INTO c")
+			s.note("%d: %v", high, err)
+			cancel()
+			s.close(held)
+		}
+	}, want: []string{"99999: <nil>", "100000: <nil>", "100001: <nil>", "1000000: <nil>"}},
 
 	// database/sql tries three times. What a pool's own refusals take of that is
 	// missing where sessions prove bad.
@@ -277,6 +399,48 @@ func RestartAfterExpiry(t *testing.T, w Way) {
 	assert.Equal(t, want, s.on(t, w))
 }
 
+// DialContexts looks at the context that a driver was given to dial with, which it may use
+// for as long as the connection lives: the way has to bound an acquire by a second, and to
+// dial one connection ahead.
+func DialContexts(t *testing.T, w Way) {
+	s := Scene{play: func(s *scene) {
+		all := s.conns(2)
+		pass(time.Hour)
+		for _, c := range all {
+			require.NoError(s.t, c.Raw(func(conn any) error {
+				inner, _ := s.way.Unwrap(conn)
+				s.note("%v", inner.(*session).over())
+				return nil
+			}))
+		}
+		s.close(all...)
+	}}
+	want := []string{"<nil>", "<nil>"}
+	require.Equal(t, want, s.on(t, Bare), "bare")
+	assert.Equal(t, want, s.on(t, w))
+}
+
+// Refusals looks at a server that refuses connections for a minute: the way has to keep
+// some ready.
+func Refusals(t *testing.T, w Way) {
+	s := Scene{play: func(s *scene) {
+		synctest.Wait()
+		s.note("from the start %t", s.server.left().connections > 0)
+		s.server.takes = time.Millisecond
+		s.server.restart()
+		s.server.refuse(time.Minute)
+		for range 3 { // those that are ready prove bad
+			_, err := s.db.ExecContext(s.t.Context(), "INSERT INTO c")
+			require.Error(s.t, err)
+		}
+		pass(time.Minute)
+		s.note("tried seldom %t", s.server.refused < 100)
+		pass(time.Minute)
+		s.note("again %t", s.server.left().sessions > 0)
+	}}
+	assert.Equal(t, []string{"from the start true", "tried seldom true", "again true"}, s.on(t, w))
+}
+
 // Pair opens two databases on one connector.
 type Pair func(driver.Connector) (a, b *sql.DB, err error)
 
@@ -314,6 +478,39 @@ func pairs(t *testing.T, open Pair) (notes []string) {
 		synctest.Wait()
 		assert.Empty(t, s.server.wrong())
 		assert.Zero(t, s.server.left())
+		notes = s.notes
+	})
+	return notes
+}
+
+// ClosedPair looks at a caller who waits in one of two databases on one connector, as that
+// is closed.
+func ClosedPair(t *testing.T, open Pair) {
+	want := []string{"sql: database is closed, told true"}
+	require.Equal(t, want, closedPair(t, BarePair), "bare")
+	assert.Equal(t, want, closedPair(t, open))
+}
+
+func closedPair(t *testing.T, open Pair) (notes []string) {
+	defer watchdog(crowd{})()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scene{t: t, server: newServer()}
+		a, b, err := open(backend{s.server})
+		require.NoError(t, err)
+		a.SetMaxOpenConns(1)
+		b.SetMaxOpenConns(1)
+		s.db = b
+		held := s.conn()
+		pass(time.Second)
+		told := s.later(func() { _, err = b.Conn(t.Context()) })
+		require.NoError(t, b.Close())
+		synctest.Wait()
+		was := *told
+		_ = held.Close()
+		synctest.Wait()
+		s.note("%v, told %t", err, was)
+		require.NoError(t, a.Close())
+		synctest.Wait()
 		notes = s.notes
 	})
 	return notes

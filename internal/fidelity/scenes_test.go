@@ -25,15 +25,29 @@ func TestARestartIsNotSeenWhereSessionsHaveExpired(t *testing.T) {
 	fidelity.RestartAfterExpiry(t, way)
 }
 
-func TestTwoDatabasesOnOneConnector(t *testing.T) {
-	fidelity.Pairs(t, func(c driver.Connector) (a, b *sql.DB, err error) {
-		w, err := sqllease.Wrap(c, sqllease.Config{Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			return nil, nil, err
-		}
-		a, b = sql.OpenDB(w), sql.OpenDB(w)
-		w.Attach(a)
-		w.Attach(b)
-		return a, b, nil
-	})
+func TestTheContextOfADialLastsAsLongAsItsConnection(t *testing.T) {
+	way := wrapped
+	way.Open = open(sqllease.Config{AcquireTimeout: time.Second, MinIdle: 1})
+	fidelity.DialContexts(t, way)
+}
+
+func TestConnectionsAreDialledAheadAsOftenAsIsOfUse(t *testing.T) {
+	way := wrapped
+	way.Open = open(sqllease.Config{MinIdle: 2})
+	fidelity.Refusals(t, way)
+}
+
+func TestTwoDatabasesOnOneConnector(t *testing.T) { fidelity.Pairs(t, wrappedPair) }
+
+func TestWhoWaitsInADatabaseThatIsClosedIsTold(t *testing.T) { fidelity.ClosedPair(t, wrappedPair) }
+
+func wrappedPair(c driver.Connector) (a, b *sql.DB, err error) {
+	w, err := sqllease.Wrap(c, sqllease.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, nil, err
+	}
+	a, b = sql.OpenDB(w), sql.OpenDB(w)
+	w.Attach(a)
+	w.Attach(b)
+	return a, b, nil
 }

@@ -41,6 +41,8 @@ type server struct {
 	logs    bool             // it notes its calls; set once
 	calls   []string         // guarded by mu
 	asks    bool             // its results ask their session when they are asked; set once
+	plans   int              // guarded by mu: how many statements it has prepared
+	refused int              // guarded by mu: how many dials it has refused
 }
 
 func newServer() *server {
@@ -60,7 +62,8 @@ type moment struct {
 type session struct {
 	s    *server
 	id   int
-	life int // the server's, in which it began
+	life int          // the server's, in which it began
+	over func() error // how the context of its dial has ended; set once
 
 	// All of this is guarded by s.mu.
 	call       string // in flight; empty: none
@@ -97,6 +100,7 @@ func (s *server) dial(d *deed) (*session, error) {
 	defer s.mu.Unlock()
 	s.tick++
 	if time.Now().Before(s.refuses) {
+		s.refused++
 		return nil, errUnwilling
 	}
 	c := &session{s: s, id: len(s.dialled) + 1, life: s.life, statements: map[*statement]bool{}, past: []moment{{s.tick, binding{}}}}
@@ -329,6 +333,7 @@ type statement struct {
 
 func (c *session) prepareLocked(text string) *statement {
 	c.s.tick++
+	c.s.plans++
 	st := &statement{c: c, text: text, state: c.state, tick: c.s.tick}
 	c.statements[st] = true
 	return st

@@ -118,8 +118,10 @@ var (
 func (b backend) Connect(ctx context.Context) (driver.Conn, error) {
 	c, err := b.s.dial(deedOf(ctx))
 	if err != nil {
+		_ = b.s.take(ctx)
 		return nil, err
 	}
+	c.over = ctx.Err
 	return c, nil
 }
 
