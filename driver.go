@@ -83,7 +83,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	if !s.needsReset() {
 		l.begin(h.number, start, parts{}, h.single)
 		c.begun(s)
-		c.metrics.acquired(ctx, parts{}, 0)
+		h.acquired(ctx, parts{}, 0)
 		return nil
 	}
 	l.begin(h.number, 0, parts{}, h.single)
@@ -96,7 +96,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		return err
 	}
 	l.hold(now, p, h.single)
-	c.metrics.acquired(ctx, p, now.Sub(start))
+	h.acquired(ctx, p, now.Sub(start))
 	return err
 }
 
@@ -157,7 +157,7 @@ func (h *handle) IsValid() bool {
 // release gives the session back.
 func (h *handle) release(valid bool) (stays bool) {
 	s, c, now := h.session, h.c, clock.Now()
-	e := c.endOf(s, now)
+	e := c.endOf(s, now, !h.single)
 	h.unlockLate()
 	h.leased = false
 	became := c.gate.Return(&h.ticket, &s.Session, !valid, now)
@@ -187,7 +187,7 @@ func (h *handle) Close() error {
 		h.c.lost.Add(-1)
 		return nil
 	case h.leased:
-		e := h.c.endOf(s, now)
+		e := h.c.endOf(s, now, !h.single)
 		h.unlockLate()
 		h.condemn(s, now)
 		defer h.c.leaseEnded(&e)
@@ -234,7 +234,7 @@ func (h *handle) lose() {
 		return
 	}
 	s.lease.lose()
-	e := h.c.endOf(s, now)
+	e := h.c.endOf(s, now, !h.single)
 	h.leaveSession()
 	h.taken = true
 	h.c.gate.Condemn(&s.Session, gate.Bad, now)

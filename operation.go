@@ -210,5 +210,7 @@ func (o *operation) firstRow() {
 func (o *operation) finish(now clock.Instant, err error, rows *rows) {
 	o.startSpan(o.ctx, true)
 	o.h.c.tracing.endCall(o.span, err, rows)
-	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
+	if !o.h.single {
+		o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
+	}
 }

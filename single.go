@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"context"
 	"database/sql/driver"
 	"time"
 
@@ -26,6 +27,13 @@ import (
 // for each acquire, so that only a stack that is recognised is looked at.
 func (c *Connector) forOneCall(k *callstack.Known) bool {
 	return k.Recognised() && k.Told(telling)&isSingle != 0 && !c.metrics.counts()
+}
+
+// acquired counts an acquire.
+func (h *handle) acquired(ctx context.Context, p parts, took time.Duration) {
+	if !h.single {
+		h.c.metrics.acquired(ctx, p, took)
+	}
 }
 
 // opens makes a lease of a single call one like any other, in a call or between two, and

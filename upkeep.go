@@ -234,16 +234,17 @@ func (c *Connector) took(all []*session) {
 
 // ended is what there is to tell of a lease that ends, as its holder knows it.
 type ended struct {
-	was  bool // it was held: its acquire did end
+	was  bool // it was held, since its acquire did end, and somebody may count it
 	held time.Duration
 	span trace.SpanContext
 	tx   trace.Span // of a transaction that it ends with; nil: none
 }
 
-// endOf is that. Its caller holds the session, and gives it back.
-func (c *Connector) endOf(s *session, now clock.Instant) (e ended) {
+// endOf is that. Its caller holds the session, and gives it back. counted says that
+// somebody may count it.
+func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended) {
 	l := &s.lease
-	e.was = !l.acquired.IsZero()
+	e.was = counted && !l.acquired.IsZero()
 	if e.held = l.heldFor(now); e.held >= brief {
 		e.span = l.span
 	}
