@@ -95,10 +95,8 @@ func (*plainFakeStmt) NumInput() int                              { return -1 }
 func (*plainFakeStmt) Exec([]driver.Value) (driver.Result, error) { return driver.RowsAffected(1), nil }
 func (*plainFakeStmt) Query([]driver.Value) (driver.Rows, error)  { return nil, driver.ErrSkip }
 
-// A transaction whose context ends loses its connection, where the driver cannot reset
-// one, and database/sql closes the transaction's statements first. One that was made of
-// another, by Tx.Stmt, holds that until then.
-func TestATransactionThatIsLostLetsGoOfTheStatementsItWasGiven(t *testing.T) {
+// bareAndWrapped runs a scene with both ways to open a database on such a driver.
+func bareAndWrapped(t *testing.T, play func(t *testing.T, f *plainFake, db *sql.DB)) {
 	for name, open := range map[string]func(f *plainFake) (*sql.DB, error){
 		"bare":    func(f *plainFake) (*sql.DB, error) { return sql.OpenDB(f), nil },
 		"wrapped": func(f *plainFake) (*sql.DB, error) { return OpenDB(f, Config{Logger: slog.New(slog.DiscardHandler)}) },
@@ -108,19 +106,7 @@ func TestATransactionThatIsLostLetsGoOfTheStatementsItWasGiven(t *testing.T) {
 				f := &plainFake{}
 				db, err := open(f)
 				require.NoError(t, err)
-				st, err := db.Prepare("SELECT 1")
-				require.NoError(t, err)
-				ctx, cancel := context.WithCancel(t.Context())
-				tx, err := db.BeginTx(ctx, nil) // on the connection of the statement
-				require.NoError(t, err)
-				_, err = st.Exec() // on another one
-				require.NoError(t, err)
-				_, err = tx.Stmt(st).Exec()
-				require.NoError(t, err)
-				require.EqualValues(t, 2, f.stmts.Load())
-				cancel()
-				synctest.Wait()
-				require.NoError(t, st.Close())
+				play(t, f, db)
 				<-time.After(time.Minute)
 				assert.Zero(t, f.stmts.Load(), "the application has closed it")
 				require.NoError(t, db.Close())
@@ -129,42 +115,50 @@ func TestATransactionThatIsLostLetsGoOfTheStatementsItWasGiven(t *testing.T) {
 	}
 }
 
+// A transaction whose context ends loses its connection, where the driver cannot reset
+// one, and database/sql closes the transaction's statements first. One that was made of
+// another, by Tx.Stmt, holds that until then.
+func TestATransactionThatIsLostLetsGoOfTheStatementsItWasGiven(t *testing.T) {
+	bareAndWrapped(t, func(t *testing.T, f *plainFake, db *sql.DB) {
+		st, err := db.Prepare("SELECT 1")
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		tx, err := db.BeginTx(ctx, nil) // on the connection of the statement
+		require.NoError(t, err)
+		_, err = st.Exec() // on another one
+		require.NoError(t, err)
+		_, err = tx.Stmt(st).Exec()
+		require.NoError(t, err)
+		require.EqualValues(t, 2, f.stmts.Load())
+		cancel()
+		synctest.Wait()
+		require.NoError(t, st.Close())
+	})
+}
+
 // So does one on a *sql.Conn, which loses its connection with it.
 func TestATransactionThatIsLostOnAConnLetsGoOfTheStatementsItWasGiven(t *testing.T) {
-	for name, open := range map[string]func(f *plainFake) (*sql.DB, error){
-		"bare":    func(f *plainFake) (*sql.DB, error) { return sql.OpenDB(f), nil },
-		"wrapped": func(f *plainFake) (*sql.DB, error) { return OpenDB(f, Config{Logger: slog.New(slog.DiscardHandler)}) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := &plainFake{}
-				db, err := open(f)
-				require.NoError(t, err)
-				conn, err := db.Conn(t.Context())
-				require.NoError(t, err)
-				st, err := db.Prepare("SELECT 1") // on another connection
-				require.NoError(t, err)
-				ctx, cancel := context.WithCancel(t.Context())
-				tx, err := conn.BeginTx(ctx, nil)
-				require.NoError(t, err)
-				_, err = tx.Stmt(st).Exec()
-				require.NoError(t, err)
-				require.EqualValues(t, 2, f.stmts.Load())
-				cancel()
-				synctest.Wait()
-				_, err = conn.ExecContext(t.Context(), "DO 1")
-				require.ErrorIs(t, err, sql.ErrConnDone, "the connection went with its transaction")
-				require.ErrorIs(t, conn.Close(), sql.ErrConnDone)
-				require.NoError(t, st.Close())
-				<-time.After(time.Minute)
-				assert.Zero(t, f.stmts.Load(), "the application has closed it")
-				if c, ok := ConnectorOf(db); ok {
-					assert.Zero(t, c.Stats().Closed.Bad, "no other connection is suspected for it")
-				}
-				require.NoError(t, db.Close())
-			})
-		})
-	}
+	bareAndWrapped(t, func(t *testing.T, f *plainFake, db *sql.DB) {
+		conn, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		st, err := db.Prepare("SELECT 1") // on another connection
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		tx, err := conn.BeginTx(ctx, nil)
+		require.NoError(t, err)
+		_, err = tx.Stmt(st).Exec()
+		require.NoError(t, err)
+		require.EqualValues(t, 2, f.stmts.Load())
+		cancel()
+		synctest.Wait()
+		_, err = conn.ExecContext(t.Context(), "DO 1")
+		require.ErrorIs(t, err, sql.ErrConnDone, "the connection went with its transaction")
+		require.ErrorIs(t, conn.Close(), sql.ErrConnDone)
+		require.NoError(t, st.Close())
+		if c, ok := ConnectorOf(db); ok {
+			assert.Zero(t, c.Stats().Closed.Bad, "no other connection is suspected for it")
+		}
+	})
 }
 
 // What the gate closes of its own accord is closed as database/sql would close it: the
