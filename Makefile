@@ -69,6 +69,7 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 		printf 'not formatted; run gofmt -w on:\n%s\n' "$$unformatted" >&2; exit 1; \
 	fi
 	scripts/check-requirements.sh
+	go run ./internal/tools/directions . docs/architecture.md
 	cd internal/fidelity && go run ./genmatrix && git diff --exit-code matrix.go
 	for module in $(MODULES); do \
 		echo "lint $$module"; \

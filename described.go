@@ -18,17 +18,3 @@ type described struct {
 
 // descriptions remember that of each statement.
 type descriptions = statement.Cache[described]
-
-// descriptions makes the memory of a connector's statements.
-func (c *Connector) descriptions() *descriptions {
-	grammar := c.cfg.dialect.Grammar
-	return statement.NewCache(func(query string) *described { return c.read(query, grammar) })
-}
-
-// read reads a statement for the first time.
-func (c *Connector) read(query string, g statement.Grammar) *described {
-	s := statement.Summarise(query, g)
-	d := &described{Summary: s, name: s.Text()}
-	d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.Operation)
-	return d
-}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"sync/atomic"
-	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
@@ -112,9 +111,6 @@ func (h *handle) defers(s *session, now clock.Instant) bool {
 	h.pending, h.called = true, false
 	return true
 }
-
-// slowReset is how long a reset takes that is worth a span of its own.
-const slowReset = time.Millisecond
 
 // lend puts a session on lease under the handle. The claim is in its lease.
 func (h *handle) lend(s *session) {
@@ -376,4 +372,12 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 		return nil, err
 	}
 	return o.rows(rows, nil), nil
+}
+
+// ran notes that a statement was run directly on the session. Where the session has no
+// statement, and is in no transaction that could undo it, nobody would ask.
+func (s *session) ran(h *handle, query string) {
+	if (len(s.statements.real) > 0 || s.lease.inTx) && h.c.summaries.Of(query).Moves {
+		s.statements.state++
+	}
 }

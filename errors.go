@@ -142,3 +142,11 @@ func round(d time.Duration) time.Duration {
 	}
 	return d
 }
+
+// errPanicked stands in spans and metrics for the error of a call in which
+// the driver panicked. The panic itself goes on.
+var errPanicked = errors.New("sqllease: the driver panicked")
+
+// errUnclosed stands in spans and metrics for the error of a query whose rows
+// nobody can close any more.
+var errUnclosed = errors.New("sqllease: the rows were never closed")

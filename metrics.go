@@ -314,33 +314,6 @@ func (m *metrics) countClosed(why gate.Reason, n int64) {
 	m.closed.Add(context.Background(), n, m.poolAdd[0], metric.WithAttributes(keyReason.String(reasonNames[why])))
 }
 
-// operated records a finished operation.
-func (m *metrics) operated(o *operation, took time.Duration, err error, rows *rows) {
-	defer m.panicked.survive()
-	duration, returned := m.duration.Inst(), m.returned.Inst()
-	if !duration.Enabled(o.ctx) && (rows == nil || !returned.Enabled(o.ctx)) {
-		return
-	}
-	name, options := o.call.String(), m.calls[o.call]
-	if o.query != "" && o.call != callPrepare {
-		name, options = o.statement().Operation, o.statement().record
-	}
-	if err != nil {
-		options = m.failed(name, err)
-	}
-	duration.Record(o.ctx, took.Seconds(), options...)
-	if rows != nil {
-		ctx := o.ctx
-		if rows.read < manyToRead {
-			ctx = noExample
-		}
-		returned.Record(ctx, rows.read, options...)
-	}
-}
-
-// manyToRead is how many rows make a query an example of one that returns many.
-const manyToRead = 100
-
 // recordOf makes the options of the metrics of an operation, which are shared by
 // all calls that succeed.
 func (m *metrics) recordOf(operation string) []metric.RecordOption {

@@ -4,13 +4,19 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"reflect"
 	"slices"
 	"sync"
 
+	"github.com/sqllease/sqllease/internal/callstack"
+	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
+	"github.com/sqllease/sqllease/internal/gate"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
@@ -159,4 +165,87 @@ func isNil(x any) bool {
 	}
 	v := reflect.ValueOf(x)
 	return v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// Wrap wraps a driver's connector, for sql.OpenDB. Use [OpenDB] where you can:
+// it also lets the gate adopt the limit that the application sets with
+// SetMaxOpenConns (see [Connector.Attach]). A nil connector and a Config that
+// contradicts itself are refused with a *[ConfigError].
+func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
+	if isNil(c) {
+		return nil, &ConfigError{"connector", "nil", "give Wrap the connector of your driver, as made by its NewConnector or OpenConnector"}
+	}
+	set, err := newSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if set.Dialect == "" {
+		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
+	}
+	set.dialect = drivers.Named(string(set.Dialect))
+	if set.Name == "" {
+		set.Name = nameFor(c.Driver())
+	}
+	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
+	return newConnector(c, set), nil
+}
+
+func newConnector(inner driver.Connector, cfg *settings) *Connector {
+	c := &Connector{inner: inner, cfg: cfg}
+	c.summaries = c.descriptions()
+	c.tracing = newTracing(cfg, c.summaries)
+	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
+	callstack.Find()
+	c.life, c.end = context.WithCancel(context.Background())
+	c.poke = context.WithValue(c.life, pokeKey{}, true)
+	c.gate.Gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.watch.ended, c.joined, c.wakeGateAt, c.pulse.now)
+	c.gate.SetTrust(gate.Watchful, 0) // until a *sql.DB is attached
+	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }
+	c.pulse.c = c
+	var errs []error
+	c.metrics, errs = newMetrics(cfg, c.stats)
+	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
+	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
+	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took = c.gate, cfg, &c.reports, &c.queue, c.took
+	if len(errs) > 0 {
+		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
+			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))
+	}
+	c.refill()
+	return c
+}
+
+// Unwrap reaches the driver's own connection in the function given to
+// sql.Conn.Raw, through any number of layers of this package. It reports false
+// if the connection is not a T.
+func Unwrap[T any](driverConn any) (T, bool) {
+	for {
+		h, ok := driverConn.(*handle)
+		if !ok {
+			break
+		}
+		if h.begun(context.Background()) != nil {
+			var none T
+			return none, false
+		}
+		h.c.unwrapped(h.session)
+		driverConn = h.session.conn
+		h.unuse()
+	}
+	t, ok := driverConn.(T)
+	return t, ok
+}
+
+// descriptions makes the memory of a connector's statements.
+func (c *Connector) descriptions() *descriptions {
+	grammar := c.cfg.dialect.Grammar
+	return statement.NewCache(func(query string) *described { return c.read(query, grammar) })
+}
+
+// read reads a statement for the first time.
+func (c *Connector) read(query string, g statement.Grammar) *described {
+	s := statement.Summarise(query, g)
+	d := &described{Summary: s, name: s.Text()}
+	d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.Operation)
+	return d
 }

@@ -5,36 +5,12 @@ import (
 	"database/sql/driver"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.39.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
 )
-
-// call is a kind of driver call.
-type call uint8
-
-const (
-	callNone call = iota
-	callQuery
-	callExec
-	callPrepare
-	callBegin
-	callCommit
-	callRollback
-	callPing
-	callAcquire
-	callTx    // from begin to commit or rollback: the span of a transaction
-	callRows  // reading rows; has no span of its own
-	callReset // of the acquire; likewise
-	calls
-)
-
-var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "acquire", "transaction", "rows", "reset"}
-
-// spanCalls are the names of those that have spans.
-var spanCalls = callNames[callQuery:callRows]
-
-func (c call) String() string { return callNames[c] }
 
 // operation is one driver call, or, for a query, the time until its rows are
 // closed. It keeps the lease's state, the span and the metrics in step.
@@ -52,10 +28,6 @@ type operation struct {
 	returned bool       // the driver returned; set by the caller, false in a panic
 	reading  bool       // the operation goes on until its rows are closed
 }
-
-// brief is how long something takes that is over as soon as it began, to people
-// who look at a trace: it is no event and no example.
-const brief = time.Millisecond
 
 // used tells the watch that a lease which was reported as idle in hand is used,
 // and whether it was.
@@ -209,8 +181,40 @@ func (o *operation) firstRow() {
 // none to count.
 func (o *operation) finish(now clock.Instant, err error, rows *rows) {
 	o.startSpan(o.ctx, true)
-	o.h.c.tracing.endCall(o.span, err, rows)
+	var said []attribute.KeyValue
+	if rows != nil && rows.count != nil {
+		rows.count[0] = semconv.DBResponseReturnedRows(int(rows.read))
+		said = rows.count[:]
+	}
+	o.h.c.tracing.endCall(o.span, err, said)
 	if !o.h.single {
 		o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 	}
 }
+
+// operated records a finished operation.
+func (m *metrics) operated(o *operation, took time.Duration, err error, rows *rows) {
+	defer m.panicked.survive()
+	duration, returned := m.duration.Inst(), m.returned.Inst()
+	if !duration.Enabled(o.ctx) && (rows == nil || !returned.Enabled(o.ctx)) {
+		return
+	}
+	name, options := o.call.String(), m.calls[o.call]
+	if o.query != "" && o.call != callPrepare {
+		name, options = o.statement().Operation, o.statement().record
+	}
+	if err != nil {
+		options = m.failed(name, err)
+	}
+	duration.Record(o.ctx, took.Seconds(), options...)
+	if rows != nil {
+		ctx := o.ctx
+		if rows.read < manyToRead {
+			ctx = noExample
+		}
+		returned.Record(ctx, rows.read, options...)
+	}
+}
+
+// manyToRead is how many rows make a query an example of one that returns many.
+const manyToRead = 100

@@ -2,14 +2,12 @@ package sqllease
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 )
 
@@ -35,10 +33,6 @@ func (w *watch) proofAtLocked(now clock.Instant) {
 		w.atLocked(now.Add(min(max(proofEvery, now.Sub(w.asked)/4), time.Minute)))
 	}
 }
-
-// errUnclosed stands in spans and metrics for the error of a query whose rows
-// nobody can close any more.
-var errUnclosed = errors.New("sqllease: the rows were never closed")
 
 // proof is what is known of a result set once the garbage collector has found
 // it. It does not refer to it.
@@ -155,13 +149,31 @@ func (w *watch) provenLocked(f *findings) {
 	}
 }
 
-// ofQuery tells whether a lease that was acquired with that stack is held by
-// its result set alone.
-func (s Stack) ofQuery() bool {
-	return callstack.Stack(s).AcquiredBy("database/sql.(*DB).QueryContext")
+// findings are what one look of the watch has found.
+type findings struct {
+	now       clock.Instant
+	leaks     []*Leak
+	reclaimed []*session   // for the watch to close
+	unclosed  []*rows      // for the watch to have proved
+	abandoned []*proof     // for the watch to end their operations
+	lostTx    []trace.Span // of transactions that nobody will end
+	more      bool         // there is more to look at, at once
 }
 
-// ofRow tells whether its result set is that of a *sql.Row.
-func (s Stack) ofRow() bool {
-	return callstack.Stack(s).AcquiredBy("database/sql.(*DB).QueryRowContext") || callstack.Stack(s).AcquiredBy("database/sql.(*Stmt).QueryRowContext")
+// endLost ends what the holders of leases that lost their sessions cannot end.
+func (r *reports) endLost(f *findings) {
+	defer each(f.abandoned, func(p *proof) {
+		defer r.cfg.recovered("ending the span of a query whose rows are lost")
+		p.op.finish(f.now, errUnclosed, nil)
+	})
+	defer each(f.lostTx, func(span trace.Span) {
+		defer r.cfg.recovered("ending the span of a lost transaction")
+		r.tracing.endTx(span, "lost", nil)
+	})
+	each(f.leaks, func(l *Leak) {
+		defer r.cfg.recovered("counting the time of a lost lease")
+		if l.Reclaimed {
+			r.metrics.held(&l.SpanContext, l.Hold)
+		}
+	})
 }

@@ -75,3 +75,19 @@ func (s *session) close() error {
 
 // isBad tells whether an error says that a connection is of no use any more.
 func isBad(err error) bool { return errors.Is(err, driver.ErrBadConn) }
+
+// sweep closes the statements that are to be closed. Its caller holds the session.
+func (s *session) sweep() {
+	for _, p := range s.statements.takeDoomed() {
+		_ = p.inner.Close() // whoever closed it was told long ago
+	}
+}
+
+// sweepAlone does so outside of a use.
+func (s *session) sweepAlone() {
+	if s.late != nil {
+		s.late.Lock()
+		defer s.late.Unlock()
+	}
+	s.sweep()
+}

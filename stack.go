@@ -66,3 +66,14 @@ func movesStatement(k *callstack.Known) bool { return k.Told(telling)&isMoving !
 
 // dropsConn tells whether database/sql closes a connection on this stack.
 func dropsConn(k *callstack.Known) bool { return k.Told(telling)&isDropping != 0 }
+
+// ofQuery tells whether a lease that was acquired with that stack is held by
+// its result set alone.
+func (s Stack) ofQuery() bool {
+	return callstack.Stack(s).AcquiredBy("database/sql.(*DB).QueryContext")
+}
+
+// ofRow tells whether its result set is that of a *sql.Row.
+func (s Stack) ofRow() bool {
+	return callstack.Stack(s).AcquiredBy("database/sql.(*DB).QueryRowContext") || callstack.Stack(s).AcquiredBy("database/sql.(*Stmt).QueryRowContext")
+}

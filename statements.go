@@ -335,14 +335,6 @@ func (x *texts) doomAll() {
 	}
 }
 
-// ran notes that a statement was run directly on the session. Where the session has no
-// statement, and is in no transaction that could undo it, nobody would ask.
-func (s *session) ran(h *handle, query string) {
-	if (len(s.statements.real) > 0 || s.lease.inTx) && h.c.summaries.Of(query).Moves {
-		s.statements.state++
-	}
-}
-
 // began and ended note the bounds of a transaction: what it has changed is undone, or
 // not, at its end.
 func (st *statements) began() { st.inTx = st.state }

@@ -1,80 +1,12 @@
 package sqllease
 
 import (
-	"cmp"
 	"database/sql"
-	"slices"
 	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
-
-// Stats is how a connector stood at one moment. While callers wait at the
-// gate, sql.DBStats counts them as in use and reports no waits: the true
-// figures are here.
-type Stats struct {
-	Name string // of the pool
-
-	Limit    int // sessions the gate allows; 0: no limit
-	Open     int // sessions that exist or are being dialled
-	InUse    int // on lease
-	Idle     int // ready for the next caller
-	Dialling int // being dialled
-	Waiting  int // waiters in the queue
-
-	Use UseStats // what those on lease are used for
-
-	Acquires          uint64        // leases begun
-	Waits             uint64        // acquires that queued and were served
-	QueueTime         time.Duration // what those spent in the queue, together
-	Timeouts          uint64        // acquires that ended by their context or by AcquireTimeout
-	Dials             uint64        // sessions dialled, failures included
-	DialErrors        uint64        // dials that failed
-	Handovers         uint64        // sessions that went from a release to a waiter
-	StatementsShared  uint64        // uses of a *sql.Stmt on another connection that found it prepared there
-	DiscoveryFailures uint64        // sessions whose limits could not be found out
-	Leaks             uint64        // leases reported as leaked: idle in hand for too long, or proven
-	Proven            uint64        // those of them that the garbage collector has proved
-	LongCalls         uint64        // leases reported as busy: a slow call, and not a leak
-	LateReturns       uint64        // leases reported, and given back after all
-	NestedAcquires    uint64        // places in the code where a request that held a lease waited for another
-	Deadlocks         uint64        // times that every lease was held by a goroutine that waited for another
-	Closed            ClosedStats   // sessions closed, by reason
-
-	IdleLimit  time.Duration // idle limit of the newest session; 0: none known
-	Lifetime   time.Duration // the longest life chosen from it, before jitter; 0: no end
-	OldestHold time.Duration // of the leases that are out
-	OldestWait time.Duration // of the waiters in the queue
-
-	Sites []LeakSite // the places that leases were reported of, those with most reports first; at most 256
-}
-
-// UseStats counts the leases by what they are used for.
-type UseStats struct {
-	Busy     int // a driver call is in flight, or the reset of the acquire
-	OpenRows int // idle in hand, with a result set open
-	InTx     int // idle in hand, in a transaction
-	Idle     int // idle in hand otherwise
-}
-
-// LeakSite is a place in the code that takes leases which are reported.
-type LeakSite struct {
-	Stack Stack // that acquires them
-	Class Class
-	Times int       // reports of this class, late returns and reclaims not counted
-	Last  time.Time // when it was last reported
-}
-
-// ClosedStats counts closed sessions by reason.
-type ClosedStats struct {
-	Expired   uint64 // reached their expiry
-	Bad       uint64 // the driver said so, or the reset failed
-	Dropped   uint64 // by database/sql's own limits of idle connections and their lifetime
-	Limit     uint64 // over a limit that was lowered
-	Reclaimed uint64 // taken from a lease by proof, or by Config.ReclaimAfter
-	Shutdown  uint64 // ready when the connector was closed, or given back afterwards
-}
 
 // Stats returns how the connector stands. It costs one critical section of the
 // gate, of some 20 ns for each lease that is out.
@@ -110,17 +42,6 @@ func (c *Connector) stats() Stats {
 	s.IdleLimit = time.Duration(c.idleLimit.Load())
 	s.Lifetime = time.Duration(c.lifetime.Load())
 	return s
-}
-
-// figures are what the gate says.
-func (s *Stats) figures(f gate.Figures) {
-	s.Limit, s.Open, s.InUse, s.Idle, s.Dialling, s.Waiting = f.Limit, f.Open, f.Held, f.Ready, f.Dialling, f.Waiting
-	n := f.Counts
-	s.Acquires, s.Waits, s.QueueTime, s.Handovers = n.Holds, n.Waits, n.QueueTime, n.Handovers
-	s.Closed = ClosedStats{
-		Expired: n.Closed[gate.Expired], Bad: n.Closed[gate.Bad], Dropped: n.Closed[gate.Dropped],
-		Limit: n.Closed[gate.OverSize], Reclaimed: n.Closed[gate.Taken], Shutdown: n.Closed[gate.ShutDown],
-	}
 }
 
 // DBStats is how the pool stands, in the shape that collectors of sql.DBStats read, with
@@ -167,21 +88,6 @@ func (l *lease) use(n *UseStats, now clock.Instant) {
 	default:
 		n.Idle++
 	}
-}
-
-// list returns the places, those with most reports first.
-func (s *sites) list() (out []LeakSite) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key, r := range s.known {
-		if !key.returned && !key.taken {
-			out = append(out, LeakSite{Stack: slices.Clone(key.stack[:key.frames]), Class: key.class, Times: r.times, Last: r.last.Time()})
-		}
-	}
-	slices.SortFunc(out, func(a, b LeakSite) int {
-		return cmp.Or(b.Times-a.Times, b.Last.Compare(a.Last))
-	})
-	return out
 }
 
 // Leases returns the leases that are out, oldest first. It costs in proportion

@@ -64,3 +64,14 @@ func (b *bounded) of(value string) string {
 	b.known[value] = struct{}{}
 	return value
 }
+
+// saysNothingOfData tells whether the text of an error can hold no data of the
+// application's.
+func saysNothingOfData(err error) bool {
+	switch err { //nolint:errorlint // what they are wrapped in may say more
+	case context.Canceled, context.DeadlineExceeded, driver.ErrBadConn, errPanicked, errUnclosed, ErrClosed, ErrDeadlock:
+		return true
+	}
+	_, ok := err.(*AcquireError) //nolint:errorlint // as above
+	return ok
+}

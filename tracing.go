@@ -3,7 +3,6 @@ package sqllease
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -43,10 +42,6 @@ const (
 
 	eventFirstRow = "sqllease.first_row"
 )
-
-// errPanicked stands in spans and metrics for the error of a call in which
-// the driver panicked. The panic itself goes on.
-var errPanicked = errors.New("sqllease: the driver panicked")
 
 // tracing makes the spans of one connector.
 type tracing struct {
@@ -295,17 +290,6 @@ func (t *tracing) recordError(span trace.Span, err error) {
 	span.AddEvent(semconv.ExceptionEventName, trace.WithAttributes(event...))
 }
 
-// saysNothingOfData tells whether the text of an error can hold no data of the
-// application's.
-func saysNothingOfData(err error) bool {
-	switch err { //nolint:errorlint // what they are wrapped in may say more
-	case context.Canceled, context.DeadlineExceeded, driver.ErrBadConn, errPanicked, errUnclosed, ErrClosed, ErrDeadlock:
-		return true
-	}
-	_, ok := err.(*AcquireError) //nolint:errorlint // as above
-	return ok
-}
-
 // declines remembers whether the driver answers direct calls with
 // driver.ErrSkip, without arguments and with: such an answer is no operation,
 // and must leave no span. Until the first call has shown, and where the driver
@@ -358,17 +342,16 @@ func (t *tracing) records(span trace.Span) (does bool) {
 	return span.IsRecording()
 }
 
-// endCall ends the span of an operation, or of a dial, if it has one. rows is
-// nil where there are none to count.
-func (t *tracing) endCall(span trace.Span, err error, rows *rows) {
+// endCall ends the span of an operation, or of a dial, if it has one, with what is said in
+// it besides.
+func (t *tracing) endCall(span trace.Span, err error, said []attribute.KeyValue) {
 	if span == nil {
 		return
 	}
 	defer t.panicked.survive()
 	if span.IsRecording() {
-		if rows != nil && rows.count != nil {
-			rows.count[0] = semconv.DBResponseReturnedRows(int(rows.read))
-			span.SetAttributes(rows.count[:]...)
+		if len(said) > 0 {
+			span.SetAttributes(said...)
 		}
 		t.recordError(span, err)
 	}

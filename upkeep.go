@@ -110,22 +110,6 @@ func (c *Connector) sweep(s *session) {
 	}
 }
 
-// sweep closes the statements that are to be closed. Its caller holds the session.
-func (s *session) sweep() {
-	for _, p := range s.statements.takeDoomed() {
-		_ = p.inner.Close() // whoever closed it was told long ago
-	}
-}
-
-// sweepAlone does so outside of a use.
-func (s *session) sweepAlone() {
-	if s.late != nil {
-		s.late.Lock()
-		defer s.late.Unlock()
-	}
-	s.sweep()
-}
-
 // makeRoom closes every statement that nobody has, since the server has no room for more:
 // on the session of the caller, and on those that are ready.
 func (c *Connector) makeRoom(s *session) bool {

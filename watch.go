@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -173,17 +171,6 @@ func (w *watch) atLocked(at clock.Instant) {
 		w.at.Store(int64(at))
 		w.timer.at(at, w.look)
 	}
-}
-
-// findings are what one look of the watch has found.
-type findings struct {
-	now       clock.Instant
-	leaks     []*Leak
-	reclaimed []*session   // for the watch to close
-	unclosed  []*rows      // for the watch to have proved
-	abandoned []*proof     // for the watch to end their operations
-	lostTx    []trace.Span // of transactions that nobody will end
-	more      bool         // there is more to look at, at once
 }
 
 // mostJudged bounds what one critical section judges.

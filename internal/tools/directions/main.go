@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,7 +36,7 @@ func main() {
 	}
 	l := layersOf(string(text))
 	faults, up, across := l.check(uses, files)
-	fmt.Printf("directions: %d files in %d layers; %d arrows, %d within a layer, %d back up\n", len(files), len(l.layers), len(uses), across, up)
+	fmt.Printf("directions: %d files in %d layers; %d arrows, %d within a layer, %d back up\n", len(files), l.count, len(uses), across, up)
 	for _, f := range faults {
 		fmt.Println("directions:", f)
 	}
@@ -121,26 +122,27 @@ func (nothing) Import(path string) (*types.Package, error) {
 	return p, nil
 }
 
-// layers are what the document says: the files of each layer, the lowest first, and what
-// is allowed besides.
+// layers are what the document says: the layer of each file, by numbers from the lowest on,
+// and what is allowed besides.
 type layers struct {
-	layers  []string
+	count   int
 	of      map[string]int
 	allowed map[arrow]bool
 }
 
 var (
-	layerRow     = regexp.MustCompile("(?m)^\\| [0-9]+ [^|]*\\|((?: `[a-z0-9_]+\\.go`)+) \\|")
+	layerRow     = regexp.MustCompile("(?m)^\\| ([0-9]+) [^|]*\\|((?: `[a-z0-9_]+\\.go`)+) \\|")
 	exceptionRow = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+\\.go)` → `([a-z0-9_]+\\.go)` \\|")
 	fileName     = regexp.MustCompile("`([a-z0-9_]+\\.go)`")
 )
 
 func layersOf(text string) layers {
 	l := layers{of: map[string]int{}, allowed: map[arrow]bool{}}
-	for i, row := range layerRow.FindAllStringSubmatch(text, -1) {
-		l.layers = append(l.layers, row[0])
-		for _, f := range fileName.FindAllStringSubmatch(row[1], -1) {
-			l.of[f[1]] = i
+	for _, row := range layerRow.FindAllStringSubmatch(text, -1) {
+		l.count++
+		number, _ := strconv.Atoi(row[1]) // they are digits
+		for _, f := range fileName.FindAllStringSubmatch(row[2], -1) {
+			l.of[f[1]] = number
 		}
 	}
 	for _, row := range exceptionRow.FindAllStringSubmatch(text, -1) {

@@ -1,0 +1,94 @@
+package sqllease
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sqllease/sqllease/internal/callstack"
+	"github.com/sqllease/sqllease/internal/clock"
+)
+
+// sites count the reports by the place that took the lease, so that a place
+// which leaks under load fills neither the log nor the trace.
+type sites struct {
+	mu    sync.Mutex
+	known map[site]*siteReports // guarded by mu
+}
+
+// site is a place, and what is reported of it.
+type site struct {
+	stack    [callstack.Depth]uintptr
+	frames   int // how much of stack is used
+	class    Class
+	returned bool
+	taken    bool
+}
+
+type siteReports struct {
+	times, folded int
+	told, last    clock.Instant // when it was last logged, and reported
+}
+
+const (
+	mostSites = 256         // places remembered
+	foldFor   = time.Minute // between two records of one place
+)
+
+// note counts a report, and tells whether it is to be logged.
+func (s *sites) note(l *Leak, now clock.Instant) (tell bool) {
+	stack := callstack.Stack(l.Stack).Outside()
+	key := site{frames: len(stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
+	copy(key.stack[:], stack)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.known[key]
+	if r == nil {
+		r = s.addLocked(key)
+	}
+	r.times, r.last = r.times+1, now
+	l.Times, l.Folded = r.times, r.folded
+	if r.times > 1 && now.Sub(r.told) < foldFor {
+		r.folded++
+		return false
+	}
+	r.told, r.folded = now, 0
+	return true
+}
+
+// addLocked remembers a place, if need be in place of the one that was reported
+// longest ago.
+func (s *sites) addLocked(key site) *siteReports {
+	if s.known == nil {
+		s.known = make(map[site]*siteReports)
+	}
+	if len(s.known) >= mostSites {
+		var oldest *siteReports
+		var of site
+		for k, r := range s.known {
+			if oldest == nil || r.last < oldest.last {
+				oldest, of = r, k
+			}
+		}
+		delete(s.known, of)
+	}
+	r := &siteReports{}
+	s.known[key] = r
+	return r
+}
+
+// list returns the places, those with most reports first.
+func (s *sites) list() (out []LeakSite) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, r := range s.known {
+		if !key.returned && !key.taken {
+			out = append(out, LeakSite{Stack: slices.Clone(key.stack[:key.frames]), Class: key.class, Times: r.times, Last: r.last.Time()})
+		}
+	}
+	slices.SortFunc(out, func(a, b LeakSite) int {
+		return cmp.Or(b.Times-a.Times, b.Last.Compare(a.Last))
+	})
+	return out
+}
