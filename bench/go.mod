@@ -6,7 +6,7 @@ replace github.com/sqllease/sqllease => ../
 
 require (
 	github.com/XSAM/otelsql v0.44.0
-	github.com/go-sql-driver/mysql v1.10.0
+	github.com/go-sql-driver/mysql v1.10.1
 	github.com/ngrok/sqlmw v0.0.0-20220520173518-97c9c04efc79
 	github.com/sqllease/sqllease v0.0.0
 	github.com/stretchr/testify v1.12.1
