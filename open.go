@@ -192,7 +192,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg}
-	c.summaries = c.descriptions()
+	c.summaries = statement.NewCache(c.read)
 	c.tracing = newTracing(cfg, c.summaries)
 	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
 	callstack.Find()
@@ -236,15 +236,9 @@ func Unwrap[T any](driverConn any) (T, bool) {
 	return t, ok
 }
 
-// descriptions makes the memory of a connector's statements.
-func (c *Connector) descriptions() *descriptions {
-	grammar := c.cfg.dialect.Grammar
-	return statement.NewCache(func(query string) *described { return c.read(query, grammar) })
-}
-
 // read reads a statement for the first time.
-func (c *Connector) read(query string, g statement.Grammar) *described {
-	s := statement.Summarise(query, g)
+func (c *Connector) read(query string) *described {
+	s := statement.Summarise(query, c.cfg.dialect.Grammar)
 	d := &described{Summary: s, name: s.Text()}
 	d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.Operation)
 	return d

@@ -57,12 +57,11 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	}
 	o.asked = true
 	t := &o.h.c.tracing
-	traced := o.isTraced(ctx)
-	if !t.mayWant(traced, o.call) {
+	if !t.mayWant(o.isTraced(ctx), o.call) {
 		return ctx
 	}
 	o.h.opens()
-	if !t.wanted(ctx, traced, o.call, o.query) {
+	if !t.passes(ctx, o.call, o.query) {
 		return ctx
 	}
 	name, options := o.shown()
@@ -187,9 +186,7 @@ func (o *operation) finish(now clock.Instant, err error, rows *rows) {
 		said = rows.count[:]
 	}
 	o.h.c.tracing.endCall(o.span, err, said)
-	if !o.h.single {
-		o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
-	}
+	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
 }
 
 // operated records a finished operation.

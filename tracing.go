@@ -173,12 +173,14 @@ func isTraced(ctx context.Context) bool { return trace.SpanContextFromContext(ct
 // mayWant tells whether a call may get a span, by what needs no asking.
 func (t *tracing) mayWant(traced bool, c call) bool { return !t.omit[c] && (t.roots || traced) }
 
-// wanted tells whether a call of that context, which is in a trace or not, gets a span.
-// query is empty where it has no statement.
-func (t *tracing) wanted(ctx context.Context, traced bool, c call, query string) bool {
-	if !t.mayWant(traced, c) {
-		return false
-	}
+// wanted tells whether a call of that context that has no statement gets a span.
+func (t *tracing) wanted(ctx context.Context, c call) bool {
+	return t.mayWant(isTraced(ctx), c) && t.passes(ctx, c, "")
+}
+
+// passes tells whether a call that may get a span does, by Config.FilterSpan. query is
+// empty where it has no statement.
+func (t *tracing) passes(ctx context.Context, c call, query string) bool {
 	if t.filter == nil {
 		return true
 	}
@@ -193,7 +195,7 @@ func (t *tracing) wanted(ctx context.Context, traced bool, c call, query string)
 // startAcquire starts the span of an acquire that queues or dials, and returns the
 // time of day at which it starts; nil if there is to be none.
 func (t *tracing) startAcquire(ctx context.Context, start clock.Instant) (in context.Context, span trace.Span, day time.Time) {
-	if !t.wanted(ctx, isTraced(ctx), callAcquire, "") {
+	if !t.wanted(ctx, callAcquire) {
 		return ctx, nil, day
 	}
 	day = start.Time()
@@ -224,7 +226,7 @@ func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.
 
 // startTx starts the span of a transaction; nil if there is to be none.
 func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
-	if !t.wanted(ctx, isTraced(ctx), callTx, "") {
+	if !t.wanted(ctx, callTx) {
 		return ctx, nil
 	}
 	return t.start(ctx, spanTx, t.internal...)
