@@ -41,10 +41,8 @@ func (s *session) needsReset() bool { return s.can.Resetter != nil || s.statemen
 // reset makes a session ready for its next holder: the driver's own reset, then the
 // statements that are to be closed, which a driver may find by their text.
 func (s *session) reset(ctx context.Context) (err error) {
-	if s.late != nil {
-		s.late.Lock()
-		defer s.late.Unlock()
-	}
+	s.takeTurn()
+	defer s.endTurn()
 	if s.can.Resetter != nil {
 		err = s.can.Resetter.ResetSession(ctx)
 	}
@@ -58,10 +56,8 @@ func (s *session) reset(ctx context.Context) (err error) {
 // which database/sql would. Its caller is the closer: nobody else can reach s, but for
 // results that ask their connection late.
 func (s *session) close() error {
-	if s.late != nil {
-		s.late.Lock()
-		defer s.late.Unlock()
-	}
+	s.takeTurn()
+	defer s.endTurn()
 	if s.release != nil {
 		defer s.release()
 	}
@@ -71,6 +67,20 @@ func (s *session) close() error {
 	conn := s.conn
 	s.conn, s.can = nil, bare.Capabilities{} // a ticket may remember s for long
 	return conn.Close()
+}
+
+// takeTurn and endTurn have what is done with a session outside of a use take turns with
+// results that ask their connection late.
+func (s *session) takeTurn() {
+	if s.late != nil {
+		s.late.Lock()
+	}
+}
+
+func (s *session) endTurn() {
+	if s.late != nil {
+		s.late.Unlock()
+	}
 }
 
 // isBad tells whether an error says that a connection is of no use any more.
@@ -85,9 +95,7 @@ func (s *session) sweep() {
 
 // sweepAlone does so outside of a use.
 func (s *session) sweepAlone() {
-	if s.late != nil {
-		s.late.Lock()
-		defer s.late.Unlock()
-	}
+	s.takeTurn()
+	defer s.endTurn()
 	s.sweep()
 }
