@@ -128,7 +128,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 		err = ErrClosed
 	}
 	if err != ErrClosed && err != ErrDeadlock {
-		a.c.timeouts.Add(1)
+		a.c.counts.timeouts.Add(1)
 		a.c.metrics.timedOut(ctx)
 	}
 	e := a.c.gate.describe(clock.Now())

@@ -125,7 +125,9 @@ func (p *pool) set(n int) {
 
 // ownLimit is the limit that the databases are to have themselves. They count the
 // connections for ever whose sessions were taken from leases.
-func (c *Connector) ownLimit() int { return queueless + int(min(max(c.lost.Load(), 0), mostLost)) }
+func (c *Connector) ownLimit() int {
+	return queueless + int(min(max(c.counts.lost.Load(), 0), mostLost))
+}
 
 // adopt takes over the limits that applications set on the attached databases.
 // A limit set between the two calls on a database is lost; the application
@@ -264,7 +266,7 @@ func (p *pulse) begin(now clock.Instant) {
 // soon has a beat come at once, where nobody may be able to come to Connect: database/sql
 // has dropped a free ticket, as it does when its limits change.
 func (p *pulse) soon(now clock.Instant) {
-	if p.c.lost.Load() > 0 && p.c.pools.some.Load() {
+	if p.c.counts.lost.Load() > 0 && p.c.pools.some.Load() {
 		p.arm(now.Add(time.Millisecond))
 	}
 }
@@ -306,7 +308,7 @@ func (p *pulse) beat() {
 		p.pause = pulseEvery
 	}
 	p.holds = f.Counts.Holds
-	if !f.Shut && (f.Held > 0 || f.Waiting > 0 || c.lost.Load() > 0) {
+	if !f.Shut && (f.Held > 0 || f.Waiting > 0 || c.counts.lost.Load() > 0) {
 		p.arm(now.Add(p.pause))
 	}
 }
@@ -315,18 +317,18 @@ func (p *pulse) beat() {
 // connections.
 func (c *Connector) lose(n int) {
 	if n > 0 {
-		c.lost.Add(int64(n))
+		c.counts.lost.Add(int64(n))
 		c.pulse.begin(clock.Now())
 	}
 }
 
 // warnLifetime says once that a lifetime was set which no driver can see.
 func (c *Connector) warnLifetime() {
-	if c.cfg.MaxLifetime > 0 || c.warnedLifetime.Load() {
+	if c.cfg.MaxLifetime > 0 || c.warned.lifetime.Load() {
 		return
 	}
 	for _, n := range c.pools.attached() {
-		if n.db.Stats().MaxLifetimeClosed > 0 && c.warnedLifetime.CompareAndSwap(false, true) {
+		if n.db.Stats().MaxLifetimeClosed > 0 && c.warned.lifetime.CompareAndSwap(false, true) {
 			c.cfg.warnAside("sqllease: SetConnMaxLifetime was called on the *sql.DB. It bounds how long database/sql keeps a connection of its own, "+
 				"and not the session under it, which goes from one to the next while callers wait. Set Config.MaxLifetime to the same time",
 				slog.String("pool", c.cfg.Name))
@@ -336,7 +338,7 @@ func (c *Connector) warnLifetime() {
 
 // warnUnseen says once that waits happen where they cannot be seen.
 func (c *Connector) warnUnseen() {
-	if c.pools.some.Load() || !c.warnedOpener.CompareAndSwap(false, true) {
+	if c.pools.some.Load() || !c.warned.opener.CompareAndSwap(false, true) {
 		return
 	}
 	c.cfg.warnAside("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+

@@ -36,20 +36,30 @@ type Connector struct {
 	textTimer timer           // of the texts
 	filler    filler
 
-	dials, dialErrors, discoveryFailures atomic.Uint64
-	adoptions                            atomic.Uint64
-	timeouts                             atomic.Uint64
-	lost                                 atomic.Int64 // sessions taken from leases whose holders did not come back yet
-	idleLimit, lifetime                  atomic.Int64 // of the newest session
-	idleTxLimit                          atomic.Int64 // likewise
-
-	warnedOpener, warnedDiscovery, warnedLifetime atomic.Bool
+	counts counters
+	newest newest
+	warned warned
 
 	life      context.Context // ends with Close; what nobody waits for is bounded by it
 	end       context.CancelFunc
 	closeOnce sync.Once
 	closeErr  error // written by closeOnce
 }
+
+// counters are what a connector counts since it was made.
+type counters struct {
+	dials, dialErrors, discoveryFailures atomic.Uint64
+
+	shared   atomic.Uint64 // statements
+	timeouts atomic.Uint64 // of acquires
+	lost     atomic.Int64  // sessions taken from leases whose holders did not come back yet
+}
+
+// newest is what is known of the newest session, as durations; zero is unknown.
+type newest struct{ idle, idleTx, lifetime atomic.Int64 }
+
+// warned tells what was said already, since it is said once.
+type warned struct{ opener, discovery, lifetime atomic.Bool }
 
 var (
 	_ driver.Connector = (*Connector)(nil)

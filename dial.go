@@ -92,11 +92,11 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	start := clock.Now()
 	defer func() {
 		if s == nil {
-			c.dialErrors.Add(1)
+			c.counts.dialErrors.Add(1)
 			c.gate.Unreserve()
 		}
 	}()
-	c.dials.Add(1)
+	c.counts.dials.Add(1)
 	conn, found, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -105,8 +105,8 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
 	n.statements.texts = &c.texts
 	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime, jitter())
-	c.idleLimit.Store(int64(n.life.limits.Idle))
-	c.lifetime.Store(int64(minLimit(c.cfg.MaxLifetime, n.life.idle)))
+	c.newest.idle.Store(int64(n.life.limits.Idle))
+	c.newest.lifetime.Store(int64(minLimit(c.cfg.MaxLifetime, n.life.idle)))
 	c.gate.Dialed(n, &n.Session, n.life.bounds(), now)
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
@@ -124,10 +124,10 @@ func (c *Connector) connect(ctx context.Context) (driver.Conn, drivers.Limits, e
 	}
 	found, alive, err := c.discover(ctx, conn)
 	if err == nil {
-		c.idleTxLimit.Store(int64(found.IdleTx))
+		c.newest.idleTx.Store(int64(found.IdleTx))
 		return conn, found, nil
 	}
-	found = drivers.Limits{Idle: time.Duration(c.idleLimit.Load()), IdleTx: time.Duration(c.idleTxLimit.Load())}
+	found = drivers.Limits{Idle: time.Duration(c.newest.idle.Load()), IdleTx: time.Duration(c.newest.idleTx.Load())}
 	if alive {
 		c.discoveryFailed(err)
 		return conn, found, nil
@@ -185,8 +185,8 @@ func survives(ctx context.Context, conn driver.Conn, err error) bool {
 
 // discoveryFailed counts, and says once, that limits could not be found out.
 func (c *Connector) discoveryFailed(err error) {
-	c.discoveryFailures.Add(1)
-	if !c.warnedDiscovery.CompareAndSwap(false, true) {
+	c.counts.discoveryFailures.Add(1)
+	if !c.warned.discovery.CompareAndSwap(false, true) {
 		return
 	}
 	c.cfg.warnAside("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits, "+

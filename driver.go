@@ -180,7 +180,7 @@ func (h *handle) Close() error {
 		return h.drop(now)
 	case h.leased && h.use() != nil: // reclaimed
 		h.leaveSession()
-		h.c.lost.Add(-1)
+		h.c.counts.lost.Add(-1)
 		return nil
 	case h.leased:
 		e := h.c.endOf(s, now, !h.single)
@@ -206,7 +206,7 @@ func (h *handle) condemn(s *session, now clock.Instant) {
 func (h *handle) drop(now clock.Instant) error {
 	if h.taken {
 		h.taken = false
-		h.c.lost.Add(-1)
+		h.c.counts.lost.Add(-1)
 		return nil
 	}
 	s := h.c.gate.Drop(&h.ticket, now)

@@ -811,7 +811,7 @@ func TestPostgreSQLsTimeoutsAreDiscovered(t *testing.T) {
 			lifetimeUse(t, db)
 			assert.Equal(t, 5*time.Minute, c.Stats().IdleLimit)
 			assert.Equal(t, 270*time.Second, c.Stats().Lifetime)
-			assert.Equal(t, int64(10*time.Second), c.idleTxLimit.Load())
+			assert.Equal(t, int64(10*time.Second), c.newest.idleTx.Load())
 		})
 	}
 }

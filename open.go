@@ -19,6 +19,29 @@ import (
 	"github.com/sqllease/sqllease/internal/statement"
 )
 
+// Wrap wraps a driver's connector, for sql.OpenDB. Use [OpenDB] where you can:
+// it also lets the gate adopt the limit that the application sets with
+// SetMaxOpenConns (see [Connector.Attach]). A nil connector and a Config that
+// contradicts itself are refused with a *[ConfigError].
+func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
+	if isNil(c) {
+		return nil, &ConfigError{"connector", "nil", "give Wrap the connector of your driver, as made by its NewConnector or OpenConnector"}
+	}
+	set, err := newSettings(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if set.Dialect == "" {
+		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
+	}
+	set.dialect = drivers.Named(string(set.Dialect))
+	if set.Name == "" {
+		set.Name = nameFor(c.Driver())
+	}
+	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
+	return newConnector(c, set), nil
+}
+
 // OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
 // [Config.MaxOpen] is set, the *sql.DB keeps as many idle connections, since a
 // pool of fixed size should not churn; SetMaxIdleConns changes that.
@@ -135,6 +158,27 @@ func ConnectorOf(db *sql.DB) (*Connector, bool) {
 	return (*Connector)(field.Elem().UnsafePointer()), true
 }
 
+// Unwrap reaches the driver's own connection in the function given to
+// sql.Conn.Raw, through any number of layers of this package. It reports false
+// if the connection is not a T.
+func Unwrap[T any](driverConn any) (T, bool) {
+	for {
+		h, ok := driverConn.(*handle)
+		if !ok {
+			break
+		}
+		if h.begun(context.Background()) != nil {
+			var none T
+			return none, false
+		}
+		h.c.unwrapped(h.session)
+		driverConn = h.session.conn
+		h.unuse()
+	}
+	t, ok := driverConn.(T)
+	return t, ok
+}
+
 // names counts the pools that were named after each driver.
 var names = struct {
 	sync.Mutex
@@ -167,29 +211,6 @@ func isNil(x any) bool {
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-// Wrap wraps a driver's connector, for sql.OpenDB. Use [OpenDB] where you can:
-// it also lets the gate adopt the limit that the application sets with
-// SetMaxOpenConns (see [Connector.Attach]). A nil connector and a Config that
-// contradicts itself are refused with a *[ConfigError].
-func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
-	if isNil(c) {
-		return nil, &ConfigError{"connector", "nil", "give Wrap the connector of your driver, as made by its NewConnector or OpenConnector"}
-	}
-	set, err := newSettings(cfg)
-	if err != nil {
-		return nil, err
-	}
-	if set.Dialect == "" {
-		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
-	}
-	set.dialect = drivers.Named(string(set.Dialect))
-	if set.Name == "" {
-		set.Name = nameFor(c.Driver())
-	}
-	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
-	return newConnector(c, set), nil
-}
-
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg}
 	c.summaries = statement.NewCache(c.read)
@@ -213,27 +234,6 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	}
 	c.refill()
 	return c
-}
-
-// Unwrap reaches the driver's own connection in the function given to
-// sql.Conn.Raw, through any number of layers of this package. It reports false
-// if the connection is not a T.
-func Unwrap[T any](driverConn any) (T, bool) {
-	for {
-		h, ok := driverConn.(*handle)
-		if !ok {
-			break
-		}
-		if h.begun(context.Background()) != nil {
-			var none T
-			return none, false
-		}
-		h.c.unwrapped(h.session)
-		driverConn = h.session.conn
-		h.unuse()
-	}
-	t, ok := driverConn.(T)
-	return t, ok
 }
 
 // read reads a statement for the first time.

@@ -33,14 +33,14 @@ func (c *Connector) stats() Stats {
 			s.OldestWait = now.Sub(since)
 		}
 	})
-	s.Timeouts = c.timeouts.Load()
-	s.Dials, s.DialErrors = c.dials.Load(), c.dialErrors.Load()
-	s.StatementsShared = c.adoptions.Load()
-	s.DiscoveryFailures = c.discoveryFailures.Load()
+	s.Timeouts = c.counts.timeouts.Load()
+	s.Dials, s.DialErrors = c.counts.dials.Load(), c.counts.dialErrors.Load()
+	s.StatementsShared = c.counts.shared.Load()
+	s.DiscoveryFailures = c.counts.discoveryFailures.Load()
 	s.Leaks, s.Proven = c.reports.leaks.Load(), c.reports.proven.Load()
 	s.LongCalls, s.LateReturns = c.reports.longCalls.Load(), c.reports.lateReturns.Load()
-	s.IdleLimit = time.Duration(c.idleLimit.Load())
-	s.Lifetime = time.Duration(c.lifetime.Load())
+	s.IdleLimit = time.Duration(c.newest.idle.Load())
+	s.Lifetime = time.Duration(c.newest.lifetime.Load())
 	return s
 }
 

@@ -25,7 +25,7 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 	fresh := !movesStatement(callstack.Capture(0))
 	if !fresh {
 		if p := s.statements.share(h, query); p != nil {
-			h.c.adoptions.Add(1)
+			h.c.counts.shared.Add(1)
 			return newStmt(h, p), nil
 		}
 	}
