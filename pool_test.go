@@ -1,0 +1,40 @@
+package sqllease
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func lifetimeOpen(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *Connector) {
+	t.Helper()
+	db, err := OpenDB(inner, cfg)
+	require.NoError(t, err)
+	c, ok := ConnectorOf(db)
+	require.True(t, ok)
+	t.Cleanup(func() {
+		assert.NoError(t, db.Close())
+		assert.Zero(t, c.Stats().Open)
+	})
+	return db, c
+}
+
+// allClosed waits for a session that has just expired, and is being closed.
+func allClosed(t *testing.T, c *Connector) {
+	t.Helper()
+	assert.Eventually(t, func() bool { return c.Stats().Open == 0 }, 10*time.Second, time.Millisecond)
+}
+
+// lifetimeElapse lets time pass.
+func lifetimeElapse(d time.Duration) { <-time.After(d) }
+
+// lifetimeUse uses a pool once.
+func lifetimeUse(t *testing.T, db *sql.DB) {
+	t.Helper()
+	_, err := db.ExecContext(t.Context(), "DO 1")
+	require.NoError(t, err)
+}
