@@ -2,8 +2,10 @@ package sqllease
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,4 +145,79 @@ func TestAServerThatNeverGreetsIsLeftWithTheCallersContext(t *testing.T) {
 	lifetimeUse(t, db)
 	require.NoError(t, db.Close())
 	assert.Zero(t, c.Stats().Open)
+}
+
+func TestTheNextWaiterDialsWhenADialFails(t *testing.T) {
+	for name, fail := range map[string]func(ctx context.Context) error{
+		"an error": func(context.Context) error { return errors.New("refused") },
+		"a panic":  func(context.Context) error { panic("planted") },
+		"its context": func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var failures atomic.Int32
+				failures.Store(3)
+				f := &gateFake{t: t, most: 1, script: func(ctx context.Context, _ *gateFakeConn, call string) error {
+					if call == "dial" && failures.Add(-1) >= 0 {
+						<-time.After(time.Second)
+						return fail(ctx)
+					}
+					return nil
+				}}
+				db, c := f.open(Config{MaxOpen: 1})
+				var wait sync.WaitGroup
+				var done []int
+				for i := range 8 {
+					wait.Go(func() {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(10+i)*time.Second)
+						defer cancel()
+						var conn *sql.Conn
+						var err error
+						if v := caught(func() { conn, err = db.Conn(ctx) }); v != nil || err != nil {
+							return
+						}
+						done = append(done, i)
+						assert.NoError(t, conn.Close())
+					})
+					synctest.Wait()
+				}
+				wait.Wait()
+				assert.Equal(t, []int{3, 4, 5, 6, 7}, done)
+				f.end(db, c)
+			})
+		})
+	}
+}
+
+func TestADialThatHangsEndsWithItsContextOrTheAcquireTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hang atomic.Bool
+		hang.Store(true)
+		f := &gateFake{t: t, most: 1, script: func(ctx context.Context, _ *gateFakeConn, call string) error {
+			if call == "dial" && hang.Load() {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}}
+		db, c := f.open(Config{MaxOpen: 1, AcquireTimeout: 10 * time.Second})
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := db.Conn(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 3*time.Second, time.Since(start))
+
+		_, err = db.Conn(t.Context())
+		var acquire *AcquireError
+		require.ErrorAs(t, err, &acquire)
+		assert.Equal(t, 10*time.Second, acquire.Waited)
+		assert.Equal(t, 13*time.Second, time.Since(start))
+		hang.Store(false)
+		usable(t, db, 1)
+		f.end(db, c)
+	})
 }

@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
 	"testing"
@@ -37,4 +38,28 @@ func lifetimeUse(t *testing.T, db *sql.DB) {
 	t.Helper()
 	_, err := db.ExecContext(t.Context(), "DO 1")
 	require.NoError(t, err)
+}
+
+// caught runs f and returns what it panicked with.
+func caught(f func()) (v any) {
+	defer func() { v = recover() }()
+	f()
+	return nil
+}
+
+// usable checks that as many leases as the limit can be had at once.
+func usable(t *testing.T, db *sql.DB, limit int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var conns []*sql.Conn
+	for range limit {
+		conn, err := db.Conn(ctx)
+		require.NoError(t, err, "room was lost")
+		require.NoError(t, conn.PingContext(ctx))
+		conns = append(conns, conn)
+	}
+	for _, conn := range conns {
+		require.NoError(t, conn.Close())
+	}
 }
