@@ -298,3 +298,52 @@ func TestTheTimeOfADriversConversionIsNoTimeOfTheQuery(t *testing.T) {
 		})
 	}
 }
+
+// argsFake keeps the arguments of the last direct call. Its connections run statements
+// directly, and have no checker of their own.
+type argsFake struct{ got []driver.NamedValue }
+
+func (f *argsFake) Connect(context.Context) (driver.Conn, error) { return &argsFakeConn{f}, nil }
+func (f *argsFake) Driver() driver.Driver                        { return f }
+func (f *argsFake) Open(string) (driver.Conn, error)             { return &argsFakeConn{f}, nil }
+
+type argsFakeConn struct{ f *argsFake }
+
+func (*argsFakeConn) Prepare(string) (driver.Stmt, error) { return nil, io.ErrUnexpectedEOF }
+func (*argsFakeConn) Close() error                        { return nil }
+func (*argsFakeConn) Begin() (driver.Tx, error)           { return nil, io.ErrUnexpectedEOF }
+
+func (c *argsFakeConn) ExecContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Result, error) {
+	c.f.got = args
+	return driver.RowsAffected(1), nil
+}
+
+func (c *argsFakeConn) QueryContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Rows, error) {
+	c.f.got = args
+	return nil, io.ErrUnexpectedEOF
+}
+
+func TestTheArgumentsOfAFirstCallAreConverted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &argsFake{}
+		c, err := Wrap(f, Config{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		db := sql.OpenDB(c)
+		db.SetMaxOpenConns(1)
+		holder, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		first := comeFor(t.Context(), db)
+		require.ErrorIs(t, holder.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
+		conn := <-first // from database/sql's opener
+		for range 2 {
+			_, err = conn.ExecContext(t.Context(), "INSERT", 7, sql.NullString{String: "x", Valid: true}, sql.NullInt64{})
+			require.NoError(t, err)
+			require.Len(t, f.got, 3)
+			assert.Equal(t, driver.NamedValue{Ordinal: 1, Value: int64(7)}, f.got[0])
+			assert.Equal(t, driver.NamedValue{Ordinal: 2, Value: "x"}, f.got[1])
+			assert.Equal(t, driver.NamedValue{Ordinal: 3, Value: nil}, f.got[2])
+		}
+		require.NoError(t, conn.Close())
+		require.NoError(t, db.Close())
+	})
+}

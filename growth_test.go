@@ -38,24 +38,6 @@ func growing(b *testing.B, cfg Config) (*sql.DB, *Connector) {
 	return db, c
 }
 
-// take takes so many connections.
-func take(b *testing.B, db *sql.DB, n int) []*sql.Conn {
-	held := make([]*sql.Conn, n)
-	for i := range held {
-		var err error
-		held[i], err = db.Conn(context.Background())
-		require.NoError(b, err)
-	}
-	return held
-}
-
-// giveBack gives them back.
-func giveBack(b *testing.B, held []*sql.Conn) {
-	for _, conn := range held {
-		require.NoError(b, conn.Close())
-	}
-}
-
 // callsOf measures a call that does nothing.
 func callsOf(b *testing.B, db *sql.DB) {
 	for b.Loop() {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -61,5 +62,35 @@ func usable(t *testing.T, db *sql.DB, limit int) {
 	}
 	for _, conn := range conns {
 		require.NoError(t, conn.Close())
+	}
+}
+
+// comeFor asks for a connection on a goroutine of its own, and returns once it
+// waits.
+func comeFor(ctx context.Context, db *sql.DB) <-chan *sql.Conn {
+	got := make(chan *sql.Conn, 1)
+	go func() {
+		conn, _ := db.Conn(ctx)
+		got <- conn
+	}()
+	synctest.Wait()
+	return got
+}
+
+// take takes so many connections.
+func take(b *testing.B, db *sql.DB, n int) []*sql.Conn {
+	held := make([]*sql.Conn, n)
+	for i := range held {
+		var err error
+		held[i], err = db.Conn(context.Background())
+		require.NoError(b, err)
+	}
+	return held
+}
+
+// giveBack gives them back.
+func giveBack(b *testing.B, held []*sql.Conn) {
+	for _, conn := range held {
+		require.NoError(b, conn.Close())
 	}
 }
