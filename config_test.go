@@ -84,8 +84,8 @@ func TestAConfigAtItsBoundsIsAccepted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{}
-				db, _ := lifetimeOpen(t, f, cfg)
-				lifetimeUse(t, db)
+				db, _ := openPool(t, f, cfg)
+				useOnce(t, db)
 				require.NoError(t, db.Close())
 				synctest.Wait()
 				for _, s := range f.sessions() {

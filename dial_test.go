@@ -64,7 +64,7 @@ func TestAConnectThatPanicsLosesNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &lifetimeFake{connect: func(_ context.Context, dial int) error {
 			if dial <= 3 {
-				lifetimeElapse(time.Second)
+				elapse(time.Second)
 				panic("the driver's bug")
 			}
 			return nil
@@ -120,7 +120,7 @@ func TestAServerThatRefusesTheLoginFailsTheAcquireAlone(t *testing.T) {
 			}
 			assert.Equal(t, c.Stats().Dials, c.Stats().DialErrors)
 			server.Change(func(s *mysqlscript.Script) { s.Greeting, s.Login = nil, nil })
-			lifetimeUse(t, db)
+			useOnce(t, db)
 			assert.Empty(t, l.records)
 			require.NoError(t, db.Close())
 			assert.Zero(t, c.Stats().Open)
@@ -142,7 +142,7 @@ func TestAServerThatNeverGreetsIsLeftWithTheCallersContext(t *testing.T) {
 	require.ErrorIs(t, <-failed, context.Canceled)
 	assert.Zero(t, c.Stats().Open)
 	server.Change(func(s *mysqlscript.Script) { s.Greeting = nil })
-	lifetimeUse(t, db)
+	useOnce(t, db)
 	require.NoError(t, db.Close())
 	assert.Zero(t, c.Stats().Open)
 }

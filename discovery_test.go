@@ -25,7 +25,7 @@ func TestDiscoveryIsOfEachSession(t *testing.T) {
 		f := &lifetimeFake{announced: []any{
 			lifetimeSeconds(28800), lifetimeSeconds(60), errors.New("not now"), lifetimeSeconds(0),
 		}}
-		db, c := lifetimeOpen(t, f, Config{Dialect: DialectMySQL, Logger: badInputLogger(&badInputLog{})})
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, Logger: badInputLogger(&badInputLog{})})
 		for _, want := range []time.Duration{
 			8 * time.Hour,
 			time.Minute,
@@ -46,8 +46,8 @@ func TestPostgreSQLsTimeoutsAreDiscovered(t *testing.T) {
 	for _, dialect := range []Dialect{DialectPostgreSQL, DialectCockroachDB} {
 		synctest.Test(t, func(t *testing.T) {
 			f := &lifetimeFake{announced: []any{[]driver.Value{[]byte("5min"), "10s"}}}
-			db, c := lifetimeOpen(t, f, Config{Dialect: dialect})
-			lifetimeUse(t, db)
+			db, c := openPool(t, f, Config{Dialect: dialect})
+			useOnce(t, db)
 			assert.Equal(t, 5*time.Minute, c.Stats().IdleLimit)
 			assert.Equal(t, 270*time.Second, c.Stats().Lifetime)
 			assert.Equal(t, int64(10*time.Second), c.idleTxLimit.Load())
@@ -62,14 +62,14 @@ func badInputLimited(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB,
 	l := &badInputLog{}
 	cfg.MaxOpen, cfg.Logger = 1, badInputLogger(l)
 	cfg.QueryText = QueryTextRaw // else the text of an error is not shown
-	db, c := lifetimeOpen(t, inner, cfg)
+	db, c := openPool(t, inner, cfg)
 	return db, c, l
 }
 
 // badInputEnd closes the pool and checks that nothing is left of it.
 func badInputEnd(t *testing.T, db *sql.DB, c *Connector, f *lifetimeFake) {
 	t.Helper()
-	lifetimeUse(t, db)
+	useOnce(t, db)
 	require.NoError(t, db.Close())
 	synctest.Wait()
 	s := c.Stats()
@@ -107,10 +107,10 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 				// The limit that is known goes on to count.
 				db, pool, l := badInputLimited(t, f, Config{Name: "orders", Dialect: c.dialect, NetworkIdleLimit: time.Minute})
 				for range 3 {
-					lifetimeUse(t, db)
-					lifetimeElapse(time.Minute)
+					useOnce(t, db)
+					elapse(time.Minute)
 				}
-				lifetimeUse(t, db)
+				useOnce(t, db)
 				s := pool.Stats()
 				assert.Equal(t, uint64(4), s.Dials)
 				assert.Zero(t, s.DialErrors)
@@ -147,7 +147,7 @@ func TestAnOddDiscoveryThatCanBeMeantFailsNot(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{announced: []any{c.answer}}
 				db, pool, l := badInputLimited(t, f, Config{Dialect: c.dialect})
-				lifetimeUse(t, db)
+				useOnce(t, db)
 				assert.Equal(t, c.limit, pool.Stats().IdleLimit)
 				assert.Zero(t, pool.Stats().DiscoveryFailures)
 				assert.Empty(t, l.records)
@@ -162,9 +162,9 @@ func TestADiscoveryThatHangsCostsItsTimeoutOnce(t *testing.T) {
 		f := &lifetimeFake{announced: []any{badInputHang}}
 		db, c, l := badInputLimited(t, f, Config{Dialect: DialectMySQL})
 		start := time.Now()
-		lifetimeUse(t, db)
+		useOnce(t, db)
 		assert.Equal(t, 5*time.Second, time.Since(start))
-		lifetimeUse(t, db)
+		useOnce(t, db)
 		assert.Equal(t, 5*time.Second, time.Since(start), "the session is there now")
 		s := c.Stats()
 		assert.Equal(t, uint64(1), s.Dials)
@@ -210,7 +210,7 @@ func TestADiscoveryThatHangsEndsWithTheCallersContext(t *testing.T) {
 				}
 				assert.Empty(t, l.records, "the server was not given its time: nothing is wrong with it")
 				assert.Zero(t, pool.Stats().DiscoveryFailures)
-				lifetimeUse(t, db)
+				useOnce(t, db)
 				assert.Equal(t, time.Minute, pool.Stats().IdleLimit)
 				badInputEnd(t, db, pool, f)
 				assert.Len(t, f.sessions(), 3)
@@ -262,9 +262,9 @@ func TestADiscoveryThatCostsTheSessionIsNotAskedOfItsSuccessor(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{announced: []any{costing(c.err)}, dress: c.dress}
 				db, pool, l := badInputLimited(t, f, Config{Dialect: DialectMySQL, MaxLifetime: time.Minute})
-				lifetimeUse(t, db)
-				lifetimeElapse(time.Minute)
-				lifetimeUse(t, db)
+				useOnce(t, db)
+				elapse(time.Minute)
+				useOnce(t, db)
 				s := pool.Stats()
 				assert.Equal(t, uint64(2), s.Dials)
 				assert.Equal(t, uint64(2), s.DiscoveryFailures)
@@ -327,7 +327,7 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 			server := mysqlscript.Start(t, mysqlscript.Script{WaitTimeout: c.answer})
 			db, pool, l := badInputLimited(t, lifetimeDriver(t, server.DSN()), Config{})
 			for range 3 {
-				lifetimeUse(t, db)
+				useOnce(t, db)
 			}
 			s := pool.Stats()
 			assert.Equal(t, uint64(1), s.Dials)

@@ -248,12 +248,7 @@ func (f *gateFake) open(cfg Config) (*sql.DB, *Connector) {
 }
 
 // openDetached opens one that is not attached.
-func (f *gateFake) openDetached(cfg Config) (*sql.DB, *Connector) {
-	cfg.Logger = slog.New(slog.DiscardHandler)
-	c, err := Wrap(f, cfg)
-	require.NoError(f.t, err)
-	return sql.OpenDB(c), c
-}
+func (f *gateFake) openDetached(cfg Config) (*sql.DB, *Connector) { return openDetached(f.t, f, cfg) }
 
 // end closes the database and checks that nothing is left of it. It runs in a
 // bubble, and every goroutine that used the database has ended.

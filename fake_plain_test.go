@@ -3,8 +3,11 @@ package sqllease
 import (
 	"context"
 	"database/sql/driver"
+	"io"
 	"sync/atomic"
 )
+
+// Drivers that can do little.
 
 // plainFake is a driver with nothing but what a driver must have: it counts statements.
 type plainFake struct{ stmts atomic.Int32 }
@@ -42,3 +45,42 @@ func (s *plainFakeStmt) Close() error {
 func (*plainFakeStmt) NumInput() int                              { return -1 }
 func (*plainFakeStmt) Exec([]driver.Value) (driver.Result, error) { return driver.RowsAffected(1), nil }
 func (*plainFakeStmt) Query([]driver.Value) (driver.Rows, error)  { return nil, driver.ErrSkip }
+
+// preparingFake is a leakFake without direct calls, as many drivers are: each statement is
+// prepared.
+type preparingFake struct{ leakFake }
+
+func (f *preparingFake) Connect(context.Context) (driver.Conn, error) {
+	return preparingFakeConn{&leakFakeConn{&f.leakFake}}, nil
+}
+
+type preparingFakeConn struct{ c *leakFakeConn }
+
+func (c preparingFakeConn) Close() error                          { return c.c.Close() }
+func (c preparingFakeConn) Begin() (driver.Tx, error)             { return c.c.Begin() }
+func (c preparingFakeConn) Prepare(q string) (driver.Stmt, error) { return c.c.Prepare(q) }
+
+// directFake is a driver that executes statements directly, and can do nothing else. It has
+// no checker of its own.
+type directFake struct {
+	exec func(args []driver.NamedValue)
+}
+
+func (f *directFake) Connect(context.Context) (driver.Conn, error) { return directFakeConn{f}, nil }
+func (f *directFake) Driver() driver.Driver                        { return f }
+func (f *directFake) Open(string) (driver.Conn, error)             { return directFakeConn{f}, nil }
+
+type directFakeConn struct{ f *directFake }
+
+func (directFakeConn) Prepare(string) (driver.Stmt, error) { return nil, io.ErrUnexpectedEOF }
+func (directFakeConn) Close() error                        { return nil }
+func (directFakeConn) Begin() (driver.Tx, error)           { return nil, io.ErrUnexpectedEOF }
+
+func (c directFakeConn) ExecContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Result, error) {
+	c.f.exec(args)
+	return driver.RowsAffected(1), nil
+}
+
+func (directFakeConn) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
+	return nil, io.ErrUnexpectedEOF
+}

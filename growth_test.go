@@ -52,7 +52,7 @@ func BenchmarkGrowthOfSessions(b *testing.B) {
 		before := heapInUse()
 		db, c := growing(b, Config{MaxOpen: n, MaxLifetime: time.Hour})
 		db.SetMaxIdleConns(n)
-		giveBack(b, take(b, db, n))
+		giveBack(b, take(b, db, n)...)
 		require.Equal(b, n, c.Stats().Idle)
 		perSession := float64(heapInUse()-before) / float64(n)
 		b.ResetTimer()
@@ -73,7 +73,7 @@ func BenchmarkGrowthOfLeases(b *testing.B) {
 				c.watch.overdue(at)
 			}
 		})
-		giveBack(b, held)
+		giveBack(b, held...)
 	})
 }
 
@@ -111,7 +111,7 @@ func BenchmarkGrowthOfLeaks(b *testing.B) {
 		cancel()
 		all.Wait()
 		waiting()
-		giveBack(b, held)
+		giveBack(b, held...)
 	})
 }
 
@@ -173,7 +173,7 @@ func BenchmarkGrowthOfWaiters(b *testing.B) {
 				b.ReportMetric(float64(took)/float64(n), "ns/give-up")
 				b.ReportMetric(float64(m1.TotalAlloc-m0.TotalAlloc)/float64(n), "B/give-up")
 				b.ReportMetric(float64(m1.Mallocs-m0.Mallocs)/float64(n), "allocs/give-up")
-				giveBack(b, held)
+				giveBack(b, held...)
 			})
 		}
 	})

@@ -231,7 +231,7 @@ func TestALateReturnOfABadConnectionIsReported(t *testing.T) {
 		conn := p.lease(t)
 		leakPause(31 * time.Second)
 		require.False(t, p.one(t).Returned)
-		require.ErrorIs(t, conn.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
+		drop(t, conn)
 		l := p.one(t)
 		assert.True(t, l.Returned)
 		assert.Equal(t, 31*time.Second, l.Hold)

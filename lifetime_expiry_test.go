@@ -39,24 +39,24 @@ func TestAnIdleSessionIsClosedAtItsExpiryWithoutAQuery(t *testing.T) {
 					c.cfg.Dialect = DialectMySQL
 					f.announced = []any{lifetimeSeconds(c.announced)}
 				}
-				db, pool := lifetimeOpen(t, f, c.cfg)
-				lifetimeUse(t, db)
+				db, pool := openPool(t, f, c.cfg)
+				useOnce(t, db)
 				s := pool.Stats()
 				assert.Equal(t, c.limit, s.IdleLimit)
 				assert.Equal(t, c.bound, s.Lifetime)
 
-				lifetimeElapse(c.bound * 974 / 1000)
+				elapse(c.bound * 974 / 1000)
 				synctest.Wait()
 				assert.True(t, f.sessions()[0].isOpen(), "closed long before its expiry")
 				assert.Equal(t, 1, pool.Stats().Idle)
-				lifetimeElapse(c.bound*26/1000 + time.Second)
+				elapse(c.bound*26/1000 + time.Second)
 				synctest.Wait()
 				f.sessions()[0].wantClosed(t, c.bound)
 				s = pool.Stats()
 				assert.Equal(t, 0, s.Open)
 				assert.Equal(t, ClosedStats{Expired: 1}, s.Closed)
 
-				lifetimeUse(t, db)
+				useOnce(t, db)
 				assert.Len(t, f.sessions(), 2)
 			})
 		})
@@ -66,12 +66,12 @@ func TestAnIdleSessionIsClosedAtItsExpiryWithoutAQuery(t *testing.T) {
 func TestWithoutLimitsASessionLivesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &lifetimeFake{announced: []any{lifetimeSeconds(0)}}
-		db, c := lifetimeOpen(t, f, Config{Dialect: DialectMySQL})
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL})
 		for range 3 {
-			lifetimeUse(t, db)
-			lifetimeElapse(365 * 24 * time.Hour)
+			useOnce(t, db)
+			elapse(365 * 24 * time.Hour)
 		}
-		lifetimeUse(t, db)
+		useOnce(t, db)
 		s := c.Stats()
 		assert.Equal(t, uint64(1), s.Dials)
 		assert.Zero(t, s.IdleLimit)
@@ -85,20 +85,20 @@ func TestEverySessionIsClosedAtItsOwnExpiry(t *testing.T) {
 		// The third session's limit was lowered: it ends before the others,
 		// for whose expiry the timer is set.
 		f := &lifetimeFake{announced: []any{lifetimeSeconds(600), lifetimeSeconds(600), lifetimeSeconds(60), lifetimeSeconds(300)}}
-		db, c := lifetimeOpen(t, f, Config{Dialect: DialectMySQL, MaxOpen: 4, LeakThreshold: -1})
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 4, LeakThreshold: -1})
 		var conns []*sql.Conn
 		for range 4 {
 			conn, err := db.Conn(t.Context())
 			require.NoError(t, err)
 			conns = append(conns, conn)
-			lifetimeElapse(10 * time.Second)
+			elapse(10 * time.Second)
 		}
 		for _, conn := range conns {
 			require.NoError(t, conn.Close())
 		}
 		for _, left := range []int{4, 3, 2, 0} {
 			assert.Equal(t, left, c.Stats().Open)
-			lifetimeElapse([]time.Duration{0: 10 * time.Minute, 2: 5 * time.Minute, 3: 4 * time.Minute, 4: time.Minute}[left])
+			elapse([]time.Duration{0: 10 * time.Minute, 2: 5 * time.Minute, 3: 4 * time.Minute, 4: time.Minute}[left])
 			synctest.Wait()
 		}
 		for i, bound := range []time.Duration{570 * time.Second, 570 * time.Second, 54 * time.Second, 270 * time.Second} {
@@ -111,16 +111,16 @@ func TestEverySessionIsClosedAtItsOwnExpiry(t *testing.T) {
 func TestSparesAreReplacedAtTheirExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &lifetimeFake{idleLimit: time.Minute, announced: []any{lifetimeSeconds(60)}}
-		db, c := lifetimeOpen(t, f, Config{Dialect: DialectMySQL, MaxOpen: 5, MinIdle: 3})
-		lifetimeUse(t, db)
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 5, MinIdle: 3})
+		useOnce(t, db)
 		for range 60 {
-			lifetimeElapse(time.Minute)
+			elapse(time.Minute)
 			synctest.Wait()
 			s := c.Stats()
 			assert.Equal(t, 3, s.Idle, "sessions are ready, though none was asked for")
 			assert.Equal(t, 3, s.Open)
 		}
-		lifetimeUse(t, db)
+		useOnce(t, db)
 		require.NoError(t, db.Close())
 		synctest.Wait()
 		all := f.sessions()
@@ -136,11 +136,11 @@ func TestSparesAreReplacedAtTheirExpiry(t *testing.T) {
 func TestALeaseIsNotCutAtItsSessionsExpiryAndEndsAtRelease(t *testing.T) {
 	hold := func(t *testing.T, waiters int) {
 		f := &lifetimeFake{idleLimit: time.Minute, announced: []any{lifetimeSeconds(60)}}
-		db, c := lifetimeOpen(t, f, Config{Dialect: DialectMySQL, MaxOpen: 1, LeakThreshold: -1})
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 1, LeakThreshold: -1})
 		conn, err := db.Conn(t.Context())
 		require.NoError(t, err)
 		for range 20 {
-			lifetimeElapse(30 * time.Second)
+			elapse(30 * time.Second)
 			_, err := conn.ExecContext(t.Context(), "DO 1")
 			require.NoError(t, err)
 		}
@@ -167,7 +167,7 @@ func TestALeaseIsNotCutAtItsSessionsExpiryAndEndsAtRelease(t *testing.T) {
 		assert.Equal(t, min(waiters, 1), s.Open)
 		assert.Equal(t, uint64(max(waiters-1, 0)), s.Handovers, "the expired session was not handed over")
 		assert.Len(t, f.sessions(), 1+min(waiters, 1))
-		lifetimeUse(t, db)
+		useOnce(t, db)
 	}
 	for name, waiters := range map[string]int{"nobody waits": 0, "one waits": 1, "several wait": 3} {
 		t.Run(name, func(t *testing.T) {
@@ -180,10 +180,10 @@ func TestASessionInConstantUseEndsAtItsMaximumLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = time.Minute
 		f := &lifetimeFake{}
-		db, c := lifetimeOpen(t, f, Config{MaxLifetime: most, MaxOpen: 1, LeakThreshold: time.Second})
+		db, c := openPool(t, f, Config{MaxLifetime: most, MaxOpen: 1, LeakThreshold: time.Second})
 		for range 3600 {
-			lifetimeUse(t, db)
-			lifetimeElapse(time.Second)
+			useOnce(t, db)
+			elapse(time.Second)
 		}
 		require.NoError(t, db.Close())
 		all := f.sessions()
@@ -208,11 +208,11 @@ func TestNoBadConnectionReachesASaturatedPoolsCallers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{
 					idleLimit: 200 * time.Millisecond,
-					exec:      func(context.Context) error { lifetimeElapse(7 * time.Millisecond); return nil },
-					connect:   func(context.Context, int) error { lifetimeElapse(3 * time.Millisecond); return nil },
+					exec:      func(context.Context) error { elapse(7 * time.Millisecond); return nil },
+					connect:   func(context.Context, int) error { elapse(3 * time.Millisecond); return nil },
 				}
 				cfg.MaxOpen = 10
-				db, c := lifetimeOpen(t, f, cfg)
+				db, c := openPool(t, f, cfg)
 				var all sync.WaitGroup
 				for range 60 {
 					all.Go(func() {

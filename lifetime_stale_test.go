@@ -20,19 +20,12 @@ func lifetimeStale(t *testing.T, n int, cfg Config) (*lifetimeFake, *sql.DB, *Co
 	t.Helper()
 	f := &lifetimeFake{idleLimit: time.Minute, announced: []any{lifetimeSeconds(60)}}
 	cfg.Dialect = DialectMySQL
-	db, c := lifetimeOpen(t, f, cfg)
-	var conns []*sql.Conn
-	for range n {
-		conn, err := db.Conn(t.Context())
-		require.NoError(t, err)
-		conns = append(conns, conn)
-	}
+	db, c := openPool(t, f, cfg)
+	conns := take(t, db, n)
 	synctest.Wait()
-	for _, conn := range conns {
-		require.NoError(t, conn.Close())
-	}
+	giveBack(t, conns...)
 	c.wakeTimer.stop()
-	lifetimeElapse(54 * time.Second)
+	elapse(54 * time.Second)
 	return f, db, c
 }
 
@@ -40,7 +33,7 @@ func TestASessionThatWasIdleTooLongIsRefusedAtCheckout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, db, c := lifetimeStale(t, 1, Config{MaxOpen: 1})
 		assert.Equal(t, 1, c.Stats().Idle)
-		lifetimeUse(t, db)
+		useOnce(t, db)
 		assert.Equal(t, 1, f.sessions()[0].uses, "the discovery alone")
 		f.sessions()[0].closedAfter(t)
 		assert.Equal(t, ClosedStats{Expired: 1}, c.Stats().Closed)

@@ -51,7 +51,7 @@ func newLifetimeIdlers(t *testing.T, limit time.Duration, script mysqlscript.Scr
 	script.IdleLimit = limit
 	i := &lifetimeIdlers{server: mysqlscript.Start(t, script), limit: limit}
 	for range lifetimePauses {
-		db, c := lifetimeOpen(t, lifetimeDriver(t, i.server.DSN()), cfg)
+		db, c := openPool(t, lifetimeDriver(t, i.server.DSN()), cfg)
 		i.dbs, i.pools = append(i.dbs, db), append(i.pools, c)
 	}
 	return i
@@ -65,7 +65,7 @@ func (i *lifetimeIdlers) use(t *testing.T, all *sync.WaitGroup) {
 		all.Go(func() {
 			for turn := range 3 {
 				if turn > 0 {
-					lifetimeElapse(pause)
+					elapse(pause)
 				}
 				_, err := db.ExecContext(t.Context(), "DO 1")
 				assert.NoError(t, err, "after %v", pause)
@@ -123,7 +123,7 @@ func TestASessionThatTheServerEndsInHandIsNotHandedOutAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const limit = 300 * time.Millisecond
 			server := mysqlscript.Start(t, mysqlscript.Script{IdleLimit: limit, IdleEnding: ending})
-			db, c := lifetimeOpen(t, lifetimeDriver(t, server.DSN()), Config{MaxOpen: 1, NetworkIdleLimit: limit})
+			db, c := openPool(t, lifetimeDriver(t, server.DSN()), Config{MaxOpen: 1, NetworkIdleLimit: limit})
 			conn, err := db.Conn(t.Context())
 			require.NoError(t, err)
 			server.Await(t, func(n mysqlscript.Counts) bool { return n.IdleEnded == 1 })

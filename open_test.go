@@ -31,7 +31,7 @@ func TestRegisterRefusesWhatCannotBeRegistered(t *testing.T) {
 	badInputConfigError(t, Register(name, &lifetimeFake{}, Config{}), "name", fmt.Sprintf("%q", name), "registered already; choose another")
 	db, err := sql.Open(name, "")
 	require.NoError(t, err)
-	lifetimeUse(t, db)
+	useOnce(t, db)
 	c, ok := ConnectorOf(db)
 	require.True(t, ok)
 	assert.Equal(t, uint64(1), c.Stats().Dials)
@@ -63,12 +63,12 @@ func TestAConnectorIsFoundOnlyWhereThereIsOne(t *testing.T) {
 
 func TestAttachingNothingOrTwiceDoesNoHarm(t *testing.T) {
 	f := &lifetimeFake{}
-	db, c := lifetimeOpen(t, f, Config{})
+	db, c := openPool(t, f, Config{})
 	c.Attach(nil)
 	c.Attach(db)
 	c.Attach(nil)
 	db.SetMaxOpenConns(2)
-	lifetimeUse(t, db)
+	useOnce(t, db)
 	assert.Equal(t, 2, c.Stats().Limit)
 	assert.Equal(t, queueless, db.Stats().MaxOpenConnections)
 	assert.Len(t, c.pools.attached(), 1)

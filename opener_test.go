@@ -77,14 +77,7 @@ func TestAConnectionFromTheOpenerIsAcquiredAtItsFirstCall(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &gateFake{t: t}
 				db, c := f.openDetached(Config{})
-				db.SetMaxOpenConns(1)
-				holder, err := db.Conn(t.Context())
-				require.NoError(t, err)
-				first := comeFor(t.Context(), db)
-				// The holder's connection is dropped: the opener makes the next.
-				require.ErrorIs(t, holder.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
-				conn := <-first
-				require.NotNil(t, conn)
+				conn := fromOpener(t, db)
 				assert.Equal(t, 0, c.Stats().InUse, "nobody uses it yet")
 				use(t, conn)
 				if name != "nothing" {
@@ -191,12 +184,7 @@ func TestADrainLeavesNoMoreSessionsThanMayBeIdle(t *testing.T) {
 		f := &gateFake{t: t}
 		db, c := f.open(Config{MaxOpen: 10})
 		db.SetMaxIdleConns(2)
-		var all []*sql.Conn
-		for range 10 {
-			conn, err := db.Conn(t.Context())
-			require.NoError(t, err)
-			all = append(all, conn)
-		}
+		all := take(t, db, 10)
 		<-time.After(time.Second)
 		db.SetMaxOpenConns(10)
 		queues := comeFor(t.Context(), db)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,8 +13,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func lifetimeOpen(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *Connector) {
+// How tests open a pool and use it, whatever the driver.
+
+// openPool opens a pool for the rest of a test, after which no session is left. Unless the
+// test wants the log, nobody reads it.
+func openPool(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *Connector) {
 	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	db, err := OpenDB(inner, cfg)
 	require.NoError(t, err)
 	c, ok := ConnectorOf(db)
@@ -25,20 +33,28 @@ func lifetimeOpen(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *C
 	return db, c
 }
 
+// openDetached opens a pool that is not attached. The test closes it.
+func openDetached(t testing.TB, inner driver.Connector, cfg Config) (*sql.DB, *Connector) {
+	t.Helper()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	c, err := Wrap(inner, cfg)
+	require.NoError(t, err)
+	return sql.OpenDB(c), c
+}
+
 // allClosed waits for a session that has just expired, and is being closed.
 func allClosed(t *testing.T, c *Connector) {
 	t.Helper()
 	assert.Eventually(t, func() bool { return c.Stats().Open == 0 }, 10*time.Second, time.Millisecond)
 }
 
-// lifetimeElapse lets time pass.
-func lifetimeElapse(d time.Duration) { <-time.After(d) }
+// elapse lets time pass, which is virtual in a bubble.
+func elapse(d time.Duration) { <-time.After(d) }
 
-// lifetimeUse uses a pool once.
-func lifetimeUse(t *testing.T, db *sql.DB) {
+// useOnce uses a pool once.
+func useOnce(t *testing.T, db *sql.DB) {
 	t.Helper()
-	_, err := db.ExecContext(t.Context(), "DO 1")
-	require.NoError(t, err)
+	exec(t, t.Context(), db, "DO 1")
 }
 
 // caught runs f and returns what it panicked with.
@@ -78,19 +94,40 @@ func comeFor(ctx context.Context, db *sql.DB) <-chan *sql.Conn {
 }
 
 // take takes so many connections.
-func take(b *testing.B, db *sql.DB, n int) []*sql.Conn {
+func take(t testing.TB, db *sql.DB, n int) []*sql.Conn {
+	t.Helper()
 	held := make([]*sql.Conn, n)
 	for i := range held {
 		var err error
 		held[i], err = db.Conn(context.Background())
-		require.NoError(b, err)
+		require.NoError(t, err)
 	}
 	return held
 }
 
 // giveBack gives them back.
-func giveBack(b *testing.B, held []*sql.Conn) {
+func giveBack(t testing.TB, held ...*sql.Conn) {
+	t.Helper()
 	for _, conn := range held {
-		require.NoError(b, conn.Close())
+		require.NoError(t, conn.Close())
 	}
+}
+
+// drop gives a connection back as a bad one.
+func drop(t testing.TB, conn *sql.Conn) {
+	t.Helper()
+	require.ErrorIs(t, conn.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
+}
+
+// fromOpener returns a connection that database/sql's opener has made, for somebody who waits
+// in database/sql. The pool is not attached, and from here on its limit is one.
+func fromOpener(t *testing.T, db *sql.DB) *sql.Conn {
+	t.Helper()
+	db.SetMaxOpenConns(1)
+	holder := take(t, db, 1)[0]
+	first := comeFor(t.Context(), db)
+	drop(t, holder) // so that the opener makes the next
+	conn := <-first
+	require.NotNil(t, conn)
+	return conn
 }

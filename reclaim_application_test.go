@@ -3,8 +3,6 @@ package sqllease
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -20,27 +18,21 @@ import (
 // Leases that an application's own code leaves idle in hand: its Valuers, filters and span
 // processors.
 
-type singleValuersPanics struct{}
-
-func (singleValuersPanics) Value() (driver.Value, error) { panic("a Valuer of the application's") }
-
 // database/sql does not give back the connection of db.Query, Stmt.Query and Stmt.Exec if
 // an argument's Valuer panics (the server of net/http recovers that). Such a lease is idle
 // in hand for ever, and Config.ReclaimAfter is the cure for it.
 func TestALeaseWhoseValuerPanickedIsReclaimed(t *testing.T) {
+	panics := valuer{func() error { panic("a Valuer of the application's") }}
 	for name, use := range map[string]func(db *sql.DB, st *sql.Stmt){
 		"DB.Query": func(db *sql.DB, _ *sql.Stmt) {
-			_, _ = db.QueryContext(context.Background(), "SELECT ?", singleValuersPanics{})
+			_, _ = db.QueryContext(context.Background(), "SELECT ?", panics)
 		},
-		"Stmt.Query": func(_ *sql.DB, st *sql.Stmt) { _, _ = st.QueryContext(context.Background(), singleValuersPanics{}) },
-		"Stmt.Exec":  func(_ *sql.DB, st *sql.Stmt) { _, _ = st.ExecContext(context.Background(), singleValuersPanics{}) },
+		"Stmt.Query": func(_ *sql.DB, st *sql.Stmt) { _, _ = st.QueryContext(context.Background(), panics) },
+		"Stmt.Exec":  func(_ *sql.DB, st *sql.Stmt) { _, _ = st.ExecContext(context.Background(), panics) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				db, err := OpenDB(&leakFake{}, Config{MaxOpen: 1, LeakThreshold: time.Second, ReclaimAfter: time.Minute, Logger: slog.New(slog.DiscardHandler)})
-				require.NoError(t, err)
-				defer func() { _ = db.Close() }()
-				c, _ := ConnectorOf(db)
+				db, c := openPool(t, &leakFake{}, Config{MaxOpen: 1, LeakThreshold: time.Second, ReclaimAfter: time.Minute})
 				st, err := db.PrepareContext(t.Context(), "SELECT ?")
 				require.NoError(t, err)
 				for range 3 { // the stack is recognised the second time
@@ -54,24 +46,15 @@ func TestALeaseWhoseValuerPanickedIsReclaimed(t *testing.T) {
 	}
 }
 
-type singleValuersWaits struct{}
-
-func (singleValuersWaits) Value() (driver.Value, error) {
-	<-time.After(time.Hour)
-	return int64(1), nil
-}
-
 // Nor does a lease use its session while the application works out an argument.
 func TestALeaseWhoseValuerWaitsIsReclaimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, err := OpenDB(&leakFake{}, Config{MaxOpen: 1, LeakThreshold: time.Second, ReclaimAfter: time.Minute, Logger: slog.New(slog.DiscardHandler)})
-		require.NoError(t, err)
-		defer func() { _ = db.Close() }()
-		c, _ := ConnectorOf(db)
+		db, c := openPool(t, &leakFake{}, Config{MaxOpen: 1, LeakThreshold: time.Second, ReclaimAfter: time.Minute})
+		waits := valuer{func() error { elapse(time.Hour); return nil }}
 		for range 3 {
 			done := make(chan error)
 			go func() {
-				_, err := db.ExecContext(context.Background(), "UPDATE t SET a = ?", singleValuersWaits{})
+				_, err := db.ExecContext(context.Background(), "UPDATE t SET a = ?", waits)
 				done <- err
 			}()
 			leakPause(10 * time.Minute)
@@ -82,17 +65,17 @@ func TestALeaseWhoseValuerWaitsIsReclaimed(t *testing.T) {
 	})
 }
 
-// singleEndsProcessor ends the goroutine that starts or ends a span.
-type singleEndsProcessor struct{ starts, ends *atomic.Bool }
+// endingProcessor ends the goroutine that starts or ends a span.
+type endingProcessor struct{ starts, ends *atomic.Bool }
 
-func (p singleEndsProcessor) OnStart(context.Context, sdktrace.ReadWriteSpan) {
-	singleEndsExit(p.starts)
+func (p endingProcessor) OnStart(context.Context, sdktrace.ReadWriteSpan) {
+	endIf(p.starts)
 }
-func (p singleEndsProcessor) OnEnd(sdktrace.ReadOnlySpan)    { singleEndsExit(p.ends) }
-func (singleEndsProcessor) Shutdown(context.Context) error   { return nil }
-func (singleEndsProcessor) ForceFlush(context.Context) error { return nil }
+func (p endingProcessor) OnEnd(sdktrace.ReadOnlySpan)    { endIf(p.ends) }
+func (endingProcessor) Shutdown(context.Context) error   { return nil }
+func (endingProcessor) ForceFlush(context.Context) error { return nil }
 
-func singleEndsExit(now *atomic.Bool) {
+func endIf(now *atomic.Bool) {
 	if now != nil && now.Load() {
 		runtime.Goexit()
 	}
@@ -110,31 +93,28 @@ func TestALeaseWhoseGoroutineWasEndedByTheApplicationIsReclaimed(t *testing.T) {
 	exec := func(_ *sql.DB, st *sql.Stmt) { _, _ = st.ExecContext(context.Background()) }
 	for name, scene := range map[string]struct {
 		use  func(*sql.DB, *sql.Stmt)
-		with func(exits *atomic.Bool, cfg *Config, p *singleEndsProcessor)
+		with func(exits *atomic.Bool, cfg *Config, p *endingProcessor)
 	}{
-		"FilterSpan of DB.Query": {query, func(exits *atomic.Bool, cfg *Config, _ *singleEndsProcessor) {
-			cfg.FilterSpan = func(context.Context, Operation) bool { singleEndsExit(exits); return true }
+		"FilterSpan of DB.Query": {query, func(exits *atomic.Bool, cfg *Config, _ *endingProcessor) {
+			cfg.FilterSpan = func(context.Context, Operation) bool { endIf(exits); return true }
 		}},
-		"OnStart of DB.Query":           {query, func(exits *atomic.Bool, _ *Config, p *singleEndsProcessor) { p.starts = exits }},
-		"OnEnd of Stmt.Exec":            {exec, func(exits *atomic.Bool, _ *Config, p *singleEndsProcessor) { p.ends = exits }},
-		"OnEnd of DB.Query, at its end": {query, func(exits *atomic.Bool, _ *Config, p *singleEndsProcessor) { p.ends = exits }},
+		"OnStart of DB.Query":           {query, func(exits *atomic.Bool, _ *Config, p *endingProcessor) { p.starts = exits }},
+		"OnEnd of Stmt.Exec":            {exec, func(exits *atomic.Bool, _ *Config, p *endingProcessor) { p.ends = exits }},
+		"OnEnd of DB.Query, at its end": {query, func(exits *atomic.Bool, _ *Config, p *endingProcessor) { p.ends = exits }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var exits atomic.Bool
 				var mu sync.Mutex
 				var reports []Leak // guarded by mu
-				var p singleEndsProcessor
+				var p endingProcessor
 				cfg := Config{
-					RootSpans: true, LeakThreshold: time.Second, ReclaimAfter: time.Minute, Logger: slog.New(slog.DiscardHandler),
+					RootSpans: true, LeakThreshold: time.Second, ReclaimAfter: time.Minute,
 					OnLeak: func(l Leak) { mu.Lock(); defer mu.Unlock(); reports = append(reports, l) },
 				}
 				scene.with(&exits, &cfg, &p)
 				cfg.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p))
-				db, err := OpenDB(&gateFake{t: t}, cfg)
-				require.NoError(t, err)
-				defer func() { _ = db.Close() }()
-				c, _ := ConnectorOf(db)
+				db, c := openPool(t, &gateFake{t: t}, cfg)
 				st, err := db.PrepareContext(t.Context(), "DO 1")
 				require.NoError(t, err)
 				use := func() {
@@ -163,7 +143,7 @@ func TestALeaseWhoseGoroutineWasEndedByTheApplicationIsReclaimed(t *testing.T) {
 // The error of a call that comes too late has the lease as it stood when it was reclaimed.
 func TestAReclaimedErrorHasTheLeaseAsItStood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newLeakPool(t, &leakFake{takes: nil}, Config{LeakThreshold: time.Second, ReclaimAfter: time.Minute})
+		p := newLeakPool(t, &leakFake{}, Config{LeakThreshold: time.Second, ReclaimAfter: time.Minute})
 		tx, err := p.BeginTx(t.Context(), nil)
 		require.NoError(t, err)
 		_, err = tx.ExecContext(t.Context(), "DO 1")

@@ -88,7 +88,7 @@ func TestADiscoveryThatCostsTheSessionOfADriverWithoutAValidator(t *testing.T) {
 			}},
 			dress: func(c *lifetimeFakeConn) driver.Conn { return resetOnlyConn{c} },
 		}
-		db, _ := lifetimeOpen(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 1})
+		db, _ := openPool(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 1})
 		_, err := db.ExecContext(t.Context(), "DO 1")
 		require.NoError(t, err)
 		require.NoError(t, db.Close())

@@ -191,7 +191,7 @@ func stackDialByOpener(t *testing.T, c *Connector, db *sql.DB, attach bool) {
 		require.Equal(t, 0, c.Stats().Waiting, "it waits where the gate cannot see it")
 	}
 	dials := c.Stats().Dials
-	require.ErrorIs(t, conn.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
+	drop(t, conn)
 	wait.Wait()
 	if !attach {
 		require.Equal(t, dials+1, c.Stats().Dials)

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -88,9 +87,7 @@ func spanAttributes(s sdktrace.ReadOnlySpan) map[string]any {
 	return out
 }
 
-// elapse lets time pass in the bubble of a test.
-func elapse(d time.Duration) { <-time.After(d) }
-
+// exec runs a statement that must succeed.
 func exec(t *testing.T, ctx context.Context, db *sql.DB, statement string, args ...any) {
 	t.Helper()
 	_, err := db.ExecContext(ctx, statement, args...)
@@ -146,6 +143,30 @@ func (p *telemetryPool) sum(t *testing.T, name string) (n int64) {
 		}
 	}
 	return n
+}
+
+// recorded is what a histogram of seconds was told.
+type recorded struct {
+	times   uint64
+	seconds float64
+}
+
+// recordedBy is what each histogram of seconds was told, over all its attributes.
+func recordedBy(t *testing.T, reader sdkmetric.Reader) map[string]recorded {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	require.NoError(t, reader.Collect(t.Context(), &all))
+	got := map[string]recorded{}
+	for _, s := range all.ScopeMetrics {
+		for _, m := range s.Metrics {
+			data, _ := m.Data.(metricdata.Histogram[float64])
+			for _, p := range data.DataPoints {
+				r := got[m.Name]
+				got[m.Name] = recorded{r.times + p.Count, r.seconds + p.Sum}
+			}
+		}
+	}
+	return got
 }
 
 // values are the values that an attribute of a metric has.

@@ -3,7 +3,6 @@ package sqllease
 import (
 	"context"
 	"database/sql/driver"
-	"log/slog"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,31 +11,18 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
 // What is time of a lease, and of which call.
 
-// singleExportedExporter is one that is called as a span ends, and takes its time.
-type singleExportedExporter struct{ takes time.Duration }
+// slowExporter is called as a span ends, and takes its time.
+type slowExporter struct{ takes time.Duration }
 
-func (*singleExportedExporter) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
-func (e *singleExportedExporter) OnEnd(sdktrace.ReadOnlySpan)                   { <-time.After(e.takes) }
-func (*singleExportedExporter) Shutdown(context.Context) error                  { return nil }
-func (*singleExportedExporter) ForceFlush(context.Context) error                { return nil }
-
-type singleExportedFake struct{ leakFake }
-
-func (f *singleExportedFake) Connect(context.Context) (driver.Conn, error) {
-	return singleExportedConn{&leakFakeConn{&f.leakFake}}, nil
-}
-
-type singleExportedConn struct{ c *leakFakeConn }
-
-func (c singleExportedConn) Close() error                          { return c.c.Close() }
-func (c singleExportedConn) Begin() (driver.Tx, error)             { return c.c.Begin() }
-func (c singleExportedConn) Prepare(q string) (driver.Stmt, error) { return c.c.Prepare(q) }
+func (*slowExporter) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+func (e *slowExporter) OnEnd(sdktrace.ReadOnlySpan)                   { elapse(e.takes) }
+func (*slowExporter) Shutdown(context.Context) error                  { return nil }
+func (*slowExporter) ForceFlush(context.Context) error                { return nil }
 
 // What a span's end takes is no time of the next call, but one of the lease.
 func TestTheTimeOfASpansEndIsNoTimeOfTheNextCall(t *testing.T) {
@@ -52,17 +38,16 @@ func TestTheTimeOfASpansEndIsNoTimeOfTheNextCall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				reader := sdkmetric.NewManualReader()
-				e := &singleExportedExporter{}
-				var f driver.Connector = &singleExportedFake{leakFake{rows: [][]driver.Value{{int64(1)}}}}
+				e := &slowExporter{}
+				var f driver.Connector = &preparingFake{leakFake{rows: [][]driver.Value{{int64(1)}}}}
 				if scene.direct {
 					f = &leakFake{rows: [][]driver.Value{{int64(1)}}}
 				}
-				db, err := OpenDB(f, Config{
-					Logger: slog.New(slog.DiscardHandler), RootSpans: true,
+				db, _ := openPool(t, f, Config{
+					RootSpans:      true,
 					MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)),
 					TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(e)),
 				})
-				require.NoError(t, err)
 				use := func() {
 					if scene.query {
 						var n int
@@ -78,23 +63,9 @@ func TestTheTimeOfASpansEndIsNoTimeOfTheNextCall(t *testing.T) {
 				e.takes = 10 * time.Second
 				use()
 				e.takes = 0
-				var all metricdata.ResourceMetrics
-				require.NoError(t, reader.Collect(t.Context(), &all))
-				sums := map[string]float64{}
-				for _, s := range all.ScopeMetrics {
-					for _, m := range s.Metrics {
-						data, ok := m.Data.(metricdata.Histogram[float64])
-						if !ok {
-							continue
-						}
-						for _, p := range data.DataPoints {
-							sums[m.Name] += p.Sum
-						}
-					}
-				}
-				assert.Zero(t, sums["db.client.operation.duration"], "seconds in the driver's calls")
-				assert.Equal(t, scene.useTime, sums["db.client.connection.use_time"], "seconds on lease")
-				require.NoError(t, db.Close())
+				got := recordedBy(t, reader)
+				assert.Zero(t, got["db.client.operation.duration"].seconds, "in the driver's calls")
+				assert.Equal(t, scene.useTime, got["db.client.connection.use_time"].seconds, "on lease")
 			})
 		})
 	}
@@ -134,26 +105,11 @@ func TestWhatIsDoneAtTheReleaseIsPartOfTheLease(t *testing.T) {
 // has no Pinger.
 func TestEachLeaseIsCountedInTheUseTime(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
-	db, err := OpenDB(&plainFake{}, Config{
-		Logger: slog.New(slog.DiscardHandler), MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)),
-	})
-	require.NoError(t, err)
+	db, _ := openPool(t, &plainFake{}, Config{MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))})
 	for range 1000 {
 		require.NoError(t, db.PingContext(t.Context()))
 	}
-	var all metricdata.ResourceMetrics
-	require.NoError(t, reader.Collect(t.Context(), &all))
-	counts := map[string]uint64{}
-	for _, s := range all.ScopeMetrics {
-		for _, m := range s.Metrics {
-			if data, ok := m.Data.(metricdata.Histogram[float64]); ok {
-				for _, p := range data.DataPoints {
-					counts[m.Name] += p.Count
-				}
-			}
-		}
-	}
-	assert.EqualValues(t, 1000, counts["db.client.connection.wait_time"])
-	assert.EqualValues(t, 1000, counts["db.client.connection.use_time"])
-	require.NoError(t, db.Close())
+	got := recordedBy(t, reader)
+	assert.EqualValues(t, 1000, got["db.client.connection.wait_time"].times)
+	assert.EqualValues(t, 1000, got["db.client.connection.use_time"].times)
 }
