@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// badInputConfigError checks that err names the field, its value and the remedy.
-func badInputConfigError(t *testing.T, err error, field, value, remedy string) {
+// wantConfigError checks that err names the field, its value and the remedy.
+func wantConfigError(t *testing.T, err error, field, value, remedy string) {
 	t.Helper()
 	var refused *ConfigError
 	require.ErrorAs(t, err, &refused)
@@ -28,10 +28,10 @@ func TestANilConnectorIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, err := Wrap(inner, Config{})
 			assert.Nil(t, c)
-			badInputConfigError(t, err, "connector", "nil", "NewConnector")
+			wantConfigError(t, err, "connector", "nil", "NewConnector")
 			db, err := OpenDB(inner, Config{})
 			assert.Nil(t, db)
-			badInputConfigError(t, err, "connector", "nil", "NewConnector")
+			wantConfigError(t, err, "connector", "nil", "NewConnector")
 		})
 	}
 }
@@ -57,14 +57,14 @@ func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Wrap(&lifetimeFake{}, c.cfg)
-			badInputConfigError(t, err, c.field, c.value, c.remedy)
+			wantConfigError(t, err, c.field, c.value, c.remedy)
 			_, err = OpenDB(&lifetimeFake{}, c.cfg)
-			badInputConfigError(t, err, c.field, c.value, c.remedy)
+			wantConfigError(t, err, c.field, c.value, c.remedy)
 			_, err = Open("mysql", "user@tcp(127.0.0.1:1)/test", c.cfg)
-			badInputConfigError(t, err, c.field, c.value, c.remedy)
-			err = Register("badinput refused", &lifetimeFake{}, c.cfg)
-			badInputConfigError(t, err, c.field, c.value, c.remedy)
-			assert.NotContains(t, sql.Drivers(), "badinput refused")
+			wantConfigError(t, err, c.field, c.value, c.remedy)
+			err = Register("a refused driver", &lifetimeFake{}, c.cfg)
+			wantConfigError(t, err, c.field, c.value, c.remedy)
+			assert.NotContains(t, sql.Drivers(), "a refused driver")
 		})
 	}
 }

@@ -28,7 +28,7 @@ func TestAConnectThatHangsEndsWithItsContext(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		f := &lifetimeFake{connect: hang}
-		db, c, l := badInputLimited(t, f, Config{AcquireTimeout: time.Minute})
+		db, c, l := openLimited(t, f, Config{AcquireTimeout: time.Minute})
 		start := time.Now()
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -56,7 +56,7 @@ func TestAConnectThatHangsEndsWithItsContext(t *testing.T) {
 		assert.Zero(t, s.Open)
 		assert.Equal(t, uint64(2), s.DialErrors)
 		assert.Empty(t, l.records)
-		badInputEnd(t, db, c, f)
+		endLimited(t, db, c, f)
 	})
 }
 
@@ -69,7 +69,7 @@ func TestAConnectThatPanicsLosesNoRoom(t *testing.T) {
 			}
 			return nil
 		}}
-		db, c, _ := badInputLimited(t, f, Config{})
+		db, c, _ := openLimited(t, f, Config{})
 		var all sync.WaitGroup
 		for range 3 { // two of them queue
 			all.Go(func() {
@@ -79,7 +79,7 @@ func TestAConnectThatPanicsLosesNoRoom(t *testing.T) {
 		all.Wait()
 		assert.Zero(t, c.Stats().Open)
 		assert.Equal(t, uint64(3), c.Stats().DialErrors)
-		badInputEnd(t, db, c, f)
+		endLimited(t, db, c, f)
 	})
 }
 
@@ -92,11 +92,11 @@ func TestAConnectThatFailsPassesItsErrorOn(t *testing.T) {
 			}
 			return nil
 		}}
-		db, c, _ := badInputLimited(t, f, Config{})
+		db, c, _ := openLimited(t, f, Config{})
 		_, err := db.ExecContext(t.Context(), "DO 1")
 		assert.Same(t, refused, err, "untouched")
 		assert.Zero(t, c.Stats().Open)
-		badInputEnd(t, db, c, f)
+		endLimited(t, db, c, f)
 	})
 }
 
@@ -112,7 +112,7 @@ func TestAServerThatRefusesTheLoginFailsTheAcquireAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := mysqlscript.Start(t, script)
-			db, c, l := badInputLimited(t, lifetimeDriver(t, server.DSN()), Config{})
+			db, c, l := openLimited(t, lifetimeDriver(t, server.DSN()), Config{})
 			for range 2 {
 				_, err := db.ExecContext(t.Context(), "DO 1")
 				require.Error(t, err)
@@ -130,7 +130,7 @@ func TestAServerThatRefusesTheLoginFailsTheAcquireAlone(t *testing.T) {
 
 func TestAServerThatNeverGreetsIsLeftWithTheCallersContext(t *testing.T) {
 	server := mysqlscript.Start(t, mysqlscript.Script{Greeting: mysqlscript.Hang()})
-	db, c, _ := badInputLimited(t, lifetimeDriver(t, server.DSN()), Config{})
+	db, c, _ := openLimited(t, lifetimeDriver(t, server.DSN()), Config{})
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error, 1)
 	go func() {

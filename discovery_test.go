@@ -2,9 +2,10 @@ package sqllease
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"io"
+	"log/slog"
 	"math"
 	"sync/atomic"
 	"testing"
@@ -25,7 +26,7 @@ func TestDiscoveryIsOfEachSession(t *testing.T) {
 		f := &lifetimeFake{announced: []any{
 			lifetimeSeconds(28800), lifetimeSeconds(60), errors.New("not now"), lifetimeSeconds(0),
 		}}
-		db, c := openPool(t, f, Config{Dialect: DialectMySQL, Logger: badInputLogger(&badInputLog{})})
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, Logger: slog.New(&keptLog{})})
 		for _, want := range []time.Duration{
 			8 * time.Hour,
 			time.Minute,
@@ -55,32 +56,8 @@ func TestPostgreSQLsTimeoutsAreDiscovered(t *testing.T) {
 	}
 }
 
-// badInputLimited opens a pool of one session, so that room which a failure
-// kept would be missing, and keeps its log.
-func badInputLimited(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *Connector, *badInputLog) {
-	t.Helper()
-	l := &badInputLog{}
-	cfg.MaxOpen, cfg.Logger = 1, badInputLogger(l)
-	cfg.QueryText = QueryTextRaw // else the text of an error is not shown
-	db, c := openPool(t, inner, cfg)
-	return db, c, l
-}
-
-// badInputEnd closes the pool and checks that nothing is left of it.
-func badInputEnd(t *testing.T, db *sql.DB, c *Connector, f *lifetimeFake) {
-	t.Helper()
-	useOnce(t, db)
-	require.NoError(t, db.Close())
-	synctest.Wait()
-	s := c.Stats()
-	assert.Zero(t, s.Open)
-	assert.Zero(t, s.Dialling)
-	assert.Zero(t, s.Waiting)
-	for _, session := range f.sessions() {
-		session.closedAfter(t)
-		assert.Zero(t, session.late)
-	}
-}
+// remedies are what the warning of a failed discovery has to name.
+var remedies = []string{"idle limit could not be discovered", "Config.NetworkIdleLimit", "Config.Dialect", "sqllease.DialectNone"}
 
 // A discovery that fails is counted each time, warned of once, and costs no
 // caller anything: neither those of this session nor those of the next.
@@ -105,7 +82,7 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{announced: []any{c.answer}}
 				// The limit that is known goes on to count.
-				db, pool, l := badInputLimited(t, f, Config{Name: "orders", Dialect: c.dialect, NetworkIdleLimit: time.Minute})
+				db, pool, l := openLimited(t, f, Config{Name: "orders", Dialect: c.dialect, NetworkIdleLimit: time.Minute})
 				for range 3 {
 					useOnce(t, db)
 					elapse(time.Minute)
@@ -119,9 +96,9 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 				assert.Equal(t, time.Minute, s.IdleLimit)
 				text := l.wantOneWarning(t, map[string]string{
 					"pool": "orders", "dialect": string(c.dialect), "query": drivers.Named(string(c.dialect)).Discovery.Query,
-				}, badInputRemedies...)
+				}, remedies...)
 				assert.Contains(t, text, c.err)
-				badInputEnd(t, db, pool, f)
+				endLimited(t, db, pool, f)
 				assert.Len(t, f.sessions(), 4, "no session was dialled twice")
 			})
 		})
@@ -146,12 +123,12 @@ func TestAnOddDiscoveryThatCanBeMeantFailsNot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{announced: []any{c.answer}}
-				db, pool, l := badInputLimited(t, f, Config{Dialect: c.dialect})
+				db, pool, l := openLimited(t, f, Config{Dialect: c.dialect})
 				useOnce(t, db)
 				assert.Equal(t, c.limit, pool.Stats().IdleLimit)
 				assert.Zero(t, pool.Stats().DiscoveryFailures)
 				assert.Empty(t, l.records)
-				badInputEnd(t, db, pool, f)
+				endLimited(t, db, pool, f)
 			})
 		})
 	}
@@ -159,8 +136,8 @@ func TestAnOddDiscoveryThatCanBeMeantFailsNot(t *testing.T) {
 
 func TestADiscoveryThatHangsCostsItsTimeoutOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &lifetimeFake{announced: []any{badInputHang}}
-		db, c, l := badInputLimited(t, f, Config{Dialect: DialectMySQL})
+		f := &lifetimeFake{announced: []any{hanging}}
+		db, c, l := openLimited(t, f, Config{Dialect: DialectMySQL})
 		start := time.Now()
 		useOnce(t, db)
 		assert.Equal(t, 5*time.Second, time.Since(start))
@@ -170,18 +147,28 @@ func TestADiscoveryThatHangsCostsItsTimeoutOnce(t *testing.T) {
 		assert.Equal(t, uint64(1), s.Dials)
 		assert.Equal(t, uint64(1), s.DiscoveryFailures)
 		assert.Equal(t, 1, s.Open)
-		text := l.wantOneWarning(t, nil, badInputRemedies...)
+		text := l.wantOneWarning(t, nil, remedies...)
 		assert.Equal(t, context.DeadlineExceeded.Error(), text)
 		all := f.sessions()
 		require.Len(t, all, 2, "the session that was asked is lost, and not asked is its successor")
 		assert.Equal(t, 5*time.Second, all[0].closedAfter(t))
 		assert.Equal(t, 2, all[1].uses)
-		badInputEnd(t, db, c, f)
+		endLimited(t, db, c, f)
 	})
 }
 
-// badInputHang is a discovery that is never answered.
-func badInputHang(ctx context.Context, _ *lifetimeFakeConn) error {
+// costing is a discovery that costs its session.
+func costing(err error) func(context.Context, *lifetimeFakeConn) error {
+	return func(_ context.Context, c *lifetimeFakeConn) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.broken = true
+		return err
+	}
+}
+
+// hanging is a discovery that is never answered.
+func hanging(ctx context.Context, _ *lifetimeFakeConn) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -196,9 +183,9 @@ func TestADiscoveryThatHangsEndsWithTheCallersContext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &lifetimeFake{announced: []any{badInputHang, badInputHang, lifetimeSeconds(60)}}
+				f := &lifetimeFake{announced: []any{hanging, hanging, lifetimeSeconds(60)}}
 				c.cfg.Dialect = DialectMySQL
-				db, pool, l := badInputLimited(t, f, c.cfg)
+				db, pool, l := openLimited(t, f, c.cfg)
 				for range 2 {
 					start := time.Now()
 					ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
@@ -212,7 +199,7 @@ func TestADiscoveryThatHangsEndsWithTheCallersContext(t *testing.T) {
 				assert.Zero(t, pool.Stats().DiscoveryFailures)
 				useOnce(t, db)
 				assert.Equal(t, time.Minute, pool.Stats().IdleLimit)
-				badInputEnd(t, db, pool, f)
+				endLimited(t, db, pool, f)
 				assert.Len(t, f.sessions(), 3)
 			})
 		})
@@ -223,34 +210,17 @@ func TestADiscoveryThatPanicsClosesTheSessionAndLosesNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		panicking := func(context.Context, *lifetimeFakeConn) error { panic("the driver's bug") }
 		f := &lifetimeFake{announced: []any{panicking, lifetimeSeconds(60)}}
-		db, c, _ := badInputLimited(t, f, Config{Dialect: DialectMySQL})
+		db, c, _ := openLimited(t, f, Config{Dialect: DialectMySQL})
 		assert.PanicsWithValue(t, "the driver's bug", func() { _, _ = db.ExecContext(t.Context(), "DO 1") })
 		synctest.Wait()
 		assert.Zero(t, c.Stats().Open)
 		f.sessions()[0].closedAfter(t)
-		badInputEnd(t, db, c, f)
+		endLimited(t, db, c, f)
 	})
 }
 
-// badInputValid is a session whose driver tells whether it still works.
-type badInputValid struct{ *lifetimeFakeConn }
-
-func (c badInputValid) IsValid() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.broken
-}
-
 func TestADiscoveryThatCostsTheSessionIsNotAskedOfItsSuccessor(t *testing.T) {
-	costing := func(err error) func(context.Context, *lifetimeFakeConn) error {
-		return func(_ context.Context, c *lifetimeFakeConn) error {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.broken = true
-			return err
-		}
-	}
-	valid := func(c *lifetimeFakeConn) driver.Conn { return badInputValid{c} }
+	valid := func(c *lifetimeFakeConn) driver.Conn { return validFakeConn{c} }
 	for name, c := range map[string]struct {
 		err   error
 		dress func(*lifetimeFakeConn) driver.Conn
@@ -261,7 +231,7 @@ func TestADiscoveryThatCostsTheSessionIsNotAskedOfItsSuccessor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{announced: []any{costing(c.err)}, dress: c.dress}
-				db, pool, l := badInputLimited(t, f, Config{Dialect: DialectMySQL, MaxLifetime: time.Minute})
+				db, pool, l := openLimited(t, f, Config{Dialect: DialectMySQL, MaxLifetime: time.Minute})
 				useOnce(t, db)
 				elapse(time.Minute)
 				useOnce(t, db)
@@ -269,12 +239,25 @@ func TestADiscoveryThatCostsTheSessionIsNotAskedOfItsSuccessor(t *testing.T) {
 				assert.Equal(t, uint64(2), s.Dials)
 				assert.Equal(t, uint64(2), s.DiscoveryFailures)
 				assert.Equal(t, ClosedStats{Expired: 1}, s.Closed)
-				assert.Equal(t, c.err.Error(), l.wantOneWarning(t, nil, badInputRemedies...))
-				badInputEnd(t, db, pool, f)
+				assert.Equal(t, c.err.Error(), l.wantOneWarning(t, nil, remedies...))
+				endLimited(t, db, pool, f)
 				assert.Len(t, f.sessions(), 4)
 			})
 		})
 	}
+}
+
+func TestADiscoveryThatCostsTheSessionOfADriverWithoutAValidator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{
+			announced: []any{costing(io.ErrUnexpectedEOF)},
+			dress:     func(c *lifetimeFakeConn) driver.Conn { return resetFakeConn{c} },
+		}
+		db, _ := openPool(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 1})
+		_, err := db.ExecContext(t.Context(), "DO 1")
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+	})
 }
 
 func TestASuccessorThatCannotBeDialledFailsTheAcquireAlone(t *testing.T) {
@@ -290,14 +273,14 @@ func TestASuccessorThatCannotBeDialledFailsTheAcquireAlone(t *testing.T) {
 				return nil
 			},
 		}
-		db, c, l := badInputLimited(t, f, Config{Dialect: DialectMySQL})
+		db, c, l := openLimited(t, f, Config{Dialect: DialectMySQL})
 		_, err := db.ExecContext(t.Context(), "DO 1")
 		assert.Same(t, refused, err)
 		s := c.Stats()
 		assert.Zero(t, s.Open)
 		assert.Equal(t, uint64(1), s.DialErrors)
-		l.wantOneWarning(t, nil, badInputRemedies...)
-		badInputEnd(t, db, c, f)
+		l.wantOneWarning(t, nil, remedies...)
+		endLimited(t, db, c, f)
 	})
 }
 
@@ -325,7 +308,7 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := mysqlscript.Start(t, mysqlscript.Script{WaitTimeout: c.answer})
-			db, pool, l := badInputLimited(t, lifetimeDriver(t, server.DSN()), Config{})
+			db, pool, l := openLimited(t, lifetimeDriver(t, server.DSN()), Config{})
 			for range 3 {
 				useOnce(t, db)
 			}
@@ -337,7 +320,7 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 				assert.Empty(t, l.records)
 			} else {
 				assert.Equal(t, uint64(1), s.DiscoveryFailures)
-				assert.Contains(t, l.wantOneWarning(t, map[string]string{"dialect": "mysql"}, badInputRemedies...), c.err)
+				assert.Contains(t, l.wantOneWarning(t, map[string]string{"dialect": "mysql"}, remedies...), c.err)
 			}
 			require.NoError(t, db.Close())
 			assert.Zero(t, pool.Stats().Open)

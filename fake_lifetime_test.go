@@ -2,12 +2,15 @@ package sqllease
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"io"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -112,6 +115,12 @@ func (c *lifetimeFakeConn) isOpen() bool {
 	return len(c.closings) == 0
 }
 
+func (c *lifetimeFakeConn) isBroken() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
 func (c *lifetimeFakeConn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -181,4 +190,46 @@ func (c *lifetimeFakeConn) wantClosed(t *testing.T, bound time.Duration) {
 	age := c.closedAfter(t)
 	assert.GreaterOrEqual(t, age, bound*975/1000-time.Microsecond, "session %d", c.number)
 	assert.LessOrEqual(t, age, bound+time.Second, "session %d", c.number)
+}
+
+// validFakeConn is a session whose driver tells whether it still works.
+type validFakeConn struct{ *lifetimeFakeConn }
+
+func (c validFakeConn) IsValid() bool { return !c.isBroken() }
+
+// resetFakeConn is as a connection of pgx: it has a ResetSession, no IsValid.
+type resetFakeConn struct{ *lifetimeFakeConn }
+
+func (c resetFakeConn) ResetSession(context.Context) error {
+	if c.isBroken() {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
+// openLimited opens a pool of one session, so that room which a failure
+// kept would be missing, and keeps its log.
+func openLimited(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *Connector, *keptLog) {
+	t.Helper()
+	l := &keptLog{}
+	cfg.MaxOpen, cfg.Logger = 1, slog.New(l)
+	cfg.QueryText = QueryTextRaw // else the text of an error is not shown
+	db, c := openPool(t, inner, cfg)
+	return db, c, l
+}
+
+// endLimited closes the pool and checks that nothing is left of it.
+func endLimited(t *testing.T, db *sql.DB, c *Connector, f *lifetimeFake) {
+	t.Helper()
+	useOnce(t, db)
+	require.NoError(t, db.Close())
+	synctest.Wait()
+	s := c.Stats()
+	assert.Zero(t, s.Open)
+	assert.Zero(t, s.Dialling)
+	assert.Zero(t, s.Waiting)
+	for _, session := range f.sessions() {
+		session.closedAfter(t)
+		assert.Zero(t, session.late)
+	}
 }

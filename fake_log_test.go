@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
@@ -12,24 +13,24 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// leakLog is a slog.Handler that keeps what it is given.
-type leakLog struct {
+// keptLog is a slog.Handler that keeps what it is given.
+type keptLog struct {
 	mu      sync.Mutex
-	records []leakRecord // guarded by mu
+	records []keptRecord // guarded by mu
 }
 
-type leakRecord struct {
+type keptRecord struct {
 	level   slog.Level
 	message string
 	attrs   map[string]any // those of groups by their path
 	span    trace.SpanContext
 }
 
-func (l *leakLog) Enabled(context.Context, slog.Level) bool { return true }
-func (l *leakLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *leakLog) WithGroup(string) slog.Handler            { return l }
-func (l *leakLog) Handle(ctx context.Context, r slog.Record) error {
-	record := leakRecord{r.Level, r.Message, map[string]any{}, trace.SpanContextFromContext(ctx)}
+func (l *keptLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l *keptLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *keptLog) WithGroup(string) slog.Handler            { return l }
+func (l *keptLog) Handle(ctx context.Context, r slog.Record) error {
+	record := keptRecord{r.Level, r.Message, map[string]any{}, trace.SpanContextFromContext(ctx)}
 	r.Attrs(func(a slog.Attr) bool { record.add("", a); return true })
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -37,7 +38,7 @@ func (l *leakLog) Handle(ctx context.Context, r slog.Record) error {
 	return nil
 }
 
-func (r *leakRecord) add(prefix string, a slog.Attr) {
+func (r *keptRecord) add(prefix string, a slog.Attr) {
 	v := a.Value.Resolve()
 	if v.Kind() != slog.KindGroup {
 		r.attrs[prefix+a.Key] = v.Any()
@@ -49,7 +50,7 @@ func (r *leakRecord) add(prefix string, a slog.Attr) {
 }
 
 // take returns what was logged since it was last called.
-func (l *leakLog) take() []leakRecord {
+func (l *keptLog) take() []keptRecord {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	records := l.records
@@ -57,33 +58,20 @@ func (l *leakLog) take() []leakRecord {
 	return records
 }
 
-// badInputLog keeps what is logged.
-type badInputLog struct {
-	mu      sync.Mutex
-	records []slog.Record // guarded by mu
-}
-
-func badInputLogger(l *badInputLog) *slog.Logger { return slog.New(l) }
-
-// Enabled reports true: everything is kept.
-func (l *badInputLog) Enabled(context.Context, slog.Level) bool { return true }
-
-// WithAttrs returns l: the library gives its attributes with each record.
-func (l *badInputLog) WithAttrs([]slog.Attr) slog.Handler { return l }
-
-// WithGroup returns l: the library has no groups.
-func (l *badInputLog) WithGroup(string) slog.Handler { return l }
-
-// Handle keeps a record.
-func (l *badInputLog) Handle(_ context.Context, r slog.Record) error {
+// warnings are the messages of the warnings that were logged.
+func (l *keptLog) warnings() (said []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.records = append(l.records, r)
-	return nil
+	for _, r := range l.records {
+		if r.level == slog.LevelWarn {
+			said = append(said, r.message)
+		}
+	}
+	return said
 }
 
 // await waits for a record, since warnings are logged aside.
-func (l *badInputLog) await() {
+func (l *keptLog) await() {
 	for range 1000 {
 		l.mu.Lock()
 		n := len(l.records)
@@ -97,27 +85,19 @@ func (l *badInputLog) await() {
 
 // wantOneWarning checks that one record was logged, a warning with all these
 // texts in its message and all these attributes, and returns its error.
-func (l *badInputLog) wantOneWarning(t *testing.T, attributes map[string]string, texts ...string) string {
+func (l *keptLog) wantOneWarning(t *testing.T, attributes map[string]string, texts ...string) string {
 	t.Helper()
 	l.await()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	require.Len(t, l.records, 1)
 	r := l.records[0]
-	assert.Equal(t, slog.LevelWarn, r.Level)
+	assert.Equal(t, slog.LevelWarn, r.level)
 	for _, text := range texts {
-		assert.Contains(t, r.Message, text)
+		assert.Contains(t, r.message, text)
 	}
-	got := map[string]string{}
-	r.Attrs(func(a slog.Attr) bool {
-		got[a.Key] = a.Value.String()
-		return true
-	})
 	for key, value := range attributes {
-		assert.Equal(t, value, got[key], key)
+		assert.Equal(t, value, fmt.Sprint(r.attrs[key]), key)
 	}
-	return got["error"]
+	return fmt.Sprint(r.attrs["error"])
 }
-
-// badInputRemedies is what a warning of a failed discovery has to name.
-var badInputRemedies = []string{"idle limit could not be discovered", "Config.NetworkIdleLimit", "Config.Dialect", "sqllease.DialectNone"}

@@ -15,7 +15,7 @@ import (
 
 func TestAReportIsALogRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"connect": 1500 * time.Millisecond}}, Config{Logger: slog.New(log)})
 		ctx, span := leakTraced(t)
 		tx, err := p.BeginTx(ctx, nil)
@@ -49,7 +49,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.span_id":    "b2000000000000f2",
 			"leak.stack":      l.Stack.String(),
 		}
-		assert.Equal(t, []leakRecord{{slog.LevelWarn, `sqllease: pool "orders": lease 1 is idle in hand for longer than 30s: a leak`, want, span}}, log.take())
+		assert.Equal(t, []keptRecord{{slog.LevelWarn, `sqllease: pool "orders": lease 1 is idle in hand for longer than 30s: a leak`, want, span}}, log.take())
 
 		leakPause(time.Second)
 		require.NoError(t, tx.Rollback())

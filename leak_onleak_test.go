@@ -16,7 +16,7 @@ import (
 
 func TestOnLeakMayPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{
 			Logger: slog.New(log),
 			OnLeak: func(Leak) { panic("the application's own bug") },

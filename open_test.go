@@ -21,14 +21,14 @@ func TestOpenPassesTheDriversRefusalOn(t *testing.T) {
 }
 
 func TestRegisterRefusesWhatCannotBeRegistered(t *testing.T) {
-	badInputConfigError(t, Register("badinput nil", nil, Config{}), "driver", "nil", "give Register the driver to wrap")
-	badInputConfigError(t, Register("badinput nil", (*lifetimeFake)(nil), Config{}), "driver", "nil", "give Register the driver to wrap")
-	assert.NotContains(t, sql.Drivers(), "badinput nil")
-	badInputConfigError(t, Register("mysql", &lifetimeFake{}, Config{}), "name", `"mysql"`, "choose another")
+	wantConfigError(t, Register("no driver", nil, Config{}), "driver", "nil", "give Register the driver to wrap")
+	wantConfigError(t, Register("no driver", (*lifetimeFake)(nil), Config{}), "driver", "nil", "give Register the driver to wrap")
+	assert.NotContains(t, sql.Drivers(), "no driver")
+	wantConfigError(t, Register("mysql", &lifetimeFake{}, Config{}), "name", `"mysql"`, "choose another")
 
-	name := fmt.Sprintf("badinput %d", len(sql.Drivers())) // a name is registered for good: each run has its own
+	name := fmt.Sprintf("a driver of tests %d", len(sql.Drivers())) // a name is registered for good: each run has its own
 	require.NoError(t, Register(name, &lifetimeFake{}, Config{}))
-	badInputConfigError(t, Register(name, &lifetimeFake{}, Config{}), "name", fmt.Sprintf("%q", name), "registered already; choose another")
+	wantConfigError(t, Register(name, &lifetimeFake{}, Config{}), "name", fmt.Sprintf("%q", name), "registered already; choose another")
 	db, err := sql.Open(name, "")
 	require.NoError(t, err)
 	useOnce(t, db)

@@ -370,7 +370,7 @@ func (p panickingSpans) OnEnd(s sdktrace.ReadOnlySpan) {
 
 func TestAPanicInTheSpansOfALostLeaseIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, RootSpans: true, Logger: slog.New(log),
 			TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(panickingSpans{tracetest.NewSpanRecorder()}))})
 		p.leakRows(t)

@@ -15,7 +15,7 @@ import (
 
 func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{Name: "orders", MaxOpen: 1, LeakThreshold: -1, Logger: slog.New(log)})
 		holder := p.lease(t)
 		var wait sync.WaitGroup
@@ -50,7 +50,7 @@ func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 
 func TestShortWaitsAreNotWarnedOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, Logger: slog.New(log)})
 		for range 100 {
 			holder := p.lease(t)
@@ -66,7 +66,7 @@ func TestShortWaitsAreNotWarnedOf(t *testing.T) {
 
 func TestANegativeThresholdWarnsOfNoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, SlowAcquireThreshold: -1, LeakThreshold: -1, Logger: slog.New(log)})
 		holder := p.lease(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -83,7 +83,7 @@ func TestANegativeThresholdWarnsOfNoWait(t *testing.T) {
 // on asking a pool that stands still.
 func TestAFloodOfFailuresFillsNoLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 2, LeakThreshold: -1, Logger: slog.New(log)})
 		holders := []*sql.Conn{p.lease(t), p.lease(t)}
 		var wait sync.WaitGroup

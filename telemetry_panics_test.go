@@ -85,7 +85,7 @@ func TestTelemetryThatPanicsCostsNothingElse(t *testing.T) {
 	for _, broken := range []panickingTelemetry{{sampler: true}, {processor: true}, {spans: true}, {filter: true}} {
 		t.Run(fmt.Sprintf("%+v", broken), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log := &leakLog{}
+				log := &keptLog{}
 				db, err := OpenDB(&telemetryFake{}, Config{
 					MaxOpen: 2, RootSpans: true, LeakThreshold: 10 * time.Second, Logger: slog.New(log),
 					TracerProvider: broken.traces(), MeterProvider: broken.metrics(),
