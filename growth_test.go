@@ -38,24 +38,6 @@ func growing(b *testing.B, cfg Config) (*sql.DB, *Connector) {
 	return db, c
 }
 
-// take takes so many connections.
-func take(b *testing.B, db *sql.DB, n int) []*sql.Conn {
-	held := make([]*sql.Conn, n)
-	for i := range held {
-		var err error
-		held[i], err = db.Conn(context.Background())
-		require.NoError(b, err)
-	}
-	return held
-}
-
-// giveBack gives them back.
-func giveBack(b *testing.B, held []*sql.Conn) {
-	for _, conn := range held {
-		require.NoError(b, conn.Close())
-	}
-}
-
 // callsOf measures a call that does nothing.
 func callsOf(b *testing.B, db *sql.DB) {
 	for b.Loop() {
@@ -70,7 +52,7 @@ func BenchmarkGrowthOfSessions(b *testing.B) {
 		before := heapInUse()
 		db, c := growing(b, Config{MaxOpen: n, MaxLifetime: time.Hour})
 		db.SetMaxIdleConns(n)
-		giveBack(b, take(b, db, n))
+		giveBack(b, take(b, db, n)...)
 		require.Equal(b, n, c.Stats().Idle)
 		perSession := float64(heapInUse()-before) / float64(n)
 		b.ResetTimer()
@@ -91,7 +73,7 @@ func BenchmarkGrowthOfLeases(b *testing.B) {
 				c.watch.overdue(at)
 			}
 		})
-		giveBack(b, held)
+		giveBack(b, held...)
 	})
 }
 
@@ -129,7 +111,7 @@ func BenchmarkGrowthOfLeaks(b *testing.B) {
 		cancel()
 		all.Wait()
 		waiting()
-		giveBack(b, held)
+		giveBack(b, held...)
 	})
 }
 
@@ -191,7 +173,7 @@ func BenchmarkGrowthOfWaiters(b *testing.B) {
 				b.ReportMetric(float64(took)/float64(n), "ns/give-up")
 				b.ReportMetric(float64(m1.TotalAlloc-m0.TotalAlloc)/float64(n), "B/give-up")
 				b.ReportMetric(float64(m1.Mallocs-m0.Mallocs)/float64(n), "allocs/give-up")
-				giveBack(b, held)
+				giveBack(b, held...)
 			})
 		}
 	})

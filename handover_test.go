@@ -153,7 +153,7 @@ func TestAFirstCallIsNotSentAway(t *testing.T) {
 		require.NoError(t, err)
 		second := comeFor(t.Context(), db) // it waits in the gate
 		third := comeFor(t.Context(), db)  // in database/sql
-		require.ErrorIs(t, one.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
+		drop(t, one)
 		holder, pending := <-second, <-third
 		require.NotNil(t, holder)
 		require.NotNil(t, pending)

@@ -158,7 +158,7 @@ func TestTheLimitOfAnotherLeaseOnTheSameConnectionDoesNotStay(t *testing.T) {
 
 func TestReportsOfOnePlaceAreFolded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{LeakThreshold: time.Second, Logger: slog.New(log)})
 		leak := func() *sql.Conn {
 			conn, err := p.Conn(t.Context())

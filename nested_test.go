@@ -21,8 +21,8 @@ import (
 )
 
 // nestedPool is a pool and what it logged.
-func nestedPool(t *testing.T, f *leakFake, cfg Config) (*leakPool, *leakLog) {
-	log := &leakLog{}
+func nestedPool(t *testing.T, f *leakFake, cfg Config) (*leakPool, *keptLog) {
+	log := &keptLog{}
 	cfg.Logger, cfg.LeakThreshold, cfg.SlowAcquireThreshold = slog.New(log), -1, -1
 	return newLeakPool(t, f, cfg), log
 }
@@ -73,7 +73,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		synctest.Wait()
 		assert.Equal(t, uint64(1), p.c.Stats().NestedAcquires)
-		var nested []leakRecord
+		var nested []keptRecord
 		for _, r := range log.take() {
 			if r.level == slog.LevelWarn {
 				nested = append(nested, r)
@@ -310,7 +310,7 @@ func TestANestedAcquireOnAnotherGoroutineIsToldByItsTrace(t *testing.T) {
 func TestWhatAnEarlierRequestLeakedIsNotHeldByTheNext(t *testing.T) {
 	for _, traced := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			log := &leakLog{}
+			log := &keptLog{}
 			p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, FailOnDeadlock: traced, SlowAcquireThreshold: -1, Logger: slog.New(log)})
 			of := func(n byte) context.Context {
 				if !traced {

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"io"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,18 +17,6 @@ import (
 
 // database/sql's own queue, which a connector meets where it is not attached,
 // and for as long as a limit is not adopted.
-
-// comeFor asks for a connection on a goroutine of its own, and returns once it
-// waits.
-func comeFor(ctx context.Context, db *sql.DB) <-chan *sql.Conn {
-	got := make(chan *sql.Conn, 1)
-	go func() {
-		conn, _ := db.Conn(ctx)
-		got <- conn
-	}()
-	synctest.Wait()
-	return got
-}
 
 func TestNobodyStarvesBehindDatabaseSQLsOpener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -91,14 +77,7 @@ func TestAConnectionFromTheOpenerIsAcquiredAtItsFirstCall(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &gateFake{t: t}
 				db, c := f.openDetached(Config{})
-				db.SetMaxOpenConns(1)
-				holder, err := db.Conn(t.Context())
-				require.NoError(t, err)
-				first := comeFor(t.Context(), db)
-				// The holder's connection is dropped: the opener makes the next.
-				require.ErrorIs(t, holder.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
-				conn := <-first
-				require.NotNil(t, conn)
+				conn := fromOpener(t, db)
 				assert.Equal(t, 0, c.Stats().InUse, "nobody uses it yet")
 				use(t, conn)
 				if name != "nothing" {
@@ -205,12 +184,7 @@ func TestADrainLeavesNoMoreSessionsThanMayBeIdle(t *testing.T) {
 		f := &gateFake{t: t}
 		db, c := f.open(Config{MaxOpen: 10})
 		db.SetMaxIdleConns(2)
-		var all []*sql.Conn
-		for range 10 {
-			conn, err := db.Conn(t.Context())
-			require.NoError(t, err)
-			all = append(all, conn)
-		}
+		all := take(t, db, 10)
 		<-time.After(time.Second)
 		db.SetMaxOpenConns(10)
 		queues := comeFor(t.Context(), db)
@@ -285,53 +259,4 @@ func TestALimitSetBeforeAttachingIsAdopted(t *testing.T) {
 	assert.Equal(t, 3, c.Stats().Limit)
 	assert.Equal(t, queueless, db.Stats().MaxOpenConnections)
 	require.NoError(t, db.Close())
-}
-
-// argsFake keeps the arguments of the last direct call. Its connections run statements
-// directly, and have no checker of their own.
-type argsFake struct{ got []driver.NamedValue }
-
-func (f *argsFake) Connect(context.Context) (driver.Conn, error) { return &argsFakeConn{f}, nil }
-func (f *argsFake) Driver() driver.Driver                        { return f }
-func (f *argsFake) Open(string) (driver.Conn, error)             { return &argsFakeConn{f}, nil }
-
-type argsFakeConn struct{ f *argsFake }
-
-func (*argsFakeConn) Prepare(string) (driver.Stmt, error) { return nil, io.ErrUnexpectedEOF }
-func (*argsFakeConn) Close() error                        { return nil }
-func (*argsFakeConn) Begin() (driver.Tx, error)           { return nil, io.ErrUnexpectedEOF }
-
-func (c *argsFakeConn) ExecContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Result, error) {
-	c.f.got = args
-	return driver.RowsAffected(1), nil
-}
-
-func (c *argsFakeConn) QueryContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Rows, error) {
-	c.f.got = args
-	return nil, io.ErrUnexpectedEOF
-}
-
-func TestTheArgumentsOfAFirstCallAreConverted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &argsFake{}
-		c, err := Wrap(f, Config{Logger: slog.New(slog.DiscardHandler)})
-		require.NoError(t, err)
-		db := sql.OpenDB(c)
-		db.SetMaxOpenConns(1)
-		holder, err := db.Conn(t.Context())
-		require.NoError(t, err)
-		first := comeFor(t.Context(), db)
-		require.ErrorIs(t, holder.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
-		conn := <-first // from database/sql's opener
-		for range 2 {
-			_, err = conn.ExecContext(t.Context(), "INSERT", 7, sql.NullString{String: "x", Valid: true}, sql.NullInt64{})
-			require.NoError(t, err)
-			require.Len(t, f.got, 3)
-			assert.Equal(t, driver.NamedValue{Ordinal: 1, Value: int64(7)}, f.got[0])
-			assert.Equal(t, driver.NamedValue{Ordinal: 2, Value: "x"}, f.got[1])
-			assert.Equal(t, driver.NamedValue{Ordinal: 3, Value: nil}, f.got[2])
-		}
-		require.NoError(t, conn.Close())
-		require.NoError(t, db.Close())
-	})
 }

@@ -307,23 +307,14 @@ func TestALimitThatIsPutBackIsTheDatabasesOwn(t *testing.T) {
 	})
 }
 
-// conningValuer takes a connection while a query is being made ready.
-type conningValuer struct {
-	p *leakPool
-	c **sql.Conn
-}
-
-func (v conningValuer) Value() (driver.Value, error) {
-	var err error
-	*v.c, err = v.p.Conn(context.Background())
-	return int64(1), err
-}
-
 func TestAConnTakenWithinAQueryIsNotTheQuerys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 10})
 		var conn *sql.Conn
-		rows, err := p.QueryContext(context.Background(), "SELECT ?", conningValuer{p, &conn})
+		rows, err := p.QueryContext(context.Background(), "SELECT ?", valuer{func() (err error) {
+			conn, err = p.Conn(context.Background())
+			return err
+		}})
 		require.NoError(t, err)
 		require.NoError(t, rows.Err())
 		require.NoError(t, rows.Close())
@@ -379,7 +370,7 @@ func (p panickingSpans) OnEnd(s sdktrace.ReadOnlySpan) {
 
 func TestAPanicInTheSpansOfALostLeaseIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, RootSpans: true, Logger: slog.New(log),
 			TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(panickingSpans{tracetest.NewSpanRecorder()}))})
 		p.leakRows(t)

@@ -15,7 +15,7 @@ import (
 
 func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{Name: "orders", MaxOpen: 1, LeakThreshold: -1, Logger: slog.New(log)})
 		holder := p.lease(t)
 		var wait sync.WaitGroup
@@ -30,7 +30,7 @@ func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 		require.Len(t, records, 1)
 		assert.Equal(t, slog.LevelWarn, records[0].level)
 		assert.Regexp(t, `^sqllease: pool "orders": callers wait for a connection, the longest for 5s: 1 of 1 in use, 0 idle, 3 waiting; `+
-			`held by [^/]+/leak_test.go:\d+ sqllease\.\(\*leakPool\)\.lease \(1, the oldest for 5s, idle in hand for 5s\)\. `+
+			`held by [^/]+/leak_pool_test.go:\d+ sqllease\.\(\*leakPool\)\.lease \(1, the oldest for 5s, idle in hand for 5s\)\. `+
 			`Give connections back sooner, or raise the limit if the database has room$`, records[0].message)
 		assert.Equal(t, map[string]any{
 			"pool": "orders", "longest_wait": 5 * time.Second, "waiting": int64(3), "in_use": int64(1), "limit": int64(1),
@@ -50,7 +50,7 @@ func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 
 func TestShortWaitsAreNotWarnedOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, Logger: slog.New(log)})
 		for range 100 {
 			holder := p.lease(t)
@@ -66,7 +66,7 @@ func TestShortWaitsAreNotWarnedOf(t *testing.T) {
 
 func TestANegativeThresholdWarnsOfNoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, SlowAcquireThreshold: -1, LeakThreshold: -1, Logger: slog.New(log)})
 		holder := p.lease(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -83,7 +83,7 @@ func TestANegativeThresholdWarnsOfNoWait(t *testing.T) {
 // on asking a pool that stands still.
 func TestAFloodOfFailuresFillsNoLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 2, LeakThreshold: -1, Logger: slog.New(log)})
 		holders := []*sql.Conn{p.lease(t), p.lease(t)}
 		var wait sync.WaitGroup

@@ -3,7 +3,6 @@ package sqllease
 import (
 	"context"
 	"database/sql/driver"
-	"io"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -64,33 +63,3 @@ func TestClosingEndsADialAhead(t *testing.T) {
 
 // aheadKey marks the context of a caller: a dial ahead has none.
 type aheadKey struct{}
-
-// resetOnlyConn is as a connection of pgx: it has a ResetSession, no IsValid.
-type resetOnlyConn struct{ *lifetimeFakeConn }
-
-func (c resetOnlyConn) ResetSession(context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.broken {
-		return driver.ErrBadConn
-	}
-	return nil
-}
-
-func TestADiscoveryThatCostsTheSessionOfADriverWithoutAValidator(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &lifetimeFake{
-			announced: []any{func(_ context.Context, c *lifetimeFakeConn) error {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				c.broken = true
-				return io.ErrUnexpectedEOF
-			}},
-			dress: func(c *lifetimeFakeConn) driver.Conn { return resetOnlyConn{c} },
-		}
-		db, _ := lifetimeOpen(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 1})
-		_, err := db.ExecContext(t.Context(), "DO 1")
-		require.NoError(t, err)
-		require.NoError(t, db.Close())
-	})
-}

@@ -108,46 +108,20 @@ func TestAStackIsPrintedFromTheApplicationOutwards(t *testing.T) {
 	require.NoError(t, db.Close())
 }
 
-// stackWarnings are the warnings that a logger was given.
-type stackWarnings struct {
-	slog.Handler
-	mu   sync.Mutex
-	said []string // guarded by mu
-}
-
-// Enabled listens to everything.
-func (w *stackWarnings) Enabled(context.Context, slog.Level) bool { return true }
-
-// Handle keeps warnings.
-func (w *stackWarnings) Handle(_ context.Context, r slog.Record) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if r.Level == slog.LevelWarn {
-		w.said = append(w.said, r.Message)
-	}
-	return nil
-}
-
-func (w *stackWarnings) all() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.said
-}
-
 // A *sql.DB with a limit of its own queues callers itself. When a connection
 // goes bad meanwhile, its opener goroutine dials the next, for whoever waits.
 func TestADialOfTheOpenerIsWarnedAboutOnceUnlessAttached(t *testing.T) {
 	for _, attached := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			warnings := &stackWarnings{}
-			c, err := Wrap(stackFake{}, Config{Name: "orders", Logger: slog.New(warnings)})
+			log := &keptLog{}
+			c, err := Wrap(stackFake{}, Config{Name: "orders", Logger: slog.New(log)})
 			require.NoError(t, err)
 			db := sql.OpenDB(c)
 			db.SetMaxOpenConns(1)
 			for range 3 {
 				stackDialByOpener(t, c, db, attached)
 			}
-			said := warnings.all()
+			said := log.warnings()
 			if attached {
 				assert.Empty(t, said)
 			} else if assert.Len(t, said, 1, "once is enough") {
@@ -191,7 +165,7 @@ func stackDialByOpener(t *testing.T, c *Connector, db *sql.DB, attach bool) {
 		require.Equal(t, 0, c.Stats().Waiting, "it waits where the gate cannot see it")
 	}
 	dials := c.Stats().Dials
-	require.ErrorIs(t, conn.Raw(func(any) error { return driver.ErrBadConn }), driver.ErrBadConn)
+	drop(t, conn)
 	wait.Wait()
 	if !attach {
 		require.Equal(t, dials+1, c.Stats().Dials)
@@ -202,15 +176,15 @@ func stackDialByOpener(t *testing.T, c *Connector, db *sql.DB, attach bool) {
 // well, and so has nobody else: no warning comes from any of them.
 func TestOnlyTheOpenerIsTheOpener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		warnings := &stackWarnings{}
-		c, err := Wrap(stackFake{}, Config{Logger: slog.New(warnings)})
+		log := &keptLog{}
+		c, err := Wrap(stackFake{}, Config{Logger: slog.New(log)})
 		require.NoError(t, err)
 		db := sql.OpenDB(c)
 		go db.PingContext(t.Context()) //nolint:errcheck // the stack matters
 		synctest.Wait()
 		require.NoError(t, db.PingContext(t.Context()))
 		assert.Equal(t, uint64(2), c.Stats().Acquires)
-		assert.Empty(t, warnings.all())
+		assert.Empty(t, log.warnings())
 		require.NoError(t, db.Close())
 	})
 }

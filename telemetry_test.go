@@ -228,7 +228,7 @@ func TestNamesOfTheConventionsAreTheConventions(t *testing.T) {
 
 func TestTheErrorOfADiscoveryShowsNoPassword(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &leakLog{}
+		log := &keptLog{}
 		f := &gateFake{t: t, script: func(_ context.Context, _ *gateFakeConn, call string) error {
 			if call == "query" {
 				return errors.New("cannot reach postgres://bob:hunter2@db/shop")
@@ -258,7 +258,7 @@ func TestNoLiteralIsShownAnywhere(t *testing.T) {
 		"'" + secret,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			log := &leakLog{}
+			log := &keptLog{}
 			f := &telemetryFake{}
 			p := &telemetryPool{spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader()}
 			db, err := OpenDB(f, Config{

@@ -1,0 +1,164 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// What the error of an acquire tells.
+
+func TestTheErrorOfAnAcquireTellsHowThePoolStood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 3, LeakThreshold: -1})
+		var conns []*sql.Conn
+		for range 2 {
+			conn, err := p.Conn(t.Context())
+			require.NoError(t, err)
+			conns = append(conns, conn)
+			<-time.After(time.Minute)
+		}
+		pair := leakSiteOf(t, p, 0, "acquire_error_test.go")
+		tx, err := p.BeginTx(t.Context(), nil)
+		single := leakSiteAbove()
+		require.NoError(t, err)
+		<-time.After(10 * time.Second)
+
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		ahead := p.waiter(t.Context())
+		late := p.waiter(ctx)
+		behind := p.waiter(t.Context())
+		err = <-late
+		assert.EqualError(t, err, `sqllease: pool "orders": no connection after 5s (context deadline exceeded): `+
+			`3 of 3 in use, 0 idle, place 2 of 3 in the queue; `+
+			`held by `+pair+` (2, the oldest for 2m15s, idle in hand for 2m15s), `+
+			single+` (1, the oldest for 15s, idle in transaction for 15s)`)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.NotErrorIs(t, err, context.Canceled)
+		var acquire *AcquireError
+		require.ErrorAs(t, err, &acquire)
+		assert.True(t, acquire.Timeout())
+		acquire.Holders = nil
+		assert.Equal(t, &AcquireError{Pool: "orders", Limit: 3, InUse: 3, Waiting: 3, Position: 2, Waited: 5 * time.Second, Err: context.DeadlineExceeded}, acquire)
+		assert.Equal(t, uint64(1), p.c.Stats().Timeouts)
+
+		require.NoError(t, tx.Rollback())
+		for _, conn := range conns {
+			require.NoError(t, conn.Close())
+		}
+		assert.NoError(t, <-ahead)
+		assert.NoError(t, <-behind)
+	})
+}
+
+// leakSiteOf is where a lease was taken that is out, counted from the oldest. It is in that
+// file.
+func leakSiteOf(t *testing.T, p *leakPool, i int, file string) string {
+	leases := p.c.Leases()
+	require.Greater(t, len(leases), i)
+	site := leases[i].Stack.Site()
+	require.Contains(t, site, "/"+file+":")
+	return site
+}
+
+func TestTheErrorOfAnAcquireSaysWhyItEnded(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		timeout time.Duration
+		is      error
+		isTime  bool
+	}{
+		{"cancelled", 0, context.Canceled, false},
+		{"the acquire timeout", 7 * time.Second, context.DeadlineExceeded, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, AcquireTimeout: c.timeout})
+				conn := p.lease(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				failed := p.waiter(ctx)
+				leakPause(7 * time.Second)
+				cancel()
+				err := <-failed
+				assert.ErrorIs(t, err, c.is)
+				assert.ErrorContains(t, err, `sqllease: pool "orders": no connection after 7s (`+c.is.Error()+`): 1 of 1 in use, 0 idle, place 1 of 1 in the queue; held by `)
+				var acquire *AcquireError
+				require.ErrorAs(t, err, &acquire)
+				assert.Equal(t, c.isTime, acquire.Timeout())
+				require.NoError(t, conn.Close())
+			})
+		})
+	}
+}
+
+func TestTheErrorOfAnAcquireThatDialledNamesNoPlaceInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"connect": time.Minute}}, Config{AcquireTimeout: time.Second})
+		other := p.waiter(t.Context())
+		<-time.After(500 * time.Millisecond)
+		_, err := p.Conn(t.Context())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.EqualError(t, err, `sqllease: pool "orders": no connection after 1s (context deadline exceeded): 0 without limit in use, 0 idle`)
+		assert.ErrorContains(t, <-other, `0 without limit in use, 0 idle, 1 being dialled`)
+	})
+}
+
+// The statement that a holder is in is told without its literals, and the
+// number of holders that are looked at is bounded.
+func TestTheErrorOfAnAcquireIsBoundedAndSanitised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": 20 * time.Second}}, Config{MaxOpen: 100, AcquireTimeout: 10 * time.Second})
+		for range 100 {
+			go func() {
+				_, err := p.ExecContext(t.Context(), "UPDATE t SET a = 'secret'")
+				assert.NoError(t, err)
+			}()
+		}
+		synctest.Wait()
+		_, err := p.Conn(t.Context())
+		var acquire *AcquireError
+		require.ErrorAs(t, err, &acquire)
+		assert.Equal(t, 100, acquire.InUse)
+		assert.Len(t, acquire.Holders, mostHolders)
+		assert.Equal(t, uint64(1), acquire.Holders[0].ID, "the oldest are named")
+		assert.ErrorContains(t, err, "the oldest for 10s, in exec for 10s: UPDATE t SET a = ?)")
+		assert.NotContains(t, err.Error(), "secret")
+		leakPause(10 * time.Second)
+	})
+}
+
+func TestWaitersAreToldThatTheConnectorWasClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1})
+		conn := p.lease(t)
+		site := leakSiteOf(t, p, 0, "leak_pool_test.go")
+		waiters := []<-chan error{p.waiter(t.Context()), p.waiter(t.Context())}
+		<-time.After(3 * time.Second)
+		require.NoError(t, p.c.Close())
+		for _, failed := range waiters {
+			err := <-failed
+			assert.ErrorIs(t, err, ErrClosed)
+			var acquire *AcquireError
+			require.ErrorAs(t, err, &acquire)
+			assert.False(t, acquire.Timeout())
+			assert.Equal(t, 3*time.Second, acquire.Waited)
+			assert.EqualError(t, err, `sqllease: pool "orders": no connection after 3s (`+ErrClosed.Error()+`): `+
+				`1 of 1 in use, 0 idle; held by `+site+` (1, the oldest for 3s, idle in hand for 3s)`)
+		}
+		_, err := p.c.Connect(t.Context())
+		assert.ErrorIs(t, err, ErrClosed, "and so is who comes later")
+		assert.Zero(t, p.c.Stats().Timeouts, "nobody ran out of time")
+
+		leakPause(27 * time.Second)
+		assert.False(t, p.one(t).Returned, "the watch goes on while leases are out")
+		require.NoError(t, conn.Close())
+		assert.True(t, p.one(t).Returned)
+		assert.Zero(t, p.c.Stats().Open)
+	})
+}

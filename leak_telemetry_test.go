@@ -1,0 +1,118 @@
+package sqllease
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+)
+
+// A report as a span, and in a metric.
+
+func TestAReportIsASpanLinkedToTheTraceThatAcquired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spans := tracetest.NewSpanRecorder()
+		provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+		p := newLeakPool(t, &leakFake{}, Config{TracerProvider: provider})
+		ctx, parent := leakTraced(t)
+		conn, err := p.Conn(ctx)
+		site := leakSiteAbove()
+		require.NoError(t, err)
+		acquired := time.Now()
+		leakPause(30 * time.Second)
+		require.NoError(t, conn.Close())
+
+		leaks := leakSpans(spans)
+		require.Len(t, leaks, 2, "the leak, and its late return")
+		leak := leaks[0]
+		assert.Equal(t, acquired, leak.StartTime())
+		assert.Equal(t, acquired.Add(30*time.Second), leak.EndTime())
+		require.Len(t, leak.Links(), 1)
+		assert.Equal(t, parent, leak.Links()[0].SpanContext)
+		assert.Equal(t, parent.TraceID(), leak.SpanContext().TraceID(), "it is seen where the trace is")
+		assert.Equal(t, sdktrace.Status{Code: codes.Error, Description: "idle in hand"}, leak.Status())
+		assert.Subset(t, leak.Attributes(), []attribute.KeyValue{
+			attribute.Int64("sqllease.lease.id", 1),
+			attribute.String("sqllease.leak.class", "idle_in_hand"),
+			attribute.Float64("sqllease.hold", 30),
+			attribute.String("sqllease.site", site),
+			attribute.String("db.client.connection.pool.name", "orders"),
+		})
+		assert.Equal(t, codes.Unset, leaks[1].Status().Code, "a return is no error")
+		require.NoError(t, provider.Shutdown(t.Context()))
+	})
+}
+
+func TestAReportWithoutATraceIsASpanOnlyWhereRootSpansAreWanted(t *testing.T) {
+	for _, roots := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			spans := tracetest.NewSpanRecorder()
+			p := newLeakPool(t, &leakFake{}, Config{
+				TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+				RootSpans:      roots,
+			})
+			conn := p.lease(t)
+			leakPause(30 * time.Second)
+			leaks := leakSpans(spans)
+			if !roots {
+				assert.Empty(t, leaks)
+			} else if assert.Len(t, leaks, 1) {
+				assert.False(t, leaks[0].Parent().IsValid())
+				assert.Empty(t, leaks[0].Links())
+			}
+			require.NoError(t, conn.Close())
+		})
+	}
+}
+
+// leakSpans are the ended spans of leak reports.
+func leakSpans(spans *tracetest.SpanRecorder) []sdktrace.ReadOnlySpan {
+	synctest.Wait()
+	return slices.DeleteFunc(spans.Ended(), func(s sdktrace.ReadOnlySpan) bool { return s.Name() != "sqllease.leak" })
+}
+
+func TestReportsAreCountedByClass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader := sdkmetric.NewManualReader()
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"ping": 40 * time.Second}}, Config{
+			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), LongCallThreshold: DefaultLeakThreshold,
+		})
+		first, second := p.lease(t), p.lease(t)
+		assert.NoError(t, p.PingContext(t.Context()))
+		assert.Equal(t, map[string]int64{"idle_in_hand": 2, "busy": 1, "proven": 0}, leakCounts(t, reader))
+		require.NoError(t, first.Close())
+		require.NoError(t, second.Close())
+		assert.Equal(t, map[string]int64{"idle_in_hand": 2, "busy": 1, "proven": 0}, leakCounts(t, reader), "a return counts for nothing")
+	})
+}
+
+// leakCounts are the values of the metric sqllease.leaks by class.
+func leakCounts(t *testing.T, reader sdkmetric.Reader) map[string]int64 {
+	var all metricdata.ResourceMetrics
+	require.NoError(t, reader.Collect(t.Context(), &all))
+	counts := map[string]int64{}
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			if m.Name != "sqllease.leaks" {
+				continue
+			}
+			assert.Equal(t, "{lease}", m.Unit)
+			for _, point := range m.Data.(metricdata.Sum[int64]).DataPoints {
+				pool, _ := point.Attributes.Value("db.client.connection.pool.name")
+				assert.Equal(t, "orders", pool.AsString())
+				class, _ := point.Attributes.Value("sqllease.leak.class")
+				counts[class.AsString()] += point.Value
+			}
+		}
+	}
+	return counts
+}

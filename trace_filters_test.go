@@ -1,0 +1,81 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql/driver"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Which spans are made: those that have a parent, and that nobody leaves out.
+
+func TestWithoutAParentThereIsNoSpan(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{})
+	exec(t, t.Context(), p.db, "DO 1")
+	exec(t, t.Context(), p.db, "DO 1")
+	assert.Empty(t, p.take())
+	assert.Equal(t, uint64(2), p.total(t, "db.client.operation.duration"), "metrics count it all the same")
+}
+
+func TestRootSpansBeginTracesOfTheirOwn(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{RootSpans: true})
+	exec(t, t.Context(), p.db, "DO 1")
+	exec(t, t.Context(), p.db, "DO 1")
+	spans := p.take()
+	require.Equal(t, []string{"pool.acquire", "DO", "DO"}, spanNames(spans))
+	for _, s := range spans {
+		assert.False(t, s.Parent().IsValid())
+	}
+}
+
+func TestSpansCanBeLeftOut(t *testing.T) {
+	work := func(t *testing.T, p *telemetryPool) []string {
+		tx, err := p.db.BeginTx(underParent(t), nil)
+		require.NoError(t, err)
+		_, err = tx.ExecContext(underParent(t), "UPDATE stock SET n = 1")
+		require.NoError(t, err)
+		_, err = tx.ExecContext(underParent(t), "DELETE FROM stock")
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit())
+		require.NoError(t, p.db.PingContext(underParent(t)))
+		assert.Equal(t, uint64(5), p.total(t, "db.client.operation.duration"), "metrics go on")
+		return spanNames(p.takeAll())
+	}
+	t.Run("by call", func(t *testing.T) {
+		p := newTelemetryPool(t, &telemetryFake{}, Config{OmitSpans: []string{"ping", "begin", "acquire"}})
+		assert.Equal(t, []string{"UPDATE stock", "DELETE stock", "commit", "transaction"}, work(t, p))
+	})
+	t.Run("by function", func(t *testing.T) {
+		var asked []Operation
+		p := newTelemetryPool(t, &telemetryFake{}, Config{FilterSpan: func(ctx context.Context, op Operation) bool {
+			assert.True(t, trace.SpanContextFromContext(ctx).IsValid())
+			asked = append(asked, op)
+			return op.Summary == "UPDATE stock" || op.Call == "acquire"
+		}})
+		assert.Equal(t, []string{"pool.dial", "pool.acquire", "UPDATE stock"}, work(t, p))
+		assert.Contains(t, asked, Operation{Call: "exec", Summary: "UPDATE stock", Statement: "UPDATE stock SET n = ?"})
+		assert.Contains(t, asked, Operation{Call: "transaction"})
+	})
+	t.Run("by a function that panics", func(t *testing.T) {
+		p := newTelemetryPool(t, &telemetryFake{}, Config{FilterSpan: func(context.Context, Operation) bool { panic("the application's own bug") }})
+		assert.Len(t, work(t, p), 8)
+		assert.Equal(t, 1, p.c.Stats().Idle)
+	})
+}
+
+func TestAFilterIsAskedOnceForASpan(t *testing.T) {
+	asked := 0
+	p := newTelemetryPool(t, &telemetryFake{answer: []driver.Value{int64(1)}}, Config{OmitSpans: []string{"acquire"}, FilterSpan: func(context.Context, Operation) bool {
+		asked++
+		return asked%2 == 0
+	}})
+	for range 10 {
+		exec(t, underParent(t), p.db, "DO 1")
+		require.NoError(t, p.db.QueryRowContext(underParent(t), "SELECT value").Scan(new(int)))
+	}
+	assert.Equal(t, 20, asked)
+	assert.Len(t, p.takeAll(), 10)
+}

@@ -1,0 +1,121 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+)
+
+// The spans of transactions.
+
+func TestATransactionHasSpansForItsEnds(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(*sql.Tx) error
+		want string
+	}{
+		"commit":   {(*sql.Tx).Commit, "commit"},
+		"rollback": {(*sql.Tx).Rollback, "rollback"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newTelemetryPool(t, &telemetryFake{}, Config{})
+			tx, err := p.db.BeginTx(underParent(t), nil)
+			require.NoError(t, err)
+			_, err = tx.ExecContext(underParent(t), "DO 1")
+			require.NoError(t, err)
+			require.NoError(t, test.end(tx))
+			require.Error(t, test.end(tx))
+			spans := p.takeAll()
+			require.Equal(t, []string{"pool.dial", "pool.acquire", "begin", "DO", test.want, "transaction"}, spanNames(spans))
+			tx1, do := spans[5], spans[3]
+			assert.Equal(t, telemetryParent.SpanID(), tx1.Parent().SpanID())
+			assert.Equal(t, telemetryParent.SpanID(), spans[1].Parent().SpanID())
+			assert.Equal(t, telemetryParent.SpanID(), do.Parent().SpanID(), "its parent is what the application says")
+			assert.Equal(t, tx1.SpanContext().SpanID(), do.Links()[0].SpanContext.SpanID())
+			for _, s := range []sdktrace.ReadOnlySpan{spans[2], spans[4]} {
+				assert.Equal(t, tx1.SpanContext().SpanID(), s.Parent().SpanID())
+				assert.Empty(t, s.Links())
+			}
+			assert.Equal(t, map[string]string{"commit": "committed", "rollback": "rolled back"}[test.want], spanAttributes(tx1)["sqllease.tx.outcome"])
+			assert.Equal(t, codes.Unset, tx1.Status().Code)
+			assert.ElementsMatch(t, []string{"begin", "DO", test.want}, p.values(t, "db.client.operation.duration", "db.operation.name"))
+		})
+	}
+}
+
+func TestTheRollbackOfAnEndedContextHasItsParent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTelemetryPool(t, &telemetryFake{}, Config{})
+		ctx, cancel := context.WithCancel(underParent(t))
+		_, err := p.db.BeginTx(ctx, nil)
+		require.NoError(t, err)
+		cancel()
+		synctest.Wait()
+		spans := p.takeAll()
+		require.Equal(t, []string{"pool.dial", "pool.acquire", "begin", "rollback", "transaction"}, spanNames(spans))
+		assert.Equal(t, spans[4].SpanContext().SpanID(), spans[3].Parent().SpanID())
+		assert.Equal(t, telemetryParent.SpanID(), spans[4].Parent().SpanID())
+		assert.Equal(t, codes.Unset, spans[3].Status().Code)
+	})
+}
+
+// However a transaction ends, its span ends, and says how.
+func TestATransactionsSpanTellsItsOutcome(t *testing.T) {
+	failure := errors.New("no")
+	for want, test := range map[string]struct {
+		on  func(context.Context, string, string) error
+		end func(*testing.T, *telemetryPool, *sql.Tx)
+	}{
+		"not begun": {failing("begin", failure), nil},
+		"failed":    {failing("commit", failure), func(t *testing.T, _ *telemetryPool, tx *sql.Tx) { require.Error(t, tx.Commit()) }},
+		"lost": {nil, func(t *testing.T, _ *telemetryPool, tx *sql.Tx) {
+			elapse(time.Hour) // it is reclaimed
+			require.Error(t, tx.Commit())
+		}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTelemetryPool(t, &telemetryFake{on: test.on}, Config{ReclaimAfter: time.Minute})
+				tx, err := p.db.BeginTx(underParent(t), nil)
+				if test.end == nil {
+					require.Error(t, err)
+				} else {
+					require.NoError(t, err)
+					test.end(t, p, tx)
+				}
+				synctest.Wait()
+				spans := slices.DeleteFunc(slices.Clone(p.takeAll()), func(s sdktrace.ReadOnlySpan) bool { return s.Name() != "transaction" })
+				require.Len(t, spans, 1)
+				assert.Equal(t, want, spanAttributes(spans[0])["sqllease.tx.outcome"])
+				assert.Equal(t, codes.Error, spans[0].Status().Code)
+			})
+		})
+	}
+}
+
+// database/sql may begin a transaction on a connection before it has rolled back
+// one whose context ended.
+func TestOverlappingTransactionsEndTheirSpans(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{})
+	conn, err := p.db.Conn(t.Context())
+	require.NoError(t, err)
+	for range 300 {
+		ctx, cancel := context.WithCancel(underParent(t))
+		tx, err := conn.BeginTx(ctx, nil)
+		require.NoError(t, err)
+		cancel()
+		_ = tx.Commit()
+		tx, err = conn.BeginTx(underParent(t), nil)
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit())
+	}
+	require.NoError(t, conn.Close()) // and newTelemetryPool checks that all have ended
+}
