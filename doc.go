@@ -39,7 +39,7 @@
 // goes straight into Connect, on its own goroutine and with its own context,
 // and the gate in Connect has the limit and the queue. SetMaxOpenConns keeps
 // its meaning: the gate takes the number over. docs/architecture.md has the
-// whole story.
+// story on a page, docs/internals.md in detail.
 //
 // # What an application can notice
 //
