@@ -1,14 +1,17 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
+	"errors"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -20,6 +23,7 @@ type acquire struct {
 	deadline clock.Instant // by Config.AcquireTimeout; zero: none
 	before   arrival       // what is known of it from before
 	called   bool          // it is that of a first call, which may not be tried again
+	away     bool          // it was sent away, and comes back to its place
 	parts    parts
 	traced   trace.Span // nil: none
 	day      time.Time  // the time of day at start, where there is a span
@@ -45,7 +49,7 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	outer := ctx
 	ctx = a.startSpan(ctx, waits, err)
 	ended := errPanicked
-	defer func() { a.c.tracing.endAcquire(a.traced, a.at(clock.Now()), a.parts, ended) }()
+	defer func() { a.c.tracing.endAcquire(outer, a.traced, a.at(clock.Now()), a.parts, ended) }()
 	s, err = a.slow(ctx, outer, waits, err)
 	ended = err
 	return s, err
@@ -116,6 +120,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 		back := a.before
 		back.ctx, back.number, back.start = idOf(ctx), a.Number(), a.start
 		back.tries++
+		a.away = true
 		a.c.arrivals.keep(back, clock.Now())
 		return nil, driver.ErrBadConn
 	}
@@ -127,10 +132,6 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 	if err == gate.ErrShut {
 		err = ErrClosed
 	}
-	if err != ErrClosed && err != ErrDeadlock {
-		a.c.counts.timeouts.Add(1)
-		a.c.metrics.timedOut(ctx)
-	}
 	e := a.c.gate.describe(clock.Now())
 	if place > 0 {
 		e.Waiting++ // it has left the queue to say so
@@ -138,6 +139,58 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
 	a.c.reports.sanitiseHolders(e)
 	return e
+}
+
+// notAcquired counts an acquire that failed.
+func (c *Connector) notAcquired(ctx context.Context, a *acquire, err error) {
+	if a.away {
+		return
+	}
+	why := whyNot(ctx, err)
+	late := why == whyLate || why == whyTooLate
+	switch {
+	case late:
+		c.counts.timeouts.Add(1)
+	case why == whyCancelled:
+		c.counts.givenUp.Add(1)
+	}
+	c.metrics.notAcquired(ctx, a.parts, clock.Now().Sub(a.start), why, late)
+}
+
+// Why acquires fail, as error.type says it, where it is nothing that a dial met with.
+const (
+	whyLate      = "acquire_timeout" // Config.AcquireTimeout
+	whyTooLate   = "context.DeadlineExceeded"
+	whyCancelled = "context.Canceled"
+	whyClosed    = "closed"
+	whyDeadlock  = "deadlock"
+	whyOther     = "other"
+)
+
+// whyNot tells why an acquire, or a dial, failed. A driver may say anything of a context
+// that has ended: what that says itself counts.
+func whyNot(ctx context.Context, err error) string {
+	switch ended := ctx.Err(); {
+	case errors.Is(err, ErrClosed):
+		return whyClosed
+	case errors.Is(err, ErrDeadlock):
+		return whyDeadlock
+	case err == errPanicked:
+		return "panic"
+	case ended != nil && errors.Is(ended, context.DeadlineExceeded):
+		return whyTooLate
+	case ended != nil:
+		return whyCancelled
+	case isOwn(err):
+		return whyLate
+	}
+	return cmp.Or(drivers.Failure(err), whyOther)
+}
+
+// isOwn tells whether an error is one of ours.
+func isOwn(err error) bool {
+	var own *AcquireError
+	return errors.As(err, &own)
 }
 
 // reset readies a session that another holder left, which database/sql
@@ -150,6 +203,9 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 	if !unfit && a.before.wantsNew() {
 		why, unfit = gate.Dropped, true
 	}
+	if why == gate.Bad || a.before.wantsNew() {
+		s.dies(closedSuspect, "")
+	}
 	if !unfit {
 		err := a.resetInTime(ctx, s, start)
 		took := clock.Now().Sub(start)
@@ -161,6 +217,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 			return true // database/sql takes no notice of other errors here either
 		}
 		why = gate.Bad
+		s.dies(closedReset, howReset(ctx, err))
 	}
 	c.gate.Reject(&s.Session, why)
 	c.replace(s)
@@ -180,6 +237,7 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 	returned := false
 	defer func() {
 		if !returned {
+			s.dies(closedPanicked, "")
 			a.c.gate.Reject(&s.Session, gate.Bad)
 			a.c.retireAside(s)
 		}

@@ -34,9 +34,11 @@ type arrival struct {
 	bad    bool          // one did
 }
 
+// attempts is how often database/sql tries a call.
+const attempts = 3
+
 // isLast tells whether this is database/sql's last attempt.
 func (a *arrival) isLast() bool {
-	const attempts = 3
 	return a.tries >= attempts-1
 }
 

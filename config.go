@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
@@ -156,9 +157,29 @@ type Config struct {
 	ServerPort    int
 	Namespace     string
 
-	// RootSpans lets an operation whose context carries no span start a trace
-	// of its own. False: such an operation has metrics, but no span.
-	RootSpans bool
+	// Attributes are the application's own, the same in every span and metric of
+	// this pool: a team, a shard. Nil: none.
+	Attributes []attribute.KeyValue
+
+	// SpanAttributes returns attributes of a call for its spans: a tenant, a job.
+	// It is called in the application's calls, and has to be quick. Nil: none.
+	SpanAttributes func(context.Context) []attribute.KeyValue
+
+	// MetricAttributes does so for the metrics of operations and of waits. Of their
+	// combinations the 128 first are told apart; all others are counted together,
+	// with otel.metric.overflow. Nil: none.
+	MetricAttributes func(context.Context) []attribute.KeyValue
+
+	// OmitRootSpans leaves out the spans of calls whose context carries no span, such
+	// as those of a background job that is in no trace; their metrics go on. False:
+	// such a call starts a trace of its own.
+	OmitRootSpans bool
+
+	// IsError tells of the error of a call whether it makes its span one that
+	// failed; in any case the span says what it was. It is not asked about calls that
+	// the caller cancelled, or that database/sql makes again on another connection,
+	// which make none. Nil: every other error does.
+	IsError func(context.Context, error) bool
 }
 
 // QueryText says what spans show of a statement.
@@ -183,6 +204,7 @@ type settings struct {
 	Config
 	dialect  drivers.Dialect
 	endpoint drivers.Endpoint
+	system   string // the conventions' db.system.name; empty: not known
 }
 
 // panicked tells what somebody else's code panicked with. The value may have data

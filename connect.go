@@ -61,13 +61,18 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 		a.deadline = a.start.Add(c.cfg.AcquireTimeout)
 	}
 	s, err := a.session(ctx)
-	if err == nil {
+	if err != nil {
+		c.notAcquired(ctx, a, err)
+	} else {
 		now := clock.Now()
 		if h == nil {
 			h = &handle{c: c}
 		}
 		s.lease.claim = a.claim
 		h.lend(s)
+		if !a.span.IsValid() {
+			h.waited = a.traced
+		}
 		h.ctx, h.tries = idOf(ctx), before.tries
 		s.lease.begin(h.number, now, a.parts, h.single)
 		c.begun(s)

@@ -52,7 +52,19 @@ type counters struct {
 
 	shared   atomic.Uint64 // statements
 	timeouts atomic.Uint64 // of acquires
-	lost     atomic.Int64  // sessions taken from leases whose holders did not come back yet
+	givenUp  atomic.Uint64 // acquires whose callers cancelled them
+	closed   [closeReasons]atomic.Uint64
+	lost     atomic.Int64 // sessions taken from leases whose holders did not come back yet
+}
+
+// closedStats are the sessions closed, by reason.
+func (c *counters) closedStats() ClosedStats {
+	n := func(why closeReason) uint64 { return c.closed[why].Load() }
+	return ClosedStats{
+		Expired: n(closedExpired), IdleLimit: n(closedIdle), Cancelled: n(closedCancelled), Cut: n(closedCut),
+		ResetFailed: n(closedReset), Invalid: n(closedInvalid), Panicked: n(closedPanicked), Suspect: n(closedSuspect),
+		Surplus: n(closedSurplus), Limit: n(closedLimit), Reclaimed: n(closedReclaimed), Shutdown: n(closedShutdown),
+	}
 }
 
 // newest is what is known of the newest session, as durations; zero is unknown.

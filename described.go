@@ -1,7 +1,6 @@
 package sqllease
 
 import (
-	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/statement"
@@ -13,7 +12,7 @@ type described struct {
 	*statement.Summary
 	name   string                  // the summary's text
 	start  []trace.SpanStartOption // of the spans of its calls
-	record []metric.RecordOption   // of the metrics of its calls that succeed
+	record measured                // of the metrics of its calls that succeed
 }
 
 // descriptions remember that of each statement.

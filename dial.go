@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -20,12 +21,12 @@ const discoveryTimeout = 5 * time.Second
 // dial connects a session in the room that the acquire has, which is given
 // back if the driver fails or panics.
 func (a *acquire) dial(ctx context.Context) (*session, error) {
-	start := clock.Now()
+	start, outer := clock.Now(), ctx
 	ctx, span := a.c.tracing.startDial(ctx, a.traced, a.at(start))
 	failed := errPanicked
 	defer func() {
 		a.parts.dial = clock.Now().Sub(start)
-		a.c.tracing.endCall(span, failed, nil)
+		a.c.tracing.endCall(outer, span, failed, false, nil)
 	}()
 	ctx, bound := boundedBy(ctx, a.deadline)
 	s, err := a.c.dial(ctx)
@@ -92,7 +93,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	start := clock.Now()
 	defer func() {
 		if s == nil {
-			c.counts.dialErrors.Add(1)
+			c.dialFailed(ctx, cmp.Or(err, errPanicked))
 			c.gate.Unreserve()
 		}
 	}()
@@ -110,6 +111,19 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	c.gate.Dialed(n, &n.Session, n.life.bounds(), now)
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
+}
+
+// dialFailed counts a dial that failed.
+func (c *Connector) dialFailed(ctx context.Context, err error) {
+	c.counts.dialErrors.Add(1)
+	why := whyNot(ctx, err)
+	switch {
+	case context.Cause(ctx) == errOutOfTime, why == whyTooLate:
+		why = drivers.TimedOut
+	case why == whyCancelled:
+		why = drivers.Cancelled
+	}
+	c.metrics.dialFailed(ctx, why)
 }
 
 // connect dials and discovers. A discovery that costs the connection is not

@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -27,6 +29,7 @@ type handle struct {
 	taken      bool                 // its session was taken from it, and database/sql counts it for ever
 	late       bool                 // it has locked session.late
 	ctx        contextID            // that the lease was acquired in
+	waited     trace.Span           // that of the acquire, where it began a trace of its own; nil: none
 	tries      int                  // how often its caller had tried before
 	called     bool                 // its acquire is that of its first call
 	ends       bool                 // its connection is to be dropped when it is given back
@@ -91,6 +94,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	now := clock.Now()
 	p := parts{reset: now.Sub(start)}
 	if isBad(err) {
+		s.dies(closedReset, howReset(ctx, err))
 		c.tracing.refused(ctx, start, now, p, err)
 		return err
 	}
@@ -106,6 +110,7 @@ func (h *handle) defers(s *session, now clock.Instant) bool {
 	if _, unfit := h.c.gate.Unfit(&s.Session, now); !unfit {
 		return false // it was used since a connection proved bad
 	}
+	s.dies(closedSuspect, "")
 	h.c.gate.Reject(&s.Session, gate.Bad)
 	_ = h.c.retire(s)
 	h.pending, h.called = true, false
@@ -153,6 +158,9 @@ func (h *handle) IsValid() bool {
 // release gives the session back.
 func (h *handle) release(valid bool) (stays bool) {
 	s, c, now := h.session, h.c, clock.Now()
+	if h.waited != nil {
+		h.waited = nil
+	}
 	e := c.endOf(s, now, !h.single)
 	h.unlockLate()
 	h.leased = false
@@ -195,6 +203,7 @@ func (h *handle) Close() error {
 // condemn ends the lease of a session that proved bad, or ends with its transaction.
 func (h *handle) condemn(s *session, now clock.Instant) {
 	if h.ends {
+		s.dies(closedCancelled, "")
 		h.c.gate.Condemn(&s.Session, gate.Dropped, now)
 		return
 	}
@@ -230,6 +239,7 @@ func (h *handle) lose() {
 		return
 	}
 	s.lease.lose()
+	s.dies(closedPanicked, "")
 	e := h.c.endOf(s, now, !h.single)
 	h.leaveSession()
 	h.taken = true

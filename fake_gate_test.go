@@ -285,7 +285,7 @@ func (f *gateFake) nothingLeft(c *Connector) {
 		assert.Equal(f.t, int32(1), conn.closed.Load(), "connection %d: how often it was closed", conn.number)
 		assert.Zero(f.t, conn.stmts.Load(), "connection %d: statements left open", conn.number)
 	}
-	total := s.Closed.Bad + s.Closed.Dropped + s.Closed.Expired + s.Closed.Limit + s.Closed.Reclaimed + s.Closed.Shutdown
+	total := s.Closed.Total()
 	assert.Equal(f.t, len(f.conns), int(total), "sessions counted as closed: %+v", s.Closed)
 	assert.Equal(f.t, s.Dials-s.DialErrors, total, "every session that was dialled is closed")
 }

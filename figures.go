@@ -24,7 +24,8 @@ type Stats struct {
 	Acquires          uint64        // leases begun
 	Waits             uint64        // acquires that queued and were served
 	QueueTime         time.Duration // what those spent in the queue, together
-	Timeouts          uint64        // acquires that ended by their context or by AcquireTimeout
+	Timeouts          uint64        // acquires that ended by a deadline: their context's, or Config.AcquireTimeout
+	Cancelled         uint64        // acquires whose context was cancelled
 	Dials             uint64        // sessions dialled, failures included
 	DialErrors        uint64        // dials that failed
 	Handovers         uint64        // sessions that went from a release to a waiter
@@ -64,21 +65,32 @@ type LeakSite struct {
 
 // ClosedStats counts closed sessions by reason.
 type ClosedStats struct {
-	Expired   uint64 // reached their expiry
-	Bad       uint64 // the driver said so, or the reset failed
-	Dropped   uint64 // by database/sql's own limits of idle connections and their lifetime
-	Limit     uint64 // over a limit that was lowered
-	Reclaimed uint64 // taken from a lease by proof, or by Config.ReclaimAfter
-	Shutdown  uint64 // ready when the connector was closed, or given back afterwards
+	Expired     uint64 // reached their age: Config.MaxLifetime, or what the server's idle limit leaves of it
+	IdleLimit   uint64 // were not used for as long as the server, or Config.NetworkIdleLimit, allows
+	Cancelled   uint64 // the context of a call ended, and the driver gave the connection up
+	Cut         uint64 // the server or the network ended them in a call
+	ResetFailed uint64 // found dead when they were to be handed out
+	Invalid     uint64 // of no use any more, said the driver, although no call had failed
+	Panicked    uint64 // the driver panicked
+	Suspect     uint64 // as old as one that was found dead, and not handed out for that
+	Surplus     uint64 // by database/sql's own limits of idle connections and their lifetime
+	Limit       uint64 // over a limit that was lowered
+	Reclaimed   uint64 // taken from a lease by proof, or by Config.ReclaimAfter
+	Shutdown    uint64 // ready when the connector was closed, or given back afterwards
 }
+
+// Total is the number of sessions closed.
+func (c ClosedStats) Total() uint64 {
+	return c.Expired + c.IdleLimit + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Reclaimed + c.Shutdown
+}
+
+// Dead is the number of those that ended before they were closed: the server or the network
+// ended them, or the driver found them of no use.
+func (c ClosedStats) Dead() uint64 { return c.Cut + c.ResetFailed + c.Invalid }
 
 // figures are what the gate says.
 func (s *Stats) figures(f gate.Figures) {
 	s.Limit, s.Open, s.InUse, s.Idle, s.Dialling, s.Waiting = f.Limit, f.Open, f.Held, f.Ready, f.Dialling, f.Waiting
 	n := f.Counts
 	s.Acquires, s.Waits, s.QueueTime, s.Handovers = n.Holds, n.Waits, n.QueueTime, n.Handovers
-	s.Closed = ClosedStats{
-		Expired: n.Closed[gate.Expired], Bad: n.Closed[gate.Bad], Dropped: n.Closed[gate.Dropped],
-		Limit: n.Closed[gate.OverSize], Reclaimed: n.Closed[gate.Taken], Shutdown: n.Closed[gate.ShutDown],
-	}
 }

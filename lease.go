@@ -59,7 +59,7 @@ type lease struct {
 	settled  uint64        // guarded by mu: the step of reading at that time
 	query    string        // guarded by mu
 	begun    clock.Instant // guarded by mu: when the last call began
-	tx       *tx           // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
+	tx       *txSpan       // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
 	openRows int           // guarded by mu
 	results  int           // guarded by mu: result sets opened on this lease
 	opened   uint64        // guarded by mu: result sets opened on this session so far, each of which has this as its number
@@ -214,6 +214,9 @@ func (l *lease) enter(c call, query string, now clock.Instant) {
 func (l *lease) enterLocked(c call, query string, now clock.Instant) {
 	l.inCall, l.last = c, c
 	l.begun = now
+	if l.tx != nil {
+		l.tx.enter(now)
+	}
 	l.settleLocked(now)
 	if query != "" {
 		l.query = query
@@ -225,6 +228,9 @@ func (l *lease) leave(now clock.Instant) {
 	l.mu.Lock()
 	l.inCall = callNone
 	l.settleLocked(now)
+	if l.tx != nil {
+		l.tx.leave(now)
+	}
 	l.mu.Unlock()
 }
 
@@ -232,30 +238,31 @@ func (l *lease) leave(now clock.Instant) {
 // is in no list.
 func (l *lease) settleLocked(now clock.Instant) { l.since, l.settled = now, l.steps() }
 
-// beginTx notes that a transaction began. It returns the span of one that it
-// displaces: database/sql may begin another before it has rolled back one whose
-// context ended.
-func (l *lease) beginTx(t *tx) (displaced trace.Span) {
+// beginTx notes that a transaction began. It returns one that it displaces:
+// database/sql may begin another before it has rolled back one whose context ended.
+func (l *lease) beginTx(t *txSpan, now clock.Instant) (displaced *txSpan) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.tx != nil {
-		displaced = l.tx.span
+	if displaced = l.tx; displaced != nil {
+		displaced.settle(now)
 	}
+	t.since = now
 	l.inTx, l.tx = true, t
 	return displaced
 }
 
 // endTx notes the end of a transaction, of whichever is open if t is nil, and
-// returns the span to be ended; nil if there is none, or it was ended.
-func (l *lease) endTx(t *tx) trace.Span {
+// returns the one whose span is to be ended; nil if there is none, or it was ended.
+func (l *lease) endTx(t *txSpan, now clock.Instant) *txSpan {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.tx == nil || (t != nil && l.tx != t) {
 		return nil
 	}
-	span := l.tx.span
+	t = l.tx
+	t.settle(now)
 	l.inTx, l.tx = false, nil
-	return span
+	return t
 }
 
 // openResult notes that the call in flight ended, and opened a result set.
@@ -275,6 +282,9 @@ func (l *lease) openResult(r *rows, now clock.Instant) {
 func (l *lease) closeResult(r *rows, now clock.Instant) {
 	l.mu.Lock()
 	l.openRows--
+	if l.tx != nil {
+		l.tx.leave(now)
+	}
 	if l.latest == r.result {
 		l.latest, l.rows = 0, nil
 	}

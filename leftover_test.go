@@ -118,7 +118,7 @@ func TestATransactionThatIsLostOnAConnLetsGoOfTheStatementsItWasGiven(t *testing
 		require.ErrorIs(t, conn.Close(), sql.ErrConnDone)
 		require.NoError(t, st.Close())
 		if c, ok := ConnectorOf(db); ok {
-			assert.Zero(t, c.Stats().Closed.Bad, "no other connection is suspected for it")
+			assert.Zero(t, c.Stats().Closed.Dead(), "no other connection is suspected for it")
 		}
 	})
 }

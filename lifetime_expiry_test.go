@@ -227,7 +227,7 @@ func TestNoBadConnectionReachesASaturatedPoolsCallers(t *testing.T) {
 				s := c.Stats()
 				assert.Equal(t, uint64(2400), s.Acquires)
 				assert.Greater(t, s.Closed.Expired, uint64(100), "the pool was not full of expired sessions")
-				assert.Zero(t, s.Closed.Bad)
+				assert.Zero(t, s.Closed.Dead())
 				for _, s := range f.sessions() {
 					assert.Zero(t, s.late)
 					assert.Less(t, s.oldest, 100*time.Millisecond, "session %d was used past its expiry", s.number)

@@ -56,7 +56,7 @@ func TestManyStaleSessionsFailNoCaller(t *testing.T) {
 			for _, s := range f.sessions()[:10] {
 				assert.Equal(t, 1, s.uses, "session %d was used past its expiry", s.number)
 			}
-			assert.Zero(t, c.Stats().Closed.Bad)
+			assert.Zero(t, c.Stats().Closed.Dead())
 			assert.LessOrEqual(t, c.Stats().Open, 10)
 		})
 	}
@@ -93,6 +93,6 @@ func TestAStaleSpareIsReplaced(t *testing.T) {
 		for _, s := range f.sessions()[:3] {
 			assert.Equal(t, 1, s.uses, "session %d was used past its expiry", s.number)
 		}
-		assert.Zero(t, c.Stats().Closed.Bad)
+		assert.Zero(t, c.Stats().Closed.Dead())
 	})
 }

@@ -83,10 +83,10 @@ func (i *lifetimeIdlers) check(t *testing.T) {
 		s := c.Stats()
 		assert.Equal(t, i.limit, s.IdleLimit)
 		assert.Zero(t, s.DialErrors)
-		assert.Zero(t, s.Closed.Bad, "sessions were bad when they were used")
+		assert.Zero(t, s.Closed.Dead(), "sessions were bad when they were used")
 		opened += s.Dials
 		expired += s.Closed.Expired
-		closed += s.Closed.Expired + s.Closed.Dropped + s.Closed.Shutdown
+		closed += s.Closed.Total()
 	}
 	n := i.server.Await(t, func(n mysqlscript.Counts) bool { return n.Open == 0 })
 	assert.Zero(t, n.IdleEnded, "the server ended sessions that should have been closed before")

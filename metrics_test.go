@@ -62,6 +62,8 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 			"sqllease.deadlocks":                    "{deadlock}",
 			"sqllease.nested_acquires":              "{place}",
 			"sqllease.session.closed":               "{connection}",
+			"sqllease.slow_calls":                   "{call}",
+			"sqllease.acquire.part":                 "s",
 			"sqllease.oldest_hold":                  "s",
 			"sqllease.oldest_wait":                  "s",
 			"sqllease.idle_limit":                   "s",
@@ -137,7 +139,7 @@ func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 			}
 		}
 		assert.Equal(t, map[string]float64{
-			"db.client.connection.countused": 1, "db.client.connection.countidle": 1,
+			"db.client.connection.countused": 1, "db.client.connection.countidle": 1, "db.client.connection.countdialing": 0,
 			"db.client.connection.max": 3, "db.client.connection.idle.min": 0, "db.client.connection.pending_requests": 0,
 			"sqllease.lease.countbusy": 0, "sqllease.lease.countopen_rows": 0, "sqllease.lease.countin_tx": 0, "sqllease.lease.countidle": 1,
 			"sqllease.oldest_hold": 5, "sqllease.oldest_wait": 0, "sqllease.idle_limit": 0, "sqllease.lifetime": 0,

@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -35,6 +36,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
 	}
 	set.dialect = drivers.Named(string(set.Dialect))
+	set.system = cmp.Or(set.dialect.System, drivers.SystemOf(c.Driver()))
 	if set.Name == "" {
 		set.Name = nameFor(c.Driver())
 	}

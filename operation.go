@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	semconv "go.opentelemetry.io/otel/semconv/v1.39.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
@@ -27,6 +26,7 @@ type operation struct {
 	asked    bool       // whether there is to be a span has been decided
 	returned bool       // the driver returned; set by the caller, false in a panic
 	reading  bool       // the operation goes on until its rows are closed
+	retried  bool       // it failed, and database/sql makes it again
 }
 
 // used tells the watch that a lease which was reported as idle in hand is used,
@@ -41,7 +41,7 @@ func (c *Connector) used(s *session) (told bool) {
 // start begins the operation. Its caller has set what it is: h, call, query and decline.
 func (o *operation) start(ctx context.Context) context.Context {
 	o.begun, o.ctx, o.lease = clock.Now(), ctx, &o.h.session.lease
-	if o.decline == nil || o.decline.state.Load() == declineNever {
+	if o.decline == nil || o.decline.goesAhead(o.h.c.cfg.Comments) {
 		ctx = o.startSpan(ctx, false)
 	}
 	o.lease.enter(o.call, o.query, o.begun) // after the application's code, which may not return
@@ -68,8 +68,18 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	if late {
 		options = append(options, trace.WithTimestamp(o.begun.Time()))
 	}
+	if o.h.waited != nil {
+		options, o.h.waited = t.linked(options, o.h.waited), nil
+	}
+	tx := o.lease.tx
+	if o.query == "" {
+		tx = nil
+	}
+	if tx != nil && tx.adopts(ctx) {
+		ctx, tx = trace.ContextWithSpan(ctx, tx.span), nil
+	}
 	ctx, o.span = t.start(ctx, name, options...)
-	if tx := o.lease.tx; tx != nil && o.query != "" {
+	if tx != nil {
 		t.link(o.span, tx.span)
 	}
 	return ctx
@@ -117,9 +127,13 @@ func (o *operation) end(result *error) {
 	if !o.h.single || !o.asked { // else it is in this call until it ends, but for some nanoseconds
 		o.lease.leave(now)
 	}
-	if !o.returned {
+	switch {
+	case !o.returned:
 		err = errPanicked
 		o.h.lose()
+	case err != nil:
+		o.h.session.met(o.ctx, err)
+		o.retried = o.isRetried(err)
 	}
 	if err == driver.ErrSkip {
 		return // a span that was started, since the driver had never declined, is not ended, and so not seen
@@ -159,6 +173,7 @@ func (r *rows) end() {
 	r.closed = true
 	now := clock.Now()
 	if r.op.h.leased && r.op.h.number == r.number { // else the lease is over, and its record another's
+		r.op.h.session.met(r.op.ctx, r.err)
 		r.op.lease.closeResult(r, now)
 		r.op.h.c.used(r.op.h.session)
 	}
@@ -182,18 +197,27 @@ func (o *operation) finish(now clock.Instant, err error, rows *rows) {
 	o.startSpan(o.ctx, true)
 	var said []attribute.KeyValue
 	if rows != nil && rows.count != nil {
-		rows.count[0] = semconv.DBResponseReturnedRows(int(rows.read))
+		rows.count[0] = keyRows.Int64(rows.read)
 		said = rows.count[:]
 	}
-	o.h.c.tracing.endCall(o.span, err, said)
+	o.h.c.tracing.endCall(o.ctx, o.span, err, o.retried, said)
 	o.h.c.metrics.operated(o, now.Sub(o.begun), err, rows)
+}
+
+// isRetried tells whether database/sql makes a call again that ended so, on another
+// connection: it does for calls of a *sql.DB, and twice. The lease is still held.
+func (o *operation) isRetried(err error) bool {
+	if !isBad(err) || o.h.tries >= attempts-1 {
+		return false
+	}
+	told := o.lease.stack.Told(telling)
+	return told&isSingle != 0 || told&isBegin != 0 && o.call == callBegin
 }
 
 // operated records a finished operation.
 func (m *metrics) operated(o *operation, took time.Duration, err error, rows *rows) {
 	defer m.panicked.survive()
-	duration, returned := m.duration.Inst(), m.returned.Inst()
-	if !duration.Enabled(o.ctx) && (rows == nil || !returned.Enabled(o.ctx)) {
+	if !m.duration.Enabled(o.ctx) && (rows == nil || !m.returned.Enabled(o.ctx)) {
 		return
 	}
 	name, options := o.call.String(), m.calls[o.call]
@@ -203,13 +227,14 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows *ro
 	if err != nil {
 		options = m.failed(name, err)
 	}
-	duration.Record(o.ctx, took.Seconds(), options...)
+	record := m.own.record(o.ctx, options)
+	m.duration.Record(o.ctx, took.Seconds(), record...)
 	if rows != nil {
 		ctx := o.ctx
 		if rows.read < manyToRead {
 			ctx = noExample
 		}
-		returned.Record(ctx, rows.read, options...)
+		m.returned.Record(ctx, rows.read, record...)
 	}
 }
 

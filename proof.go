@@ -153,11 +153,11 @@ func (w *watch) provenLocked(f *findings) {
 type findings struct {
 	now       clock.Instant
 	leaks     []*Leak
-	reclaimed []*session   // for the watch to close
-	unclosed  []*rows      // for the watch to have proved
-	abandoned []*proof     // for the watch to end their operations
-	lostTx    []trace.Span // of transactions that nobody will end
-	more      bool         // there is more to look at, at once
+	reclaimed []*session // for the watch to close
+	unclosed  []*rows    // for the watch to have proved
+	abandoned []*proof   // for the watch to end their operations
+	lostTx    []*txSpan  // that nobody will end
+	more      bool       // there is more to look at, at once
 }
 
 // endLost ends what the holders of leases that lost their sessions cannot end.
@@ -166,9 +166,9 @@ func (r *reports) endLost(f *findings) {
 		defer r.cfg.recovered("ending the span of a query whose rows are lost")
 		p.op.finish(f.now, errUnclosed, nil)
 	})
-	defer each(f.lostTx, func(span trace.Span) {
+	defer each(f.lostTx, func(t *txSpan) {
 		defer r.cfg.recovered("ending the span of a lost transaction")
-		r.tracing.endTx(span, "lost", nil)
+		r.tracing.endTx(t, "lost", nil)
 	})
 	each(f.leaks, func(l *Leak) {
 		defer r.cfg.recovered("counting the time of a lost lease")

@@ -78,7 +78,7 @@ func TestRowsThatNobodyCanCloseAreProvenAndCured(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				spans := tracetest.NewSpanRecorder()
 				p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"query": c.slow}}, Config{
-					MaxOpen: 1, RootSpans: true, TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+					MaxOpen: 1, TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
 				})
 				start := time.Now()
 				forget(t, c.do, p.DB)
@@ -371,7 +371,7 @@ func (p panickingSpans) OnEnd(s sdktrace.ReadOnlySpan) {
 func TestAPanicInTheSpansOfALostLeaseIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &keptLog{}
-		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, RootSpans: true, Logger: slog.New(log),
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, Logger: slog.New(log),
 			TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(panickingSpans{tracetest.NewSpanRecorder()}))})
 		p.leakRows(t)
 		require.NoError(t, p.PingContext(t.Context()))

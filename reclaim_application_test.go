@@ -109,7 +109,7 @@ func TestALeaseWhoseGoroutineWasEndedByTheApplicationIsReclaimed(t *testing.T) {
 				var reports []Leak // guarded by mu
 				var p endingProcessor
 				cfg := Config{
-					RootSpans: true, LeakThreshold: time.Second, ReclaimAfter: time.Minute,
+					LeakThreshold: time.Second, ReclaimAfter: time.Minute,
 					OnLeak: func(l Leak) { mu.Lock(); defer mu.Unlock(); reports = append(reports, l) },
 				}
 				scene.with(&exits, &cfg, &p)

@@ -3,8 +3,12 @@ package sqllease
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
@@ -18,6 +22,7 @@ type reports struct {
 	metrics   *metrics
 	summaries *descriptions
 	sites     sites
+	reported  reportedSpans
 
 	leaks, proven, longCalls, lateReturns atomic.Uint64
 }
@@ -56,7 +61,7 @@ func (r *reports) record(l *Leak) {
 	if !r.sites.note(l, clock.Now()) {
 		return
 	}
-	r.tracing.leaked(*l)
+	r.leaked(l)
 	level := slog.LevelWarn
 	if l.Returned {
 		level = slog.LevelInfo
@@ -73,6 +78,8 @@ func (r *reports) count(l *Leak) {
 		return
 	case l.Class == ClassBusy:
 		r.longCalls.Add(1)
+		r.metrics.slowCall()
+		return
 	case l.Class == ClassProven:
 		r.proven.Add(1)
 		fallthrough
@@ -115,27 +122,102 @@ func (r *reports) sanitiseHolders(e *AcquireError) {
 	}
 }
 
-// leaked emits a span from the acquire to now, linked to the trace that took
-// the connection.
-func (t *tracing) leaked(l Leak) {
+// leaked emits a span of a leak, from the acquire to now, in the trace that took the
+// connection and linked to it; of a slow call likewise, and of a late return one that is
+// linked to that of its leak.
+func (r *reports) leaked(l *Leak) {
+	t := r.tracing
 	defer t.panicked.survive()
-	if !t.roots && !l.SpanContext.IsValid() {
+	if !l.SpanContext.IsValid() && !t.listens() {
 		return
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	_, span := t.start(ctx, spanLeak, append(t.internal,
-		trace.WithTimestamp(l.Acquired),
-		trace.WithLinks(trace.Link{SpanContext: l.SpanContext}))...)
+	_, span := t.start(ctx, l.spanName(), append(t.internal,
+		trace.WithTimestamp(l.Acquired), trace.WithLinks(r.links(l)...))...)
 	if span == nil {
 		return
 	}
-	span.SetAttributes(
-		keyLease.Int64(int64(l.ID)),
-		keyLeakClass.String(l.Class.value()),
-		keyHold.Float64(l.Hold.Seconds()),
-		keySite.String(l.Stack.site()))
-	if !l.Returned {
+	span.SetAttributes(r.attributes(l)...)
+	if !l.Returned && l.Class != ClassBusy {
 		span.SetStatus(codes.Error, l.Class.String())
 	}
+	r.reported.keep(l, span.SpanContext())
 	t.end(span, trace.WithTimestamp(l.Acquired.Add(l.Hold)))
+}
+
+// spanName tells leaks from what is none.
+func (l *Leak) spanName() string {
+	switch {
+	case l.Returned:
+		return spanReturn
+	case l.Class == ClassBusy:
+		return spanSlowCall
+	}
+	return spanLeak
+}
+
+// links are to what acquired the connection, and to the leak that a late return is of.
+func (r *reports) links(l *Leak) (links []trace.Link) {
+	if l.SpanContext.IsValid() {
+		links = append(links, trace.Link{SpanContext: l.SpanContext})
+	}
+	if of := r.reported.of(l); of.IsValid() {
+		links = append(links, trace.Link{SpanContext: of})
+	}
+	return links
+}
+
+// attributes are what a span says of a leak.
+func (r *reports) attributes(l *Leak) []attribute.KeyValue {
+	attrs := []attribute.KeyValue{
+		keyLease.Int64(int64(l.ID)), //nolint:gosec // there are not as many
+		keyHold.Float64(l.Hold.Seconds()),
+		keyCure.String(l.cure()),
+	}
+	if l.spanName() != spanSlowCall {
+		attrs = append(attrs, keyLeakClass.String(l.Class.value()))
+	}
+	if frame, ok := l.Stack.siteFrame(); ok {
+		attrs = append(attrs, keyFunction.String(frame.Function), keyFile.String(frame.File), keyLine.Int(frame.Line))
+	}
+	if l.Statement != "" {
+		attrs = append(attrs, keySummary.String(r.summaries.Of(l.Statement).name))
+		if r.tracing.text {
+			attrs = append(attrs, keyText.String(l.Statement))
+		}
+	}
+	return attrs
+}
+
+// reportedSpans are those of the leases that were reported as leaked, until they are given
+// back. A lease that never is would stay for ever: the oldest make room.
+type reportedSpans struct {
+	mu    sync.Mutex
+	known map[uint64]trace.SpanContext // guarded by mu: by lease
+}
+
+const mostReportedSpans = 1024
+
+// of is the span that was emitted of a lease; not valid where there is none.
+func (s *reportedSpans) of(l *Leak) trace.SpanContext {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known[l.ID]
+}
+
+// keep remembers the last one of a lease, or forgets a lease that is over.
+func (s *reportedSpans) keep(l *Leak, span trace.SpanContext) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.Returned || l.Reclaimed {
+		delete(s.known, l.ID)
+		return
+	}
+	if s.known == nil {
+		s.known = map[uint64]trace.SpanContext{}
+	}
+	if len(s.known) >= mostReportedSpans {
+		delete(s.known, slices.Min(slices.Collect(maps.Keys(s.known))))
+	}
+	s.known[l.ID] = span
 }

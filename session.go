@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/sqllease/sqllease/internal/bare"
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -19,6 +21,8 @@ type session struct {
 	conn driver.Conn
 	can  bare.Capabilities // of conn; read-only
 	life lifetime          // read-only
+
+	illness illness // written by the holder
 
 	lease lease // the present one, or the last
 
@@ -98,4 +102,62 @@ func (s *session) sweepAlone() {
 	s.takeTurn()
 	defer s.endTurn()
 	s.sweep()
+}
+
+// ails notes what is wrong with a session, which its caller holds.
+func (s *session) ails(reason closeReason, how string) {
+	s.illness = illness{death{reason, how}, s.Hold(), false}
+}
+
+// dies notes why its caller, who holds it, closes it.
+func (s *session) dies(reason closeReason, how string) {
+	s.illness = illness{death{reason, how}, s.Hold(), true}
+}
+
+// met notes how a call ended that failed, or was given up: it may cost the session.
+func (s *session) met(ctx context.Context, err error) {
+	if err == driver.ErrSkip {
+		return
+	}
+	switch how := drivers.Ended(err); {
+	case ctx.Err() != nil:
+		s.ails(closedCancelled, "")
+	case how != "":
+		s.ails(closedCut, how)
+	}
+}
+
+// howReset is what a session met with that was to be handed out.
+func howReset(ctx context.Context, err error) string {
+	if ctx.Err() != nil {
+		return "" // who wanted it went, and the driver may have given it up for that
+	}
+	return drivers.Ended(err)
+}
+
+// death is how it ended. Its caller closes it.
+func (s *session) death(now clock.Instant) death {
+	seen := s.illness.hold == s.Hold()
+	if seen && s.illness.fatal {
+		return s.illness.death
+	}
+	switch s.Reason() {
+	case gate.Expired:
+		if end := s.Life().End; !end.IsZero() && now >= end {
+			return death{reason: closedExpired}
+		}
+		return death{reason: closedIdle}
+	case gate.Dropped:
+		return death{reason: closedSurplus}
+	case gate.OverSize:
+		return death{reason: closedLimit}
+	case gate.Taken:
+		return death{reason: closedReclaimed}
+	case gate.ShutDown:
+		return death{reason: closedShutdown}
+	}
+	if seen {
+		return s.illness.death
+	}
+	return death{reason: closedInvalid}
 }

@@ -21,8 +21,12 @@ func (s Stack) Frames() []runtime.Frame { return callstack.Stack(s).Frames() }
 func (s Stack) Site() string { return callstack.Stack(s).Site() }
 
 // String lists the application's part of the stack, a call in two lines, as
-// Go prints a goroutine: the function, then file and line.
+// Go prints a goroutine: the function, then file and line. It ends where a server, such as
+// net/http, calls the application.
 func (s Stack) String() string { return callstack.Stack(s).String() }
+
+// siteFrame is the frame of Site; false: there is none.
+func (s Stack) siteFrame() (runtime.Frame, bool) { return callstack.Stack(s).SiteFrame() }
 
 // site is Site for people, who are told if there is none.
 func (s Stack) site() string {
@@ -44,6 +48,7 @@ const (
 	isMoving uint32 = 1 << iota
 	isDropping
 	isSingle
+	isBegin
 )
 
 // telling are the functions of database/sql that tell it, where one of them is between the
@@ -55,6 +60,7 @@ var telling = map[string]uint32{
 	"database/sql.(*DB).query":                 isSingle,
 	"database/sql.(*DB).prepare":               isSingle,
 	"database/sql.(*DB).PingContext":           isSingle,
+	"database/sql.(*DB).BeginTx":               isBegin,
 	"database/sql.(*Stmt).ExecContext":         isSingle,
 	"database/sql.(*Stmt).QueryContext":        isSingle,
 }

@@ -33,7 +33,8 @@ func (c *Connector) stats() Stats {
 			s.OldestWait = now.Sub(since)
 		}
 	})
-	s.Timeouts = c.counts.timeouts.Load()
+	s.Timeouts, s.Cancelled = c.counts.timeouts.Load(), c.counts.givenUp.Load()
+	s.Closed = c.counts.closedStats()
 	s.Dials, s.DialErrors = c.counts.dials.Load(), c.counts.dialErrors.Load()
 	s.StatementsShared = c.counts.shared.Load()
 	s.DiscoveryFailures = c.counts.discoveryFailures.Load()
@@ -48,16 +49,17 @@ func (c *Connector) stats() Stats {
 // the figures that a *sql.DB itself cannot have: the limit of the gate, the sessions that
 // are on lease and ready, and the waits in the gate. Its WaitDuration counts waits that
 // succeeded; MaxIdleClosed are sessions that database/sql's limits of idle connections
-// closed, MaxLifetimeClosed those that reached their expiry. MaxIdleTimeClosed is zero:
-// the gate cannot tell these from MaxIdleClosed.
+// closed, those of idle time included; MaxIdleTimeClosed those that were not used for as
+// long as the server allows; MaxLifetimeClosed those that reached their age.
 func (c *Connector) DBStats() sql.DBStats {
 	var f gate.Figures
 	c.gate.Look(func() { f = c.gate.FiguresLocked() })
+	closed := c.counts.closedStats()
 	return sql.DBStats{
 		MaxOpenConnections: f.Limit,
 		OpenConnections:    f.Open, InUse: f.Open - f.Ready, Idle: f.Ready,
 		WaitCount: int64(f.Counts.Waits), WaitDuration: f.Counts.QueueTime,
-		MaxIdleClosed: int64(f.Counts.Closed[gate.Dropped]), MaxLifetimeClosed: int64(f.Counts.Closed[gate.Expired]),
+		MaxIdleClosed: int64(closed.Surplus), MaxIdleTimeClosed: int64(closed.IdleLimit), MaxLifetimeClosed: int64(closed.Expired),
 	}
 }
 

@@ -28,7 +28,22 @@ func errorType(err error) (kind, code string) {
 	case err == errUnclosed:
 		return "unclosed", ""
 	}
-	return fmt.Sprintf("%T", err), ""
+	if kind := drivers.Failure(err); kind != "" {
+		return kind, ""
+	}
+	return fmt.Sprintf("%T", innermost(err)), ""
+}
+
+// innermost is what an error wraps: of a chain, what it began with.
+func innermost(err error) error {
+	for range 16 {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			break
+		}
+		err = inner
+	}
+	return err
 }
 
 // bounded lets the first values through that it sees, and calls all later ones

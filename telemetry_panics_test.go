@@ -87,7 +87,7 @@ func TestTelemetryThatPanicsCostsNothingElse(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &keptLog{}
 				db, err := OpenDB(&telemetryFake{}, Config{
-					MaxOpen: 2, RootSpans: true, LeakThreshold: 10 * time.Second, Logger: slog.New(log),
+					MaxOpen: 2, LeakThreshold: 10 * time.Second, Logger: slog.New(log),
 					TracerProvider: broken.traces(), MeterProvider: broken.metrics(),
 				})
 				require.NoError(t, err)
@@ -144,7 +144,7 @@ func everyKindOfAcquire(t *testing.T, db *sql.DB) {
 func TestAFilterThatEndsItsGoroutineCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := false
-		db, err := OpenDB(&telemetryFake{}, Config{MaxOpen: 1, RootSpans: true, FilterSpan: func(context.Context, Operation) bool {
+		db, err := OpenDB(&telemetryFake{}, Config{MaxOpen: 1, TracerProvider: sdktrace.NewTracerProvider(), FilterSpan: func(context.Context, Operation) bool {
 			if ends {
 				runtime.Goexit()
 			}

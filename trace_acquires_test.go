@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -65,6 +64,7 @@ func TestAnAcquireThatQueuedTellsItsParts(t *testing.T) {
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
 		holder, err := p.db.Conn(t.Context())
 		require.NoError(t, err)
+		p.take()
 		go func() {
 			elapse(2 * time.Second)
 			assert.NoError(t, holder.Close())
@@ -83,18 +83,22 @@ func TestAnAcquireThatQueuedTellsItsParts(t *testing.T) {
 
 func TestAnAcquireThatFailsHasASpanWithTheError(t *testing.T) {
 	for name, test := range map[string]struct {
-		cfg    Config
-		cancel time.Duration
-		want   string
+		cfg      Config
+		cancel   time.Duration
+		want     string
+		status   codes.Code
+		why      string
+		timeouts int64
 	}{
-		"AcquireTimeout":       {Config{MaxOpen: 1, AcquireTimeout: time.Second}, time.Hour, "context.DeadlineExceeded"},
-		"the caller's context": {Config{MaxOpen: 1}, time.Second, "context.Canceled"},
+		"AcquireTimeout":       {Config{MaxOpen: 1, AcquireTimeout: time.Second}, time.Hour, "context.DeadlineExceeded", codes.Error, "acquire_timeout", 1},
+		"the caller's context": {Config{MaxOpen: 1}, time.Second, "context.Canceled", codes.Unset, "context.Canceled", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newTelemetryPool(t, &telemetryFake{}, test.cfg)
 				holder, err := p.db.Conn(t.Context())
 				require.NoError(t, err)
+				p.take()
 				ctx, cancel := context.WithCancel(underParent(t))
 				defer time.AfterFunc(test.cancel, cancel).Stop()
 				_, err = p.db.ExecContext(ctx, "DO 1")
@@ -102,11 +106,13 @@ func TestAnAcquireThatFailsHasASpanWithTheError(t *testing.T) {
 				require.ErrorAs(t, err, &failed)
 				spans := p.take()
 				require.Equal(t, []string{"pool.acquire"}, spanNames(spans))
-				assert.Equal(t, sdktrace.Status{Code: codes.Error, Description: test.want}, spans[0].Status())
+				assert.Equal(t, test.status, spans[0].Status().Code, "what a caller cancels has not failed")
 				assert.Equal(t, test.want, spanAttributes(spans[0])["error.type"])
 				assert.Equal(t, 1.0, spanAttributes(spans[0])["sqllease.acquire.queue"])
-				assert.Equal(t, int64(1), p.sum(t, "db.client.connection.timeouts"))
-				assert.Equal(t, uint64(1), p.total(t, "db.client.connection.wait_time"), "the holder's acquire only")
+				assert.Equal(t, test.timeouts, p.sum(t, "db.client.connection.timeouts"))
+				assert.Equal(t, uint64(2), p.total(t, "db.client.connection.wait_time"), "the holder's, and the one that failed")
+				assert.Equal(t, []string{test.why}, p.values(t, "db.client.connection.wait_time", "error.type"), "told apart")
+				assert.Equal(t, uint64(1), p.total(t, "sqllease.acquire.part"), "the wait in vain")
 				require.NoError(t, holder.Close())
 			})
 		})
@@ -152,6 +158,7 @@ func TestThePartsOfAnAcquireAreSpansOfTheirOwn(t *testing.T) {
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
 		conn, err := p.db.Conn(t.Context())
 		require.NoError(t, err)
+		p.take()
 		start := time.Now()
 		time.AfterFunc(time.Second, func() { assert.NoError(t, conn.Close()) })
 		exec(t, underParent(t), p.db, "DO 1")

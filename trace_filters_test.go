@@ -12,16 +12,16 @@ import (
 
 // Which spans are made: those that have a parent, and that nobody leaves out.
 
-func TestWithoutAParentThereIsNoSpan(t *testing.T) {
-	p := newTelemetryPool(t, &telemetryFake{}, Config{})
+func TestCallsWithoutAParentCanBeLeftOut(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{OmitRootSpans: true})
 	exec(t, t.Context(), p.db, "DO 1")
 	exec(t, t.Context(), p.db, "DO 1")
 	assert.Empty(t, p.take())
 	assert.Equal(t, uint64(2), p.total(t, "db.client.operation.duration"), "metrics count it all the same")
 }
 
-func TestRootSpansBeginTracesOfTheirOwn(t *testing.T) {
-	p := newTelemetryPool(t, &telemetryFake{}, Config{RootSpans: true})
+func TestCallsWithoutAParentBeginTracesOfTheirOwn(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{})
 	exec(t, t.Context(), p.db, "DO 1")
 	exec(t, t.Context(), p.db, "DO 1")
 	spans := p.take()

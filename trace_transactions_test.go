@@ -38,9 +38,7 @@ func TestATransactionHasSpansForItsEnds(t *testing.T) {
 			tx1, do := spans[5], spans[3]
 			assert.Equal(t, telemetryParent.SpanID(), tx1.Parent().SpanID())
 			assert.Equal(t, telemetryParent.SpanID(), spans[1].Parent().SpanID())
-			assert.Equal(t, telemetryParent.SpanID(), do.Parent().SpanID(), "its parent is what the application says")
-			assert.Equal(t, tx1.SpanContext().SpanID(), do.Links()[0].SpanContext.SpanID())
-			for _, s := range []sdktrace.ReadOnlySpan{spans[2], spans[4]} {
+			for _, s := range []sdktrace.ReadOnlySpan{spans[2], do, spans[4]} {
 				assert.Equal(t, tx1.SpanContext().SpanID(), s.Parent().SpanID())
 				assert.Empty(t, s.Links())
 			}

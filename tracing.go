@@ -3,6 +3,7 @@ package sqllease
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,49 +11,29 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	semconv "go.opentelemetry.io/otel/semconv/v1.39.0"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/sqllease/sqllease/internal/clock"
-)
-
-// scope is the instrumentation scope of all telemetry.
-const scope = "github.com/sqllease/sqllease"
-
-// The names and attributes that no convention has.
-const (
-	spanAcquire = "pool.acquire"
-	spanDial    = "pool.dial"
-	spanTx      = "transaction"
-	spanLeak    = "sqllease.leak"
-
-	keyQueue     = attribute.Key("sqllease.acquire.queue") // seconds
-	keyDial      = attribute.Key("sqllease.acquire.dial")  // seconds
-	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
-	keyLease     = attribute.Key("sqllease.lease.id")
-	keyPart      = attribute.Key("sqllease.acquire.part")
-	keyUse       = attribute.Key("sqllease.lease.use")
-	keyLeakClass = attribute.Key("sqllease.leak.class")
-	keyHold      = attribute.Key("sqllease.hold") // seconds
-	keySite      = attribute.Key("sqllease.site")
-	keyReason    = attribute.Key("sqllease.close.reason")
-	keyOutcome   = attribute.Key("sqllease.tx.outcome")
-
-	eventFirstRow = "sqllease.first_row"
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // tracing makes the spans of one connector.
 type tracing struct {
 	tracer trace.Tracer
-	roots  bool
-	raw    bool // statements and errors are shown as they are
-	text   bool // statements are shown
+	roots  bool                 // calls without a parent have spans
+	silent trace.TracerProvider // where it is the global one, nobody listens; nil: somebody may
+	raw    bool                 // statements and errors are shown as they are
+	text   bool                 // statements are shown
 	omit   [calls]bool
-	filter func(context.Context, Operation) bool // nil: all are wanted
-	attrs  []attribute.KeyValue                  // of every span
-	client []trace.SpanStartOption               // of a call to the server: these, and its kind
+	filter func(context.Context, Operation) bool      // nil: all are wanted
+	failed func(context.Context, error) bool          // nil: all errors count
+	own    func(context.Context) []attribute.KeyValue // of the application's; nil: none
+	attrs  []attribute.KeyValue                       // of every span
+	client []trace.SpanStartOption                    // of a call to the server: these, and its kind
 
 	internal  []trace.SpanStartOption // likewise, of what is not one
 	summaries *descriptions           // those of the connector
@@ -60,13 +41,16 @@ type tracing struct {
 }
 
 func newTracing(cfg *settings, sums *descriptions) tracing {
-	attrs := append(poolAttributes(cfg), endpointAttributes(cfg.endpoint)...)
+	attrs := append(poolAttributes(cfg), endpointAttributes(cfg)...)
 	t := tracing{
 		raw:    cfg.QueryText == QueryTextRaw,
 		text:   cfg.QueryText != QueryTextOff,
 		filter: guarded(cfg),
-		tracer: cfg.TracerProvider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL)),
-		roots:  cfg.RootSpans,
+		failed: guardedErrors(cfg),
+		own:    ownSpanAttributes(cfg),
+		tracer: cfg.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(schema)),
+		roots:  !cfg.OmitRootSpans && !isNoop(cfg.TracerProvider),
+		silent: silence(cfg.TracerProvider),
 		attrs:  slices.Clip(attrs),
 		client: optionsOf(attrs, trace.SpanKindClient),
 
@@ -120,6 +104,39 @@ func guarded(cfg *settings) func(context.Context, Operation) bool {
 	}
 }
 
+// guardedErrors is Config.IsError, which may panic.
+func guardedErrors(cfg *settings) func(context.Context, error) bool {
+	if cfg.IsError == nil {
+		return nil
+	}
+	tell := once(cfg, "sqllease: Config.IsError panicked; what it was asked about counts as an error, and this is said once")
+	return func(ctx context.Context, err error) (is bool) {
+		is = true
+		defer tell.survive()
+		return cfg.IsError(ctx, err)
+	}
+}
+
+// silence is the provider that OpenTelemetry has globally before an application sets one:
+// spans without a parent that it makes are none, and need not be asked for.
+func silence(p trace.TracerProvider) trace.TracerProvider {
+	if drivers.PackageOf(p) == "go.opentelemetry.io/otel/internal/global" {
+		return p
+	}
+	return nil
+}
+
+// isNoop tells a provider whose spans nobody ever hears of.
+func isNoop(p trace.TracerProvider) bool {
+	_, is := p.(noop.TracerProvider)
+	return is
+}
+
+// listens tells whether somebody may hear of a span without a parent.
+func (t *tracing) listens() bool {
+	return t.roots && (t.silent == nil || otel.GetTracerProvider() != t.silent)
+}
+
 // optionsOf are options that many spans share, so that an unsampled one costs
 // no allocation of ours. To append to them makes a copy.
 func optionsOf(attrs []attribute.KeyValue, kind trace.SpanKind) []trace.SpanStartOption {
@@ -128,15 +145,15 @@ func optionsOf(attrs []attribute.KeyValue, kind trace.SpanKind) []trace.SpanStar
 
 // startOf makes the options of the spans of a statement's calls.
 func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
-	attrs := append(t.attrs, semconv.DBOperationName(s.Operation), semconv.DBQuerySummary(s.name))
+	attrs := append(t.attrs, keyOperation.String(s.Operation), keySummary.String(s.name))
 	switch {
 	case t.raw:
-		attrs = append(attrs, semconv.DBQueryText(strings.Clone(query)))
+		attrs = append(attrs, keyText.String(strings.Clone(query)))
 	case t.text:
-		attrs = append(attrs, semconv.DBQueryText(s.Sanitised))
+		attrs = append(attrs, keyText.String(s.Sanitised))
 	}
 	if s.Target != "" {
-		attrs = append(attrs, semconv.DBCollectionName(s.Target))
+		attrs = append(attrs, keyCollection.String(s.Target))
 	}
 	return optionsOf(attrs, trace.SpanKindClient)
 }
@@ -146,7 +163,11 @@ func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
 func (t *tracing) start(ctx context.Context, name string, options ...trace.SpanStartOption) (in context.Context, span trace.Span) {
 	in = ctx
 	defer t.panicked.survive()
-	return t.tracer.Start(ctx, name, options...)
+	in, span = t.tracer.Start(ctx, name, options...)
+	if t.own != nil && span.IsRecording() {
+		span.SetAttributes(t.own(ctx)...)
+	}
+	return in, span
 }
 
 // end ends a span, if there is one.
@@ -158,20 +179,11 @@ func (t *tracing) end(span trace.Span, options ...trace.SpanEndOption) {
 	span.End(options...)
 }
 
-// poolAttributes identify the pool in every span and metric.
-func poolAttributes(cfg *settings) []attribute.KeyValue {
-	attrs := []attribute.KeyValue{semconv.DBClientConnectionPoolName(cfg.Name)}
-	if system := cfg.dialect.System; system != "" {
-		attrs = append(attrs, semconv.DBSystemNameKey.String(system))
-	}
-	return attrs
-}
-
 // isTraced tells whether a context is that of a trace.
 func isTraced(ctx context.Context) bool { return trace.SpanContextFromContext(ctx).IsValid() }
 
 // mayWant tells whether a call may get a span, by what needs no asking.
-func (t *tracing) mayWant(traced bool, c call) bool { return !t.omit[c] && (t.roots || traced) }
+func (t *tracing) mayWant(traced bool, c call) bool { return !t.omit[c] && (traced || t.listens()) }
 
 // wanted tells whether a call of that context that has no statement gets a span.
 func (t *tracing) wanted(ctx context.Context, c call) bool {
@@ -224,32 +236,18 @@ func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.
 	return t.start(ctx, spanDial, append(t.client, trace.WithTimestamp(start))...)
 }
 
-// startTx starts the span of a transaction; nil if there is to be none.
-func (t *tracing) startTx(ctx context.Context) (context.Context, trace.Span) {
-	if !t.wanted(ctx, callTx) {
-		return ctx, nil
+// linked adds a link to the options of a span, if there is something to link to.
+func (t *tracing) linked(options []trace.SpanStartOption, to trace.Span) (all []trace.SpanStartOption) {
+	if to == nil {
+		return options
 	}
-	return t.start(ctx, spanTx, t.internal...)
-}
-
-// endTx ends it.
-func (t *tracing) endTx(span trace.Span, outcome string, err error) {
+	all = options
 	defer t.panicked.survive()
-	if span == nil {
-		return
-	}
-	if span.IsRecording() {
-		span.SetAttributes(keyOutcome.String(outcome))
-		t.recordError(span, err)
-		if outcome == "lost" {
-			span.SetStatus(codes.Error, outcome)
-		}
-	}
-	t.end(span)
+	return append(options, trace.WithLinks(trace.Link{SpanContext: to.SpanContext()}))
 }
 
 // endAcquire ends it with its parts.
-func (t *tracing) endAcquire(span trace.Span, at time.Time, p parts, err error) {
+func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time, p parts, err error) {
 	defer t.panicked.survive()
 	if span == nil {
 		return
@@ -259,7 +257,7 @@ func (t *tracing) endAcquire(span trace.Span, at time.Time, p parts, err error) 
 			keyQueue.Float64(p.queue.Seconds()),
 			keyDial.Float64(p.dial.Seconds()),
 			keyReset.Float64(p.reset.Seconds()))
-		t.recordError(span, err)
+		t.recordError(ctx, span, err, false)
 	}
 	t.end(span, trace.WithTimestamp(at))
 }
@@ -268,28 +266,40 @@ func (t *tracing) endAcquire(span trace.Span, at time.Time, p parts, err error) 
 // database/sql tries again by itself, and the time must not be lost.
 func (t *tracing) refused(ctx context.Context, start, now clock.Instant, p parts, err error) {
 	_, span, day := t.startAcquire(ctx, start)
-	t.endAcquire(span, day.Add(now.Sub(start)), p, err)
+	t.endAcquire(ctx, span, day.Add(now.Sub(start)), p, err)
 }
 
-// recordError marks a span as failed. What a server says may quote what it was
-// sent, and a driver's error its DSN: the text of errors that are not ours is
-// shown only where that of statements is.
-func (t *tracing) recordError(span trace.Span, err error) {
+// recordError says in a span how its call failed, and marks it as failed, unless the
+// caller itself cancelled the call, or database/sql tries again: see the conventions on
+// recording errors. What a server says may quote what it was sent, and a driver's error
+// its DSN: the text of errors that are not ours is shown only where that of statements is.
+func (t *tracing) recordError(ctx context.Context, span trace.Span, err error, retried bool) {
 	if err == nil {
 		return
 	}
 	kind, code := errorType(err)
-	attrs := []attribute.KeyValue{semconv.ErrorTypeKey.String(kind)}
+	attrs := []attribute.KeyValue{keyErrorType.String(kind)}
 	if code != "" {
-		attrs = append(attrs, semconv.DBResponseStatusCode(code))
+		attrs = append(attrs, keyStatus.String(code))
+	}
+	if retried {
+		attrs = append(attrs, keyRetried.Bool(true))
 	}
 	span.SetAttributes(attrs...)
-	span.SetStatus(codes.Error, kind)
-	event := []attribute.KeyValue{semconv.ExceptionType(fmt.Sprintf("%T", err))}
-	if t.raw || (t.text && saysNothingOfData(err)) {
-		event = append(event, semconv.ExceptionMessage(err.Error()))
+	if retried || isCancelled(ctx, err) || t.failed != nil && !t.failed(ctx, err) {
+		return
 	}
-	span.AddEvent(semconv.ExceptionEventName, trace.WithAttributes(event...))
+	span.SetStatus(codes.Error, kind)
+	event := []attribute.KeyValue{keyException.String(fmt.Sprintf("%T", err))}
+	if t.raw || (t.text && saysNothingOfData(err)) {
+		event = append(event, keyMessage.String(err.Error()))
+	}
+	span.AddEvent(eventException, trace.WithAttributes(event...))
+}
+
+// isCancelled tells whether a call failed because its caller wanted it no longer.
+func isCancelled(ctx context.Context, err error) bool {
+	return errors.Is(err, context.Canceled) || ctx != nil && errors.Is(ctx.Err(), context.Canceled)
 }
 
 // declines remembers whether the driver answers direct calls with
@@ -311,6 +321,13 @@ func (d *declines) of(args []driver.NamedValue) *decline {
 		return &d.with
 	}
 	return &d.without
+}
+
+// goesAhead tells whether there is to be a span before the call: the driver has shown that
+// it does not decline, or nothing yet, and the statement is to have the span in its comment.
+func (d *decline) goesAhead(comments bool) bool {
+	state := d.state.Load()
+	return state == declineNever || comments && state == declineUnknown
 }
 
 // learn takes notice of how a direct call ended. One that failed shows
@@ -346,7 +363,7 @@ func (t *tracing) records(span trace.Span) (does bool) {
 
 // endCall ends the span of an operation, or of a dial, if it has one, with what is said in
 // it besides.
-func (t *tracing) endCall(span trace.Span, err error, said []attribute.KeyValue) {
+func (t *tracing) endCall(ctx context.Context, span trace.Span, err error, retried bool, said []attribute.KeyValue) {
 	if span == nil {
 		return
 	}
@@ -355,7 +372,7 @@ func (t *tracing) endCall(span trace.Span, err error, said []attribute.KeyValue)
 		if len(said) > 0 {
 			span.SetAttributes(said...)
 		}
-		t.recordError(span, err)
+		t.recordError(ctx, span, err, retried)
 	}
 	t.end(span)
 }

@@ -7,10 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/sqllease/sqllease/internal/bare"
 	"github.com/sqllease/sqllease/internal/callstack"
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 // Begin is there for driver.Conn; database/sql calls BeginTx.
@@ -24,11 +23,15 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 		return nil, err
 	}
 	defer h.unuse()
-	ctx, span := h.c.tracing.startTx(ctx)
+	traced := h.c.tracing.startTx(ctx, h.waited)
+	if traced.span != nil {
+		h.waited = nil
+	}
+	ctx = traced.ctx
 	began := false
 	defer func() {
 		if !began {
-			h.c.tracing.endTx(span, "not begun", cmp.Or(err, errPanicked))
+			h.c.tracing.endTx(&traced, "not begun", cmp.Or(err, errPanicked))
 		}
 	}()
 	o := operation{h: h, call: callBegin}
@@ -42,8 +45,8 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	}
 	began = true
 	s.statements.began()
-	begun := &tx{h: h, number: h.number, inner: inner, ctx: ctx, span: span}
-	h.c.tracing.endTx(s.lease.beginTx(begun), "lost", nil) // one whose end has not been seen
+	begun := &tx{h: h, number: h.number, inner: inner, traced: traced}
+	h.c.tracing.endTx(s.lease.beginTx(&begun.traced, clock.Now()), "lost", nil) // one whose end has not been seen
 	return begun, nil
 }
 
@@ -52,8 +55,7 @@ type tx struct {
 	h      *handle
 	number uint64 // of the lease
 	inner  driver.Tx
-	ctx    context.Context // of BeginTx: whose end makes database/sql roll back
-	span   trace.Span      // nil: none
+	traced txSpan
 }
 
 // use begins a use of the transaction, see handle.use.
@@ -108,7 +110,7 @@ func (e *lostTx) Is(target error) bool { return target == driver.ErrBadConn && e
 // losesConn tells whether database/sql itself rolls back, and would drop the
 // connection if it saw the driver.
 func (t *tx) losesConn() bool {
-	if t.ctx.Err() == nil || t.use() != nil {
+	if t.traced.ctx.Err() == nil || t.use() != nil {
 		return false
 	}
 	defer t.h.unuse()
@@ -127,10 +129,10 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	// The context of the transaction may have ended, which is no reason for
 	// its span to have no parent.
 	o := operation{h: t.h, call: c}
-	o.start(lasting{t.ctx})
+	o.start(lasting{t.traced.ctx})
 	defer func() { // after the call's own span
 		if o.returned {
-			t.h.c.tracing.endTx(lease.endTx(t), outcome(c, err), err)
+			t.h.c.tracing.endTx(lease.endTx(&t.traced, clock.Now()), outcome(c, err), err)
 		}
 	}()
 	defer o.end(&err)

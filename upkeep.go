@@ -16,7 +16,7 @@ import (
 // room to the next waiter.
 func (c *Connector) retire(s *session) error {
 	defer c.refill()
-	defer c.metrics.sessionClosed(s.Reason())
+	defer c.buried(s.death(clock.Now()))
 	defer c.gate.Gone(&s.Session)
 	return s.close()
 }
@@ -25,7 +25,7 @@ func (c *Connector) retire(s *session) error {
 func (c *Connector) replace(s *session) {
 	closed := false
 	defer func() {
-		c.metrics.sessionClosed(s.Reason())
+		c.buried(s.death(clock.Now()))
 		if !closed {
 			c.gate.Gone(&s.Session)
 			return
@@ -34,6 +34,12 @@ func (c *Connector) replace(s *session) {
 	}()
 	_ = s.close()
 	closed = true
+}
+
+// buried counts a session that was closed.
+func (c *Connector) buried(d death) {
+	c.counts.closed[d.reason].Add(1)
+	c.metrics.sessionClosed(d)
 }
 
 // retireAside closes a session on a goroutine of its own, whose end done
@@ -99,6 +105,7 @@ func (c *Connector) sweep(s *session) {
 	returned := false
 	defer func() {
 		if !returned {
+			s.dies(closedPanicked, "")
 			c.gate.Reject(&s.Session, gate.Bad)
 			c.retireAside(s)
 		}
@@ -221,7 +228,7 @@ type ended struct {
 	was  bool // it was held, since its acquire did end, and somebody may count it
 	held time.Duration
 	span trace.SpanContext
-	tx   trace.Span // of a transaction that it ends with; nil: none
+	tx   *txSpan // the transaction that it ends with; nil: none
 }
 
 // endOf is that. Its caller holds the session, and gives it back. counted says that
@@ -233,7 +240,7 @@ func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended)
 		e.span = l.span
 	}
 	if l.tx != nil { // its connection was bad, or its driver panicked
-		e.tx = l.endTx(nil)
+		e.tx = l.endTx(nil, now)
 	}
 	return e
 }

@@ -44,7 +44,6 @@ func TestTheTimeOfASpansEndIsNoTimeOfTheNextCall(t *testing.T) {
 					f = &leakFake{rows: [][]driver.Value{{int64(1)}}}
 				}
 				db, _ := openPool(t, f, Config{
-					RootSpans:      true,
 					MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)),
 					TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(e)),
 				})

@@ -326,8 +326,8 @@ func (w *watch) takeLocked(s *session, f *findings) bool {
 	}
 	l.told = told{}
 	f.reclaimed = append(f.reclaimed, s)
-	if span := l.endTx(nil); span != nil {
-		f.lostTx = append(f.lostTx, span)
+	if t := l.endTx(nil, f.now); t != nil {
+		f.lostTx = append(f.lostTx, t)
 	}
 	w.gate.CondemnLocked(&s.Session, gate.Taken, f.now)
 	return true

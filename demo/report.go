@@ -97,7 +97,7 @@ func (r *report) printSessions(w io.Writer) {
 	if r.cutsSeen {
 		line("cut by the server", fmt.Sprint(r.cuts), "leaked sessions, which nobody gave back in time")
 	}
-	line("found dead", fmt.Sprint(s.Closed.Bad), "sessions that failed when they were used")
+	line("found dead", fmt.Sprint(s.Closed.Dead()), "sessions that failed when they were used")
 	line("opened", fmt.Sprint(s.Dials), fmt.Sprintf("never more than %d at once", s.Limit))
 	line("handed to a waiting caller", fmt.Sprint(s.Handovers), fmt.Sprintf("%d of %d acquires had to wait", s.Waits, s.Acquires))
 	line("errors in the application", fmt.Sprint(r.counts.failed), fmt.Sprintf("in %d requests", r.counts.sent))
@@ -158,8 +158,8 @@ func (r *report) wrong() []string {
 	if r.whole && r.stats.IdleLimit <= r.idleLimit && r.stats.Closed.Expired == 0 {
 		list = append(list, "no session was retired, though all were idle beyond the server's limit")
 	}
-	if r.stats.Closed.Bad > 0 {
-		list = append(list, fmt.Sprintf("%d sessions were found dead", r.stats.Closed.Bad))
+	if r.stats.Closed.Dead() > 0 {
+		list = append(list, fmt.Sprintf("%d sessions were found dead", r.stats.Closed.Dead()))
 	}
 	if r.cuts > int64(len(r.counts.refused)) {
 		list = append(list, fmt.Sprintf("the server cut %d sessions, of which only %d had leaked", r.cuts, len(r.counts.refused)))

@@ -129,7 +129,7 @@ func TestTheReportSeesWhatIsWrong(t *testing.T) {
 		"nothing leaked":             func(r *report) { r.leakDue = 0 },
 		"nothing was retired":        func(r *report) { r.stats.Closed.Expired = 0 },
 		"a session was cut":          func(r *report) { r.cuts = 2 },
-		"a session was dead":         func(r *report) { r.stats.Closed.Bad = 1 },
+		"a session was dead":         func(r *report) { r.stats.Closed.Cut = 1 },
 		"no idle limit was found":    func(r *report) { r.stats.IdleLimit = 0 },
 		"a library logged an error":  func(r *report) { r.logged = []string{"1 × MySQL driver: unexpected EOF"} },
 	} {

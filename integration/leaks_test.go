@@ -38,7 +38,7 @@ const (
 	longCall  = 5 * time.Second
 
 	often  = leakAfter / 10 // what a holder pauses who does something
-	slow   = 2 * leakAfter // too long for nothing, and not for a call
+	slow   = 2 * leakAfter  // too long for nothing, and not for a call
 	slower = longCall + time.Second
 
 	patience = 20 * time.Second // with what must happen

@@ -237,7 +237,7 @@ func TestKilledSessionsAreReplaced(t *testing.T) {
 				_, err = db.ExecContext(t.Context(), "SELECT 1")
 				assert.NoError(t, err, "the next caller is not")
 			}
-			assert.GreaterOrEqual(t, c.Stats().Closed.Bad, uint64(5))
+			assert.GreaterOrEqual(t, c.Stats().Closed.Dead(), uint64(5))
 		})
 	}
 }

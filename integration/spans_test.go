@@ -83,7 +83,7 @@ func TestSpansSayWhichServerAndWhatItSaid(t *testing.T) {
 		t.Run(c.driver, func(t *testing.T) {
 			exported := tracetest.NewInMemoryExporter()
 			db, err := sqllease.Open(c.driver, c.server.DSN(c.database), sqllease.Config{
-				RootSpans: true, TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(exported)),
+				TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSyncer(exported)),
 			})
 			require.NoError(t, err)
 			defer func() { assert.NoError(t, db.Close()) }()

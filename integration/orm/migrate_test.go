@@ -31,7 +31,7 @@ func openMigrate(p *pool) *migrate.Migrate {
 // the connections that golang-migrate leaves it. It takes no context, so that
 // its spans are roots.
 func TestMigrate(t *testing.T) {
-	cfg := sqllease.Config{MaxOpen: limit, AcquireTimeout: 20 * time.Second, LeakThreshold: 20 * time.Second, RootSpans: true}
+	cfg := sqllease.Config{MaxOpen: limit, AcquireTimeout: 20 * time.Second, LeakThreshold: 20 * time.Second}
 	onServersWith(t, cfg, func(p *pool) {
 		sessions := p.watchSessions()
 		m := openMigrate(p)

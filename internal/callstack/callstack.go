@@ -64,22 +64,31 @@ func (s Stack) Frames() []runtime.Frame {
 // application depends on, such as an ORM, unless there is none but these. Empty
 // if there is none at all.
 func (s Stack) Site() string {
-	frames := s.application()
-	if len(frames) == 0 || isPlumbing(frames[0]) {
+	site, ok := s.SiteFrame()
+	if !ok {
 		return ""
-	}
-	site := frames[0]
-	if i := slices.IndexFunc(frames, isOwn); i >= 0 {
-		site = frames[i]
 	}
 	return location(site) + " " + path.Base(site.Function)
 }
 
+// SiteFrame is that place; false: there is none.
+func (s Stack) SiteFrame() (site runtime.Frame, ok bool) {
+	frames := s.application()
+	if len(frames) == 0 || isPlumbing(frames[0]) {
+		return site, false
+	}
+	if i := slices.IndexFunc(frames, isOwn); i >= 0 {
+		return frames[i], true
+	}
+	return frames[0], true
+}
+
 // String lists the application's part of the stack, a call in two lines, as
-// Go prints a goroutine: the function, then file and line.
+// Go prints a goroutine: the function, then file and line. It ends where a server calls
+// the application: what is further out is the same for every request.
 func (s Stack) String() string {
 	var b strings.Builder
-	for _, f := range s.application() {
+	for _, f := range withoutServer(s.application()) {
 		fmt.Fprintf(&b, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
 	}
 	return b.String()
@@ -123,6 +132,30 @@ func (s Stack) Outside() Stack {
 		}
 	}
 	return s
+}
+
+// servers are packages that call an application's handlers, by way of its middleware.
+var servers = []string{
+	"net/http", "google.golang.org/grpc", "connectrpc.com/connect", "net/rpc",
+	"github.com/gin-gonic/gin", "github.com/labstack/echo", "github.com/go-chi/chi", "github.com/gofiber/fiber", "github.com/valyala/fasthttp",
+	"github.com/gorilla/mux", "github.com/julienschmidt/httprouter", "github.com/99designs/gqlgen/graphql",
+}
+
+// withoutServer is the frames up to the innermost one of a server.
+func withoutServer(frames []runtime.Frame) []runtime.Frame {
+	for i, f := range frames {
+		if i > 0 && slices.ContainsFunc(servers, func(path string) bool { return isOfModule(f.Function, path) }) {
+			return frames[:i]
+		}
+	}
+	return frames
+}
+
+// isOfModule tells whether a function is of that package, of one below, or of a later
+// major version.
+func isOfModule(function, path string) bool {
+	rest, ok := strings.CutPrefix(function, path)
+	return ok && (strings.HasPrefix(rest, ".") || strings.HasPrefix(rest, "/"))
 }
 
 // trimRuntime drops the runtime's entry frames, which say nothing.

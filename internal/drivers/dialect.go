@@ -69,6 +69,38 @@ func DialectOf(d driver.Driver) string {
 	return dialects[i].Name
 }
 
+// systems are the conventions' names of what drivers connect to that are not asked
+// anything.
+var systems = map[string]string{
+	"github.com/mattn/go-sqlite3":               "sqlite",
+	"modernc.org/sqlite":                        "sqlite",
+	"github.com/ncruces/go-sqlite3/driver":      "sqlite",
+	"github.com/glebarez/go-sqlite":             "sqlite",
+	"zombiezen.com/go/sqlite":                   "sqlite",
+	"github.com/tursodatabase/libsql-client-go": "sqlite",
+	"github.com/microsoft/go-mssqldb":           "microsoft.sql_server",
+	"github.com/denisenkom/go-mssqldb":          "microsoft.sql_server",
+	"github.com/godror/godror":                  "oracle.db",
+	"github.com/sijms/go-ora/v2":                "oracle.db",
+	"github.com/mattn/go-oci8":                  "oracle.db",
+	"github.com/ClickHouse/clickhouse-go/v2":    "clickhouse",
+	"github.com/snowflakedb/gosnowflake":        "snowflake",
+	"github.com/snowflakedb/gosnowflake/v2":     "snowflake",
+	"github.com/trinodb/trino-go-client/trino":  "trino",
+	"github.com/marcboeker/go-duckdb":           "duckdb",
+	"github.com/marcboeker/go-duckdb/v2":        "duckdb",
+	"github.com/duckdb/duckdb-go/v2":            "duckdb",
+	"github.com/googleapis/go-sql-spanner":      "gcp.spanner",
+	"github.com/nakagami/firebirdsql":           "firebirdsql",
+	"github.com/SAP/go-hdb/driver":              "sap.hana",
+	"github.com/ibmdb/go_ibm_db":                "ibm.db2",
+	"github.com/vertica/vertica-sql-go":         "vertica",
+	"github.com/databricks/databricks-sql-go":   "databricks",
+}
+
+// SystemOf is the conventions' name of what a driver connects to; empty: it is not known.
+func SystemOf(d driver.Driver) string { return systems[PackageOf(d)] }
+
 // PackageOf is the path of the Go package that declares x's type.
 func PackageOf(x any) string {
 	t := reflect.TypeOf(x)

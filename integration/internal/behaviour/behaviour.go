@@ -70,7 +70,6 @@ func (d *Driver) wrapped(t *testing.T, b Behaviour) (seen []observation) {
 		db, err := sqllease.Open(d.Open, d.DSN, sqllease.Config{
 			MaxOpen:        Limit,
 			TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), // samples always
-			RootSpans:      true,
 		})
 		require.NoError(t, err)
 		c, ok := sqllease.ConnectorOf(db)

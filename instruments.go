@@ -1,0 +1,171 @@
+package sqllease
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// The buckets of histograms, where no view says otherwise. Those of seconds have
+// the bounds that the conventions advise for operations, some for waits that are
+// shorter, and some in between: a percentile is read off within one bucket, and
+// between 1 and 5 s it would be off by as much. The SDK's own are made for
+// milliseconds.
+var (
+	seconds = metric.WithExplicitBucketBoundaries(
+		0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+	manyRows = metric.WithExplicitBucketBoundaries(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+)
+
+// maker makes instruments. One that cannot be made is one that does nothing; the errors
+// are kept for the log.
+type maker struct {
+	metric.Meter
+	errs []error
+}
+
+func (m *maker) note(err error) {
+	if err != nil {
+		m.errs = append(m.errs, err)
+	}
+}
+
+func (m *maker) histogram(i instrument) metric.Float64Histogram {
+	h, err := m.Float64Histogram(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.description), seconds)
+	m.note(err)
+	return h
+}
+
+func (m *maker) counter(i instrument) metric.Int64Counter {
+	c, err := m.Int64Counter(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.description))
+	m.note(err)
+	return c
+}
+
+func (m *maker) observed(i instrument) metric.Int64ObservableUpDownCounter {
+	c, err := m.Int64ObservableUpDownCounter(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.description))
+	m.note(err)
+	return c
+}
+
+func (m *maker) gauge(i instrument) metric.Float64ObservableGauge {
+	g, err := m.Float64ObservableGauge(i.name, metric.WithUnit(i.unit), metric.WithDescription(i.description))
+	m.note(err)
+	return g
+}
+
+// newMetrics makes the instruments. The errors of those that could not be made are
+// returned for the log.
+func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
+	made := &maker{Meter: cfg.MeterProvider.Meter(scope, metric.WithInstrumentationVersion(version()), metric.WithSchemaURL(schema))}
+	attrs := poolAttributes(cfg)
+	m.base, m.codes = append(slices.Clip(attrs), endpointAttributes(cfg)...), &bounded{}
+	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
+	m.own = newOwnAttributes(cfg)
+	m.pool = only(attrs)
+	for c := range calls {
+		m.calls[c] = m.recordOf(c.String())
+	}
+	m.takers = &sync.Pool{}
+	m.waitTime, m.useTime, m.dialTime = made.histogram(metricWaitTime), made.histogram(metricUseTime), made.histogram(metricCreateTime)
+	m.duration, m.parts = made.histogram(metricDuration), made.histogram(metricParts)
+	var err error
+	m.returned, err = made.Int64Histogram(metricReturned.name, metric.WithUnit(metricReturned.unit), metric.WithDescription(metricReturned.description), manyRows)
+	made.note(err)
+	m.queue, m.dial, m.reset = with(attrs, keyPart.String("queue")), with(attrs, keyPart.String("dial")), with(attrs, keyPart.String("reset"))
+	m.leaks, m.slowCalls, m.closed = made.counter(metricLeaks), made.counter(metricSlowCalls), made.counter(metricClosed)
+	m.timeouts, m.failures = made.counter(metricTimeouts), made.counter(metricFailures)
+	m.nestings, m.locks = made.counter(metricNestings), made.counter(metricDeadlocks)
+	m.refused, m.unreached = newLabels(attrs, keyErrorType), newLabels(attrs, keyErrorType)
+	m.begin()
+	m.observe(made, int64(cfg.MinIdle), attrs, stats)
+	return m, made.errs
+}
+
+// observe registers what is read from the gate when metrics are collected.
+func (m *metrics) observe(made *maker, minIdle int64, attrs []attribute.KeyValue, stats func() Stats) {
+	sessions, limit, least, pending, leases := made.observed(metricCount), made.observed(metricMax), made.observed(metricIdleMin), made.observed(metricPending), made.observed(metricUses)
+	hold, wait := made.gauge(metricOldestHold), made.gauge(metricOldestWait)
+	idleLimit, lifetime := made.gauge(metricIdleLimit), made.gauge(metricLifetime)
+	if len(made.errs) > 0 {
+		return
+	}
+	state := func(s string) metric.MeasurementOption { return option(attrs, keyState.String(s)) }
+	use := func(s string) metric.MeasurementOption { return option(attrs, keyUse.String(s)) }
+	used, idle, dialing := state("used"), state("idle"), state("dialing")
+	busy, rows, tx, hand := use("busy"), use("open_rows"), use("in_tx"), use("idle")
+	set := option(attrs)
+	var err error
+	m.observed, err = made.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		s := stats()
+		o.ObserveInt64(sessions, int64(s.InUse), used)
+		o.ObserveInt64(sessions, int64(s.Idle), idle)
+		o.ObserveInt64(sessions, int64(s.Dialling), dialing)
+		o.ObserveInt64(leases, int64(s.Use.Busy), busy)
+		o.ObserveInt64(leases, int64(s.Use.OpenRows), rows)
+		o.ObserveInt64(leases, int64(s.Use.InTx), tx)
+		o.ObserveInt64(leases, int64(s.Use.Idle), hand)
+		if s.Limit > 0 {
+			o.ObserveInt64(limit, int64(s.Limit), set)
+		}
+		o.ObserveInt64(least, minIdle, set)
+		o.ObserveInt64(pending, int64(s.Waiting), set)
+		o.ObserveFloat64(hold, s.OldestHold.Seconds(), set)
+		o.ObserveFloat64(wait, s.OldestWait.Seconds(), set)
+		o.ObserveFloat64(idleLimit, s.IdleLimit.Seconds(), set)
+		o.ObserveFloat64(lifetime, s.Lifetime.Seconds(), set)
+		return nil
+	}, sessions, leases, limit, least, pending, hold, wait, idleLimit, lifetime)
+	made.note(err)
+}
+
+// option is the attributes of a measurement: some, and some more.
+func option(attrs []attribute.KeyValue, more ...attribute.KeyValue) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(append(attrs[:len(attrs):len(attrs)], more...)...))
+}
+
+// measured are the options of a measurement, made once.
+type measured struct {
+	record []metric.RecordOption
+	add    []metric.AddOption
+}
+
+func with(attrs []attribute.KeyValue, more ...attribute.KeyValue) measured {
+	o := option(attrs, more...)
+	return measured{[]metric.RecordOption{o}, []metric.AddOption{o}}
+}
+
+func only(attrs []attribute.KeyValue) measured { return with(attrs) }
+
+// labels are the options of a measurement with one attribute more, made once for each of
+// its values, of which there are few.
+type labels struct {
+	attrs []attribute.KeyValue
+	key   attribute.Key
+	few   bounded
+
+	mu    sync.RWMutex
+	known map[string]measured // guarded by mu
+}
+
+func newLabels(attrs []attribute.KeyValue, key attribute.Key) *labels {
+	return &labels{attrs: attrs, key: key, known: map[string]measured{}}
+}
+
+func (l *labels) of(value string) measured {
+	value = l.few.of(value)
+	l.mu.RLock()
+	m, ok := l.known[value]
+	l.mu.RUnlock()
+	if ok {
+		return m
+	}
+	m = with(l.attrs, l.key.String(value))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known[value] = m
+	return m
+}

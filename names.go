@@ -1,0 +1,141 @@
+package sqllease
+
+import (
+	"runtime/debug"
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// scope is the instrumentation scope of all telemetry.
+const scope = "github.com/sqllease/sqllease"
+
+// schema is the version of the semantic conventions that the names follow. They stand
+// here, and not in a package of OpenTelemetry's, so that an application is not moved to
+// its newest release for their sake; the newest is what they are tested against.
+const schema = "https://opentelemetry.io/schemas/1.43.0"
+
+// version is that of the scope: of the module, as the program was built with it; empty
+// where that is not known.
+var version = sync.OnceValue(func() string {
+	built, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, module := range append(built.Deps, &built.Main) {
+		if module.Path == scope {
+			return module.Version
+		}
+	}
+	return ""
+})
+
+// Attributes of the conventions.
+const (
+	keySystem     = attribute.Key("db.system.name")
+	keyNamespace  = attribute.Key("db.namespace")
+	keyAddress    = attribute.Key("server.address")
+	keyPort       = attribute.Key("server.port")
+	keyPool       = attribute.Key("db.client.connection.pool.name")
+	keyState      = attribute.Key("db.client.connection.state")
+	keyOperation  = attribute.Key("db.operation.name")
+	keyCollection = attribute.Key("db.collection.name")
+	keySummary    = attribute.Key("db.query.summary")
+	keyText       = attribute.Key("db.query.text")
+	keyProcedure  = attribute.Key("db.stored_procedure.name")
+	keyRows       = attribute.Key("db.response.returned_rows")
+	keyStatus     = attribute.Key("db.response.status_code")
+	keyErrorType  = attribute.Key("error.type")
+	keyException  = attribute.Key("exception.type")
+	keyMessage    = attribute.Key("exception.message")
+	keyFunction   = attribute.Key("code.function.name")
+	keyFile       = attribute.Key("code.file.path")
+	keyLine       = attribute.Key("code.line.number")
+
+	eventException = "exception"
+)
+
+// Spans, events and attributes that no convention has.
+const (
+	spanAcquire  = "pool.acquire"
+	spanDial     = "pool.dial"
+	spanTx       = "transaction"
+	spanLeak     = "sqllease.leak"
+	spanSlowCall = "sqllease.slow_call"
+	spanReturn   = "sqllease.late_return"
+
+	keyQueue     = attribute.Key("sqllease.acquire.queue") // seconds
+	keyDial      = attribute.Key("sqllease.acquire.dial")  // seconds
+	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
+	keyLease     = attribute.Key("sqllease.lease.id")
+	keyPart      = attribute.Key("sqllease.acquire.part")
+	keyUse       = attribute.Key("sqllease.lease.use")
+	keyLeakClass = attribute.Key("sqllease.leak.class")
+	keyHold      = attribute.Key("sqllease.hold") // seconds
+	keyCure      = attribute.Key("sqllease.cure")
+	keyReason    = attribute.Key("sqllease.close.reason")
+	keyOutcome   = attribute.Key("sqllease.tx.outcome")
+	keyTxBusy    = attribute.Key("sqllease.tx.busy") // seconds
+	keyTxIdle    = attribute.Key("sqllease.tx.idle") // seconds
+	keyRetried   = attribute.Key("sqllease.retried")
+
+	eventFirstRow = "sqllease.first_row"
+)
+
+// instrument is what an instrument is called, counts, and says.
+type instrument struct{ name, unit, description string }
+
+// Instruments of the conventions.
+var (
+	metricCount   = instrument{"db.client.connection.count", "{connection}", "The number of connections that are currently in state described by the `state` attribute."}
+	metricMax     = instrument{"db.client.connection.max", "{connection}", "The maximum number of open connections allowed."}
+	metricIdleMin = instrument{"db.client.connection.idle.min", "{connection}", "The minimum number of idle open connections allowed."}
+	metricPending = instrument{"db.client.connection.pending_requests", "{request}", "The number of current pending requests for an open connection."}
+
+	metricTimeouts   = instrument{"db.client.connection.timeouts", "{timeout}", "The number of connection timeouts that have occurred trying to obtain a connection from the pool."}
+	metricWaitTime   = instrument{"db.client.connection.wait_time", "s", "The time it took to obtain an open connection from the pool."}
+	metricCreateTime = instrument{"db.client.connection.create_time", "s", "The time it took to create a new connection."}
+	metricUseTime    = instrument{"db.client.connection.use_time", "s", "The time between borrowing a connection and returning it to the pool."}
+	metricDuration   = instrument{"db.client.operation.duration", "s", "Duration of database client operations."}
+	metricReturned   = instrument{"db.client.response.returned_rows", "{row}", "The actual number of records returned by the database operation."}
+)
+
+// Instruments that no convention has.
+var (
+	metricParts     = instrument{"sqllease.acquire.part", "s", "The parts of acquires that took time: queue, dial, and resets of a millisecond and more."}
+	metricUses      = instrument{"sqllease.lease.count", "{lease}", "Leases that are out, by what they are used for."}
+	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Leases reported as leaked, once in each class: one that is idle in hand may be proven later."}
+	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Driver calls that took longer than Config.LongCallThreshold."}
+	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by what they met with."}
+	metricClosed    = instrument{"sqllease.session.closed", "{connection}", "Sessions closed, by reason."}
+	metricNestings  = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a lease waits for another."}
+	metricDeadlocks = instrument{"sqllease.deadlocks", "{deadlock}", "Reports of a pool in which every lease is held by a goroutine that waits for another."}
+
+	metricOldestHold = instrument{"sqllease.oldest_hold", "s", "How long the oldest lease has been held."}
+	metricOldestWait = instrument{"sqllease.oldest_wait", "s", "How long the longest waiter has been in the queue."}
+	metricIdleLimit  = instrument{"sqllease.idle_limit", "s", "The idle limit of the server, as last discovered."}
+	metricLifetime   = instrument{"sqllease.lifetime", "s", "The longest life of a session, chosen from the limits."}
+)
+
+// poolAttributes identify the pool in every span and metric.
+func poolAttributes(cfg *settings) []attribute.KeyValue {
+	attrs := []attribute.KeyValue{keyPool.String(cfg.Name)}
+	if cfg.system != "" {
+		attrs = append(attrs, keySystem.String(cfg.system))
+	}
+	return append(attrs, cfg.Attributes...)
+}
+
+// endpointAttributes are what is known of where the sessions go.
+func endpointAttributes(cfg *settings) (attrs []attribute.KeyValue) {
+	if e := cfg.endpoint; e.Address != "" {
+		attrs = append(attrs, keyAddress.String(e.Address))
+		if e.Port != 0 {
+			attrs = append(attrs, keyPort.Int(e.Port))
+		}
+	}
+	if cfg.endpoint.Namespace != "" {
+		attrs = append(attrs, keyNamespace.String(cfg.endpoint.Namespace))
+	}
+	return attrs
+}
