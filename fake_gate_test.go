@@ -237,6 +237,17 @@ func (r *gateFakeRows) NextResultSet() error {
 	return r.c.call(context.Background(), "next set")
 }
 
+// deadBelow is a script by which the sessions below that number are dead, as they are after a
+// restart of the server.
+func deadBelow(number *atomic.Int32) func(context.Context, *gateFakeConn, string) error {
+	return func(_ context.Context, c *gateFakeConn, call string) error {
+		if (call == "exec" || call == "ping") && int32(c.number) < number.Load() {
+			return driver.ErrBadConn
+		}
+		return nil
+	}
+}
+
 // open opens a wrapped database on the fake.
 func (f *gateFake) open(cfg Config) (*sql.DB, *Connector) {
 	cfg.Logger = slog.New(slog.DiscardHandler)

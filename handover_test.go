@@ -24,33 +24,20 @@ import (
 func TestARefusedTicketCostsNoAttemptAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead atomic.Int32 // connections of a lower number are
-		f := &gateFake{t: t, script: func(_ context.Context, c *gateFakeConn, call string) error {
-			if (call == "exec" || call == "ping") && int32(c.number) < dead.Load() {
-				return driver.ErrBadConn
-			}
-			return nil
-		}}
+		f := &gateFake{t: t, script: deadBelow(&dead)}
 		db, c := f.open(Config{MaxOpen: 8, MaxLifetime: time.Hour})
 		db.SetMaxIdleConns(8)
 		ctx := t.Context()
-		old1, err := db.Conn(ctx)
-		require.NoError(t, err)
-		old2, err := db.Conn(ctx)
-		require.NoError(t, err)
+		old := take(t, db, 2)
 		<-time.After(30 * time.Minute)
-		new1, err := db.Conn(ctx)
-		require.NoError(t, err)
-		new2, err := db.Conn(ctx)
-		require.NoError(t, err)
-		require.NoError(t, new1.Close())
-		require.NoError(t, new2.Close())
+		giveBack(t, take(t, db, 2)...)
 		// The two older connections have a statement each.
-		require.NoError(t, old1.Close())
+		giveBack(t, old[0])
 		st, err := db.PrepareContext(ctx, "SELECT 1")
 		require.NoError(t, err)
 		again, err := db.Conn(ctx) // the connection on which it was prepared
 		require.NoError(t, err)
-		require.NoError(t, old2.Close())
+		giveBack(t, old[1])
 		_, err = st.ExecContext(ctx)
 		require.NoError(t, err)
 		require.NoError(t, again.Close())
@@ -210,19 +197,25 @@ func TestADialAheadThatEndsItsGoroutineIsTriedAgain(t *testing.T) {
 	})
 }
 
+// keepsContext is a driver, and the context that it got for its first dial.
+func keepsContext(t *testing.T) (f *gateFake, first func() context.Context) {
+	var of atomic.Pointer[context.Context]
+	f = &gateFake{t: t, script: func(ctx context.Context, _ *gateFakeConn, call string) error {
+		if call == "dial" {
+			of.CompareAndSwap(nil, &ctx)
+		}
+		return nil
+	}}
+	return f, func() context.Context { return *of.Load() }
+}
+
 // A driver may use the context of its Connect for as long as the connection lives.
 func TestTheContextOfADialAheadLastsAsLongAsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var of atomic.Value
-		f := &gateFake{t: t, script: func(ctx context.Context, _ *gateFakeConn, call string) error {
-			if call == "dial" {
-				of.Store(&ctx)
-			}
-			return nil
-		}}
+		f, first := keepsContext(t)
 		db, c := f.open(Config{MinIdle: 1})
 		synctest.Wait()
-		ctx := *of.Load().(*context.Context)
+		ctx := first()
 		<-time.After(2 * refillTimeout)
 		assert.NoError(t, ctx.Err(), "the connection is in use by its driver")
 		require.NoError(t, db.Close())
@@ -234,18 +227,12 @@ func TestTheContextOfADialAheadLastsAsLongAsTheConnection(t *testing.T) {
 
 func TestTheContextOfADialAheadOutlivesCloseWhileItsConnectionIsHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var first atomic.Value
-		f := &gateFake{t: t, script: func(ctx context.Context, _ *gateFakeConn, call string) error {
-			if call == "dial" {
-				first.CompareAndSwap(nil, &ctx)
-			}
-			return nil
-		}}
+		f, first := keepsContext(t)
 		db, c := f.open(Config{MinIdle: 1, MaxOpen: 1})
 		synctest.Wait()
 		conn, err := db.Conn(t.Context())
 		require.NoError(t, err)
-		ctx := *first.Load().(*context.Context)
+		ctx := first()
 		require.NoError(t, db.Close())
 		assert.NoError(t, ctx.Err(), "its holder goes on, as with bare database/sql")
 		require.NoError(t, conn.Close())
@@ -293,15 +280,12 @@ func TestALastAttemptDialsInItsCall(t *testing.T) {
 					return nil
 				}}
 				db, c := f.open(Config{MaxOpen: 2, AcquireTimeout: time.Second})
-				one, err := db.Conn(t.Context())
-				require.NoError(t, err)
-				two, err := db.Conn(t.Context())
-				require.NoError(t, err)
-				require.NoError(t, two.Close())
+				held := take(t, db, 2)
+				giveBack(t, held[1])
 				<-time.After(time.Second)
-				_, err = one.ExecContext(t.Context(), "DO 1")
+				_, err := held[0].ExecContext(t.Context(), "DO 1")
 				require.ErrorIs(t, err, driver.ErrBadConn)
-				_ = one.Close()
+				_ = held[0].Close()
 				now := clock.Now()
 				c.arrivals.keep(arrival{ctx: idOf(t.Context()), start: now, tries: 2}, now)
 				_, err = db.ExecContext(t.Context(), "DO 1")

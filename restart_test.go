@@ -2,7 +2,6 @@ package sqllease
 
 import (
 	"context"
-	"database/sql/driver"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,16 +17,9 @@ import (
 func TestAfterARestartOfTheServerNoOldSessionIsHandedOutAsNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var restarted atomic.Int32 // connections below this number are dead
-		f := &gateFake{t: t, most: 10, script: func(_ context.Context, c *gateFakeConn, call string) error {
-			if call == "exec" && int32(c.number) < restarted.Load() {
-				return driver.ErrBadConn
-			}
-			return nil
-		}}
+		f := &gateFake{t: t, most: 10, script: deadBelow(&restarted)}
 		db, c := f.open(Config{MaxOpen: 10, MinIdle: 3, LeakThreshold: -1})
-		conn, err := db.Conn(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, conn.Close())
+		giveBack(t, take(t, db, 1)...)
 		synctest.Wait()
 		require.GreaterOrEqual(t, c.Stats().Idle, 3, "the third is dialled while the first is on lease, or after")
 		<-time.After(time.Second)

@@ -142,6 +142,26 @@ func (s *scene) laterConn() <-chan *sql.Conn {
 	return got
 }
 
+// handOver gives a connection back while somebody waits for one, and so its session goes to
+// them. It returns theirs.
+func (s *scene) handOver(c *sql.Conn) *sql.Conn {
+	next := s.laterConn()
+	s.close(c)
+	return <-next
+}
+
+// drop gives a connection back as a bad one.
+func (s *scene) drop(c *sql.Conn) {
+	require.Error(s.t, c.Raw(func(any) error { return driver.ErrBadConn }))
+}
+
+// prepareOn prepares a text on that connection.
+func (s *scene) prepareOn(c *sql.Conn, text string) *sql.Stmt {
+	st, err := c.PrepareContext(s.t.Context(), text)
+	require.NoError(s.t, err)
+	return st
+}
+
 // AllScenes are all of them.
 var AllScenes = slices.Concat(lockScenes, orderScenes, statementScenes, staleScenes, limitScenes)
 
@@ -232,7 +252,7 @@ var orderScenes = []Scene{
 		s.db.SetMaxIdleConns(3)
 		all := s.conns(3)
 		s.close(all[0], all[2])
-		require.Error(s.t, all[1].Raw(func(any) error { return driver.ErrBadConn }))
+		s.drop(all[1])
 		s.note("closed %v, next %d, idle %d", s.server.closes, s.session(s.db), s.db.Stats().Idle)
 	}, want: []string{"closed [2], next 3, idle 2"}},
 

@@ -19,10 +19,8 @@ var statementScenes = []Scene{
 		s.db.SetMaxOpenConns(2)
 		st := s.prepare("SELECT a")
 		all := s.conns(2)
-		next := s.laterConn()
-		s.close(all[0]) // and so its session goes to the one who waits
-		third := <-next
-		require.Error(s.t, all[1].Raw(func(any) error { return driver.ErrBadConn }))
+		third := s.handOver(all[0])
+		s.drop(all[1])
 		tx := s.begin()
 		taken := tx.StmtContext(s.t.Context(), st)
 		s.exec(tx, "USE 7")
@@ -60,10 +58,7 @@ var statementScenes = []Scene{
 	{Name: "a statement keeps its meaning: it is not used for long", play: func(s *scene) {
 		s.db.SetMaxOpenConns(1)
 		st := s.prepare("SELECT a")
-		held := s.conn()
-		next := s.laterConn()
-		s.close(held)
-		held = <-next
+		held := s.handOver(s.conn())
 		pass(20 * time.Second)
 		s.exec(held, "USE 7")
 		s.close(held)
@@ -104,7 +99,7 @@ var statementScenes = []Scene{
 		}
 		all.Wait()
 		pass(time.Minute)
-		s.note("statements left: %d", s.server.left().statements)
+		s.noteStatements()
 	}, want: []string{"statements left: 0"}},
 
 	{Name: "a statement is closed that has a twin, and its connection is idle", play: func(s *scene) {
@@ -112,7 +107,7 @@ var statementScenes = []Scene{
 		twin := s.prepareOn(held, "SELECT a")
 		require.NoError(s.t, s.prepare("SELECT a").Close())
 		pass(time.Minute)
-		s.note("statements left: %d", s.server.left().statements)
+		s.noteStatements()
 		require.NoError(s.t, twin.Close())
 		s.close(held)
 	}, want: []string{"statements left: 1"}},
@@ -120,7 +115,7 @@ var statementScenes = []Scene{
 	{Name: "a statement is closed, and its connection is next", play: func(s *scene) {
 		require.NoError(s.t, s.prepare("SELECT a").Close())
 		c := s.conn()
-		s.note("statements left: %d", s.server.left().statements)
+		s.noteStatements()
 		s.close(c)
 	}, want: []string{"statements left: 0"}},
 
@@ -129,14 +124,11 @@ var statementScenes = []Scene{
 	{Name: "a statement is closed after its connection went to somebody else", play: func(s *scene) {
 		s.db.SetMaxOpenConns(1)
 		st := s.prepare("SELECT a")
-		held := s.conn()
-		next := s.laterConn()
-		s.close(held)
-		held = <-next
+		held := s.handOver(s.conn())
 		require.NoError(s.t, st.Close())
 		pass(time.Minute)
 		s.close(held)
-		s.note("statements left: %d", s.server.left().statements)
+		s.noteStatements()
 	}, want: []string{"statements left: 0"}},
 
 	// The statement of the second is closed while that of the first, of the same
@@ -145,18 +137,15 @@ var statementScenes = []Scene{
 		s.db.SetMaxOpenConns(2)
 		s.db.SetMaxIdleConns(1)
 		held := s.conn()
-		twin, err := held.PrepareContext(s.t.Context(), "SELECT a")
-		require.NoError(s.t, err)
+		twin := s.prepareOn(held, "SELECT a")
 		st := s.prepare("SELECT a")
 		other := s.conn()
-		next := s.laterConn()
-		s.close(other) // its ticket goes, the session goes on
-		s.close(<-next)
+		s.close(s.handOver(other)) // its ticket goes, the session goes on
 		s.close(held)
 		require.NoError(s.t, st.Close())
 		require.NoError(s.t, twin.Close())
 		pass(time.Minute)
-		s.note("statements left: %d", s.server.left().statements)
+		s.noteStatements()
 	}, want: []string{"statements left: 0"}},
 
 	// Nobody else can tell whose a statement is that no connection has any more: it
@@ -172,10 +161,10 @@ var statementScenes = []Scene{
 		require.NoError(s.t, st.Close())
 		s.close(<-next, held)
 		pass(time.Minute)
-		s.note("statements left: %d", s.server.left().statements)
+		s.noteStatements()
 		require.NoError(s.t, twin.Close())
 		pass(time.Minute)
-		s.note("statements left: %d", s.server.left().statements)
+		s.noteStatements()
 	}, want: []string{"statements left: 1", "statements left: 0"}, also: []string{"statements left: 2", "statements left: 0"}},
 }
 
@@ -190,20 +179,12 @@ func stale(what string, happens func(s *scene, c *sql.Conn), want string) Scene 
 		s.close(other)
 		st := s.prepare("SELECT a") // on the other session
 		other = s.conn()
-		next := s.laterConn()
-		s.close(c)
-		s.close(<-next)
+		s.close(s.handOver(c))
 		var database, setting int
 		err := st.QueryRowContext(s.t.Context()).Scan(&database, &setting)
 		s.note("%d/%d %v", database, setting, err)
 		s.close(other)
 	}, want: []string{want}}
-}
-
-func (s *scene) prepareOn(c *sql.Conn, text string) *sql.Stmt {
-	st, err := c.PrepareContext(s.t.Context(), text)
-	require.NoError(s.t, err)
-	return st
 }
 
 // In these a statement must not be taken for another of its text.
@@ -246,6 +227,9 @@ var staleScenes = []Scene{
 		require.ErrorIs(s.t, old.QueryRowContext(s.t.Context()).Err(), errAltered)
 	}, "0/0 <nil>"),
 }
+
+// noteStatements notes how many statements are left on the server.
+func (s *scene) noteStatements() { s.note("statements left: %d", s.server.left().statements) }
 
 // databases counts from which databases callers get their rows, 20 each.
 func (s *scene) databases(st *sql.Stmt, callers int) map[int]int {
@@ -343,7 +327,7 @@ var limitScenes = []Scene{
 			s.note("%v", err)
 		})
 		s.server.refuse(time.Minute)
-		require.Error(s.t, held.Raw(func(any) error { return driver.ErrBadConn }))
+		s.drop(held)
 		pass(2 * time.Minute)
 		synctest.Wait()
 		s.note("told %t", *failed)
