@@ -57,6 +57,7 @@ func onServers(t *testing.T, test func(*pool)) {
 		AcquireTimeout: 20 * time.Second, // the test that would hang says who holds what
 		LeakThreshold:  20 * time.Second,
 		OnLeak:         func(l sqllease.Leak) { t.Error(l) },
+		OmitRootSpans:  true, // every call has the context of a request
 	}
 	onServersWith(t, cfg, test)
 }
@@ -70,7 +71,7 @@ func onServersWith(t *testing.T, cfg sqllease.Config, test func(*pool)) {
 // the test it is closed, and nothing may be left: no lease, no session, no
 // span that has not ended.
 func newPool(t *testing.T, s *servers.Server, cfg sqllease.Config) *pool {
-	p := &pool{T: t, server: s, roots: cfg.RootSpans, spans: tracetest.NewSpanRecorder(), requests: map[trace.SpanID]bool{}}
+	p := &pool{T: t, server: s, roots: !cfg.OmitRootSpans, spans: tracetest.NewSpanRecorder(), requests: map[trace.SpanID]bool{}}
 	p.database = fmt.Sprintf("orm_%d", databases.Add(1))
 	p.dsn = s.DSN(p.database)
 	if s == maria {
