@@ -4,11 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -207,52 +204,6 @@ type settings struct {
 	system   string // the conventions' db.system.name; empty: not known
 }
 
-// panicked tells what somebody else's code panicked with. The value may have data
-// of the application in it, and is shown only where statements are; the runtime's
-// own panics, such as of a nil map, have none.
-func (s *settings) panicked(v any) string {
-	if err, ok := v.(runtime.Error); ok {
-		return err.Error()
-	}
-	if s.QueryText == QueryTextRaw {
-		return fmt.Sprint(v)
-	}
-	return fmt.Sprintf("a %T; QueryTextRaw shows it", v)
-}
-
-// said tells of an error of the driver's or the server's. Its text may quote what
-// was sent, or a DSN, and is shown only where statements are; else its type, or
-// the server's code.
-func (s *settings) said(err error) string {
-	_, answered := err.(*drivers.AnswerError) //nolint:errorlint // what it is wrapped in may say more
-	if answered || s.QueryText == QueryTextRaw || saysNothingOfData(err) || err == io.EOF || err == io.ErrUnexpectedEOF {
-		return err.Error()
-	}
-	kind, _ := errorType(err)
-	return kind + "; QueryTextRaw shows its text"
-}
-
-// warnAside logs on a goroutine of its own, for who holds room or a lock that
-// a Logger which writes to the same database would wait for.
-func (s *settings) warnAside(text string, args ...any) {
-	go func() {
-		defer s.recovered("logging")
-		s.Logger.Warn(text, args...)
-	}()
-}
-
-// recovered is deferred on goroutines of ours, where nobody else could recover
-// the panic of a driver or of the application's functions.
-func (s *settings) recovered(doing string) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
-	s.Logger.Error("sqllease: a panic was stopped while "+doing+", and the pool goes on; the stack tells whose it is",
-		slog.String("pool", s.Name), slog.String("panic", s.panicked(v)), slog.String("stack", string(debug.Stack())))
-}
-
 // newSettings checks cfg and fills in what zero stands for.
 func newSettings(cfg Config) (*settings, error) {
 	if err := cfg.check(); err != nil {
@@ -268,7 +219,7 @@ func newSettings(cfg Config) (*settings, error) {
 		cfg.LongCallThreshold = 10 * min(cfg.LeakThreshold, math.MaxInt64/10)
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
+		cfg.Logger = slog.New(presentDefault{})
 	}
 	if cfg.TracerProvider == nil {
 		cfg.TracerProvider = otel.GetTracerProvider()

@@ -66,11 +66,13 @@ func (e *AcquireError) Error() string {
 	return b.String()
 }
 
+const heldByText = "; held by "
+
 // heldBy names the holders by the places that took their leases.
 func (e *AcquireError) heldBy() string {
 	var b strings.Builder
 	for i, site := range bySite(e.Holders) {
-		b.WriteString([]string{"; held by ", ", "}[min(i, 1)])
+		b.WriteString([]string{heldByText, ", "}[min(i, 1)])
 		b.WriteString(site.String())
 	}
 	return b.String()
@@ -128,6 +130,14 @@ func bySite(leases []Lease) []holderSite {
 		sites[i].count++
 	}
 	return sites
+}
+
+// plural is so many of something.
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // round cuts a duration to what a reader can use.

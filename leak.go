@@ -74,6 +74,24 @@ func (l Leak) String() string {
 	return b.String()
 }
 
+// message is what kind of report it is: the text of its log record, which is the same for
+// all of its kind, so that they can be grouped.
+func (l Leak) message() string {
+	switch {
+	case l.Returned:
+		return "a connection that was reported was returned after all"
+	case l.Class == ClassProven && l.Reclaimed:
+		return "a connection is leaked for certain: nothing refers to its unclosed rows any more; its session is closed, and its place is free again"
+	case l.Class == ClassProven:
+		return "a connection is leaked for certain: nothing refers to its unclosed rows any more, and their *sql.Conn cannot be closed before them"
+	case l.Reclaimed:
+		return "a leaked connection is reclaimed: its session is closed"
+	case l.Class == ClassBusy:
+		return "a call is slow: its connection is busy for longer than Config.LongCallThreshold; this is no leak"
+	}
+	return "a connection is leaked: it is checked out but unused for longer than Config.LeakThreshold"
+}
+
 func (l Leak) headline() string {
 	switch {
 	case l.Returned:

@@ -49,7 +49,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.span_id":    "b2000000000000f2",
 			"leak.stack":      l.Stack.String(),
 		}
-		assert.Equal(t, []keptRecord{{slog.LevelWarn, `sqllease: pool "orders": lease 1 is idle in hand for longer than 30s: a leak`, want, span}}, log.take())
+		assert.Equal(t, []keptRecord{{slog.LevelWarn, "sqllease: a connection is leaked: it is checked out but unused for longer than Config.LeakThreshold", want, span}}, log.take())
 
 		leakPause(time.Second)
 		require.NoError(t, tx.Rollback())
@@ -57,7 +57,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 		records := log.take()
 		require.Len(t, records, 1)
 		assert.Equal(t, slog.LevelInfo, records[0].level)
-		assert.Equal(t, `sqllease: pool "orders": lease 1 was returned after all, after 31s`, records[0].message)
+		assert.Equal(t, "sqllease: a connection that was reported was returned after all", records[0].message)
 		assert.Equal(t, 31*time.Second, records[0].attrs["leak.hold"])
 		assert.Equal(t, span, records[0].span)
 		assert.NotContains(t, records[0].attrs, "leak.stack")

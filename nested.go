@@ -343,9 +343,8 @@ func (q *waits) reportNesting(n *nesting) {
 	defer q.cfg.recovered("reporting a nested acquire")
 	q.reports.metrics.nested()
 	n.holder.Statement = q.reports.sanitised(n.holder.Statement)
-	q.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn, fmt.Sprintf("sqllease: pool %q: %s had to wait for a connection, while the same %s held one, taken by %s: "+
-		"when as many do so as there are connections, none goes on. %s",
-		q.cfg.Name, n.waiter.Stack.site(), n.common, n.holder.Stack.site(), n.cure()),
+	q.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn,
+		"sqllease: a request holds a connection and waits for another: if as many do so as there are connections, the pool deadlocks",
 		slog.String("pool", q.cfg.Name), slog.Any("nested", n))
 }
 
@@ -356,14 +355,17 @@ func (n *nesting) context() context.Context {
 
 // cure says what to do, with the figures of the pool.
 func (n *nesting) cure() string {
-	return fmt.Sprintf("Use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before; "+
-		"or raise the limit from %d to at least %d: %d requests at once × (%d connections per request − 1) + 1",
-		n.limit, n.needed(), n.requests, n.perRequest)
+	return fmt.Sprintf("use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before; "+
+		"or raise the limit from %d to at least %d: %s at once × (%s per request − 1) + 1",
+		n.limit, n.needed(), plural(n.requests, "request"), plural(n.perRequest, "connection"))
 }
 
 // LogValue is the nesting as attributes.
 func (n *nesting) LogValue() slog.Value {
 	return slog.GroupValue(
+		slog.String("holder", n.holder.Stack.site()),
+		slog.String("waiter", n.waiter.Stack.site()),
+		slog.String("cure", n.cure()),
 		slog.String("common", n.common),
 		slog.Int("limit", n.limit),
 		slog.Int("needed", n.needed()),
@@ -389,13 +391,12 @@ func (q *waits) reportDeadlock(d *deadlock) {
 	}
 	first := &d.circle[0]
 	first.holder.Statement = q.reports.sanitised(first.holder.Statement)
-	end := "None goes on until one of their contexts ends (Config.FailOnDeadlock makes one fail)"
+	end := "none goes on until one of their contexts ends; Config.FailOnDeadlock makes one fail"
 	if d.failed != nil {
-		end = fmt.Sprintf("The acquire at %s fails for the others (Config.FailOnDeadlock)", d.failed.Stack.site())
+		end = fmt.Sprintf("the acquire at %s fails for the others, by Config.FailOnDeadlock", d.failed.Stack.site())
 	}
-	q.cfg.Logger.LogAttrs(first.context(), slog.LevelError, fmt.Sprintf("sqllease: pool %q: deadlock since %s: each of the %d connections is held by a goroutine that waits for another: %s. %s. %s",
-		q.cfg.Name, d.since.Time().Format(time.RFC3339Nano), first.limit, d.places(), end, first.cure()),
-		slog.String("pool", q.cfg.Name), slog.Time("since", d.since.Time()), slog.Any("nested", first))
+	q.cfg.Logger.LogAttrs(first.context(), slog.LevelError, "sqllease: deadlock: every connection is held by a goroutine that waits for another",
+		slog.String("pool", q.cfg.Name), slog.Time("since", d.since.Time()), slog.String("places", d.places()), slog.String("end", end), slog.Any("nested", first))
 }
 
 // places tells where the connections are held and waited for.

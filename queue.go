@@ -1,8 +1,8 @@
 package sqllease
 
 import (
-	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
@@ -128,12 +128,13 @@ func (q *waits) lookAtQueue() {
 func (q *waits) warnSlow(e *AcquireError) {
 	defer q.cfg.recovered("warning of slow acquires")
 	q.reports.sanitiseHolders(e)
-	q.cfg.Logger.Warn(fmt.Sprintf("sqllease: pool %q: callers wait for a connection, the longest for %v: %s, %d waiting%s. "+
-		"Give connections back sooner, or raise the limit if the database has room",
-		q.cfg.Name, round(e.Waited), e.load(), e.Waiting, e.heldBy()),
+	q.cfg.Logger.Warn("sqllease: callers wait for a connection; give connections back sooner, or raise the limit if the database has room",
 		slog.String("pool", q.cfg.Name),
 		slog.Duration("longest_wait", e.Waited),
 		slog.Int("waiting", e.Waiting),
 		slog.Int("in_use", e.InUse),
-		slog.Int("limit", e.Limit))
+		slog.Int("idle", e.Idle),
+		slog.Int("dialing", e.Dialling),
+		slog.Int("limit", e.Limit),
+		slog.String("held_by", strings.TrimPrefix(e.heldBy(), heldByText)))
 }

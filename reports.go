@@ -67,7 +67,7 @@ func (r *reports) record(l *Leak) {
 		level = slog.LevelInfo
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	r.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.headline(), slog.String("pool", l.Pool), slog.Any("leak", *l))
+	r.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.message(), slog.String("pool", l.Pool), slog.Any("leak", *l))
 }
 
 // count counts each lease once in each class.
