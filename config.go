@@ -284,6 +284,12 @@ func (cfg *Config) check() error {
 		return &ConfigError{"QueryText", fmt.Sprintf("%q", string(cfg.QueryText)),
 			"it is not known; use QueryTextSanitised, QueryTextRaw or QueryTextOff"}
 	}
+	for _, a := range cfg.Attributes {
+		if !a.Valid() || isReserved(a.Key) {
+			return &ConfigError{"Attributes", fmt.Sprintf("%q", string(a.Key)),
+				"it is empty, or an attribute that sqllease sets itself: see Config.Name, Dialect, ServerAddress, ServerPort and Namespace"}
+		}
+	}
 	for _, name := range cfg.OmitSpans {
 		if !slices.Contains(spanCalls, name) {
 			return &ConfigError{"OmitSpans", fmt.Sprintf("%q", name), fmt.Sprintf("there is no such call; use some of %q", spanCalls)}

@@ -5,8 +5,8 @@ package sqllease
 type closeReason uint8
 
 const (
-	closedExpired   closeReason = iota // it reached its age
-	closedIdle                         // it was not used for as long as the server, or the network, allows
+	closedExpired   closeReason = iota // it reached Config.MaxLifetime
+	closedIdle                         // it could not be older without being idle for too long
 	closedCancelled                    // the context of a call in it ended, and the driver gave it up
 	closedCut                          // the server, or the network, ended it in a call
 	closedReset                        // it was found dead when it was to be handed out

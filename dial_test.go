@@ -4,12 +4,16 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -219,5 +223,39 @@ func TestADialThatHangsEndsWithItsContextOrTheAcquireTimeout(t *testing.T) {
 		hang.Store(false)
 		usable(t, db, 1)
 		f.end(db, c)
+	})
+}
+
+func TestFailedDialsAreCountedByWhatTheyMetWith(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var meets error
+		f := &telemetryFake{on: func(ctx context.Context, call, _ string) error {
+			if call != "connect" || meets == nil {
+				return nil
+			}
+			if meets == context.DeadlineExceeded {
+				<-ctx.Done()
+			}
+			return meets
+		}}
+		p := newTelemetryPool(t, f, Config{MaxOpen: 2, AcquireTimeout: time.Second})
+		for _, err := range []error{
+			&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
+			&net.DNSError{Err: "no such host", Name: "db.internal"},
+			&mysql.MySQLError{Number: 1040, Message: "Too many connections"},
+			context.DeadlineExceeded, errors.New("no"),
+		} {
+			meets = err
+			_, got := p.db.ExecContext(underParent(t), "DO 1")
+			require.Error(t, got)
+		}
+		want := []string{"refused", "dns", "too_many_connections", "timeout", "other"}
+		assert.ElementsMatch(t, want, p.values(t, "sqllease.dial.failures", "error.type"))
+		assert.Equal(t, int64(len(want)), p.sum(t, "sqllease.dial.failures"))
+		want[3] = "acquire_timeout"
+		assert.ElementsMatch(t, want, p.values(t, "db.client.connection.wait_time", "error.type"), "they failed their acquires, too")
+		assert.Equal(t, int64(1), p.sum(t, "db.client.connection.timeouts"))
+		assert.Equal(t, uint64(1), p.c.Stats().Timeouts)
+		assert.Equal(t, uint64(len(want)), p.c.Stats().DialErrors)
 	})
 }

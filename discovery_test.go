@@ -92,7 +92,7 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 				assert.Equal(t, uint64(4), s.Dials)
 				assert.Zero(t, s.DialErrors)
 				assert.Equal(t, uint64(4), s.DiscoveryFailures)
-				assert.Equal(t, ClosedStats{Expired: 3}, s.Closed)
+				assert.Equal(t, []uint64{3, 3}, []uint64{s.Closed.Retired(), s.Closed.Total()})
 				assert.Equal(t, time.Minute, s.IdleLimit)
 				text := l.wantOneWarning(t, map[string]string{
 					"pool": "orders", "dialect": string(c.dialect), "query": drivers.Named(string(c.dialect)).Discovery.Query,
@@ -238,7 +238,7 @@ func TestADiscoveryThatCostsTheSessionIsNotAskedOfItsSuccessor(t *testing.T) {
 				s := pool.Stats()
 				assert.Equal(t, uint64(2), s.Dials)
 				assert.Equal(t, uint64(2), s.DiscoveryFailures)
-				assert.Equal(t, ClosedStats{Expired: 1}, s.Closed)
+				assert.Equal(t, []uint64{1, 1}, []uint64{s.Closed.Retired(), s.Closed.Total()})
 				assert.Equal(t, c.err.Error(), l.wantOneWarning(t, nil, remedies...))
 				endLimited(t, db, pool, f)
 				assert.Len(t, f.sessions(), 4)

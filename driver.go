@@ -7,6 +7,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -219,6 +220,9 @@ func (h *handle) drop(now clock.Instant) error {
 		return nil
 	}
 	s := h.c.gate.Drop(&h.ticket, now)
+	if s != nil && closesDB(callstack.Capture(1)) {
+		s.dies(closedShutdown, "")
+	}
 	switch {
 	case s == nil:
 		return nil

@@ -133,7 +133,7 @@ func TestAnIdleSessionIsClosedAtItsExpiryThoughNoQueryComes(t *testing.T) {
 		<-time.After(3 * time.Second)
 		synctest.Wait()
 		assert.Zero(t, c.Stats().Open)
-		assert.Equal(t, uint64(1), c.Stats().Closed.Expired)
+		assert.Equal(t, uint64(1), c.Stats().Closed.Retired())
 		_, err = db.ExecContext(t.Context(), "DO 1")
 		require.NoError(t, err, "database/sql still has the hollow handle")
 		require.NoError(t, db.Close())

@@ -65,8 +65,8 @@ type LeakSite struct {
 
 // ClosedStats counts closed sessions by reason.
 type ClosedStats struct {
-	Expired     uint64 // reached their age: Config.MaxLifetime, or what the server's idle limit leaves of it
-	IdleLimit   uint64 // were not used for as long as the server, or Config.NetworkIdleLimit, allows
+	Expired     uint64 // reached Config.MaxLifetime
+	IdleLimit   uint64 // reached the age that the idle limit of the server, or Config.NetworkIdleLimit, allows
 	Cancelled   uint64 // the context of a call ended, and the driver gave the connection up
 	Cut         uint64 // the server or the network ended them in a call
 	ResetFailed uint64 // found dead when they were to be handed out
@@ -81,8 +81,12 @@ type ClosedStats struct {
 
 // Total is the number of sessions closed.
 func (c ClosedStats) Total() uint64 {
-	return c.Expired + c.IdleLimit + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Reclaimed + c.Shutdown
+	return c.Retired() + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Reclaimed + c.Shutdown
 }
+
+// Retired is the number of those that were closed in time, before the server would have
+// ended them.
+func (c ClosedStats) Retired() uint64 { return c.Expired + c.IdleLimit }
 
 // Dead is the number of those that ended before they were closed: the server or the network
 // ended them, or the driver found them of no use.

@@ -46,6 +46,7 @@ type lifetime struct {
 	limits drivers.Limits
 	idle   time.Duration // longest time without wire traffic; 0: no limit
 	whole  time.Duration // longest age; 0: no limit
+	byIdle bool          // that is what the idle limit allows
 }
 
 // newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
@@ -59,6 +60,7 @@ func newLifetime(born clock.Instant, found drivers.Limits, network, most time.Du
 		t.idle = found.Idle - margin(found.Idle)
 	}
 	t.whole = minLimit(most, t.idle)
+	t.byIdle = t.idle > 0 && t.whole == t.idle
 	t.whole -= time.Duration(float64(t.whole) * spread * jitter)
 	return t
 }

@@ -36,7 +36,7 @@ func TestASessionThatWasIdleTooLongIsRefusedAtCheckout(t *testing.T) {
 		useOnce(t, db)
 		assert.Equal(t, 1, f.sessions()[0].uses, "the discovery alone")
 		f.sessions()[0].closedAfter(t)
-		assert.Equal(t, ClosedStats{Expired: 1}, c.Stats().Closed)
+		assert.Equal(t, []uint64{1, 1}, []uint64{c.Stats().Closed.Retired(), c.Stats().Closed.Total()})
 		assert.Equal(t, uint64(2), c.Stats().Dials)
 	})
 }
@@ -69,7 +69,7 @@ func TestAStaleSessionThatIsStolenIsReplacedInItsRoom(t *testing.T) {
 		require.NoError(t, err)
 		s := c.Stats()
 		assert.Equal(t, uint64(2), s.Dials)
-		assert.Equal(t, ClosedStats{Expired: 1}, s.Closed)
+		assert.Equal(t, []uint64{1, 1}, []uint64{s.Closed.Retired(), s.Closed.Total()})
 		assert.Equal(t, 1, s.Open)
 		assert.Equal(t, 1, f.sessions()[0].uses)
 		f.sessions()[0].closedAfter(t)

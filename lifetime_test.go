@@ -62,6 +62,7 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := newLifetime(lifetimeBirth, c.found, c.network, c.most, 0)
 			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, whole: c.longest}
+			want.byIdle = want.idle > 0 && want.whole == want.idle
 			assert.Equal(t, want, got)
 		})
 	}

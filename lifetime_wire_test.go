@@ -85,7 +85,7 @@ func (i *lifetimeIdlers) check(t *testing.T) {
 		assert.Zero(t, s.DialErrors)
 		assert.Zero(t, s.Closed.Dead(), "sessions were bad when they were used")
 		opened += s.Dials
-		expired += s.Closed.Expired
+		expired += s.Closed.Retired()
 		closed += s.Closed.Total()
 	}
 	n := i.server.Await(t, func(n mysqlscript.Counts) bool { return n.Open == 0 })

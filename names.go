@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -116,6 +117,16 @@ var (
 	metricIdleLimit  = instrument{"sqllease.idle_limit", "s", "The idle limit of the server, as last discovered."}
 	metricLifetime   = instrument{"sqllease.lifetime", "s", "The longest life of a session, chosen from the limits."}
 )
+
+// isReserved tells whether an attribute is one that is set here.
+func isReserved(key attribute.Key) bool {
+	switch key {
+	case keySystem, keyNamespace, keyAddress, keyPort, keyPool, keyState, keyOperation, keyCollection, keySummary, keyText, keyProcedure,
+		keyRows, keyStatus, keyErrorType:
+		return true
+	}
+	return strings.HasPrefix(string(key), "sqllease.")
+}
 
 // poolAttributes identify the pool in every span and metric.
 func poolAttributes(cfg *settings) []attribute.KeyValue {

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/sqllease/sqllease/internal/bare"
-	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -136,17 +135,17 @@ func howReset(ctx context.Context, err error) string {
 }
 
 // death is how it ended. Its caller closes it.
-func (s *session) death(now clock.Instant) death {
+func (s *session) death() death {
 	seen := s.illness.hold == s.Hold()
 	if seen && s.illness.fatal {
 		return s.illness.death
 	}
 	switch s.Reason() {
 	case gate.Expired:
-		if end := s.Life().End; !end.IsZero() && now >= end {
-			return death{reason: closedExpired}
+		if s.life.byIdle {
+			return death{reason: closedIdle}
 		}
-		return death{reason: closedIdle}
+		return death{reason: closedExpired}
 	case gate.Dropped:
 		return death{reason: closedSurplus}
 	case gate.OverSize:

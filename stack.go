@@ -49,6 +49,7 @@ const (
 	isDropping
 	isSingle
 	isBegin
+	isClosing
 )
 
 // telling are the functions of database/sql that tell it, where one of them is between the
@@ -61,6 +62,7 @@ var telling = map[string]uint32{
 	"database/sql.(*DB).prepare":               isSingle,
 	"database/sql.(*DB).PingContext":           isSingle,
 	"database/sql.(*DB).BeginTx":               isBegin,
+	"database/sql.(*DB).Close":                 isClosing,
 	"database/sql.(*Stmt).ExecContext":         isSingle,
 	"database/sql.(*Stmt).QueryContext":        isSingle,
 }
@@ -72,6 +74,9 @@ func movesStatement(k *callstack.Known) bool { return k.Told(telling)&isMoving !
 
 // dropsConn tells whether database/sql closes a connection on this stack.
 func dropsConn(k *callstack.Known) bool { return k.Told(telling)&isDropping != 0 }
+
+// closesDB tells whether the application closes its *sql.DB on this stack.
+func closesDB(k *callstack.Known) bool { return k.Told(telling)&isClosing != 0 }
 
 // ofQuery tells whether a lease that was acquired with that stack is held by
 // its result set alone.

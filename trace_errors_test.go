@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // What spans and metrics say of errors, and of a driver that panics.
@@ -117,5 +119,46 @@ func TestADriversPanicEndsTheSpanAndGoesOn(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestTheApplicationSaysWhichErrorsAreFailures(t *testing.T) {
+	duplicate := &mysql.MySQLError{Number: 1062, Message: "Duplicate entry"}
+	p := newTelemetryPool(t, &telemetryFake{on: failing("exec", duplicate)}, Config{IsError: func(ctx context.Context, err error) bool {
+		assert.True(t, trace.SpanContextFromContext(ctx).IsValid())
+		return !errors.Is(err, duplicate)
+	}})
+	_, err := p.db.ExecContext(underParent(t), "INSERT INTO customers VALUES (1)")
+	require.Equal(t, duplicate, err)
+	s := p.take()[1]
+	assert.Equal(t, codes.Unset, s.Status().Code)
+	assert.Equal(t, "1062", spanAttributes(s)["error.type"], "what it was is told all the same")
+}
+
+// database/sql tries a call again that ended in driver.ErrBadConn: what it makes good has not
+// failed. In the last attempt, and in a transaction, it has.
+func TestACallThatIsMadeAgainHasNotFailed(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{on: failing("exec", driver.ErrBadConn)}, Config{})
+	_, err := p.db.ExecContext(underParent(t), "DO 1")
+	require.ErrorIs(t, err, driver.ErrBadConn)
+	var failed []codes.Code
+	var retried []any
+	for _, s := range p.take() {
+		if s.Name() == "DO" {
+			failed, retried = append(failed, s.Status().Code), append(retried, spanAttributes(s)["sqllease.retried"])
+		}
+	}
+	assert.Equal(t, []codes.Code{codes.Unset, codes.Unset, codes.Error}, failed)
+	assert.Equal(t, []any{true, true, nil}, retried)
+
+	tx, err := p.db.BeginTx(underParent(t), nil)
+	require.NoError(t, err)
+	_, err = tx.ExecContext(underParent(t), "DO 1")
+	require.ErrorIs(t, err, driver.ErrBadConn)
+	_ = tx.Rollback()
+	for _, s := range p.take() {
+		if s.Name() == "DO" {
+			assert.Equal(t, codes.Error, s.Status().Code)
+		}
 	}
 }

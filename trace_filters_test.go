@@ -7,7 +7,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // Which spans are made: those that have a parent, and that nobody leaves out.
@@ -29,6 +34,29 @@ func TestCallsWithoutAParentBeginTracesOfTheirOwn(t *testing.T) {
 	for _, s := range spans {
 		assert.False(t, s.Parent().IsValid())
 	}
+	require.Len(t, spans[1].Links(), 1, "it had to wait for its connection")
+	assert.Equal(t, spans[0].SpanContext(), spans[1].Links()[0].SpanContext)
+	assert.Empty(t, spans[2].Links())
+}
+
+// Before an application has set a provider, nothing is started; from then on it is.
+func TestAProviderThatIsSetLateIsHeard(t *testing.T) {
+	before := otel.GetTracerProvider()
+	if drivers.PackageOf(before) != "go.opentelemetry.io/otel/internal/global" {
+		t.Fatalf("a provider is set already: %T", before)
+	}
+	asked := 0
+	db, err := OpenDB(&telemetryFake{}, Config{FilterSpan: func(context.Context, Operation) bool { asked++; return true }})
+	require.NoError(t, err)
+	exec(t, t.Context(), db, "DO 1")
+	assert.Zero(t, asked, "nobody listens")
+	spans := tracetest.NewSpanRecorder()
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	defer otel.SetTracerProvider(before)
+	exec(t, t.Context(), db, "DO 1")
+	assert.Equal(t, 1, asked)
+	assert.Equal(t, []string{"DO"}, spanNames(spans.Ended()))
+	require.NoError(t, db.Close())
 }
 
 func TestSpansCanBeLeftOut(t *testing.T) {

@@ -3,6 +3,7 @@ package sqllease
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"slices"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // The spans of transactions.
@@ -116,4 +118,75 @@ func TestOverlappingTransactionsEndTheirSpans(t *testing.T) {
 		require.NoError(t, tx.Commit())
 	}
 	require.NoError(t, conn.Close()) // and newTelemetryPool checks that all have ended
+}
+
+// A statement of a transaction is its child where the application gives both the same span,
+// and linked to it where it gives the statement another.
+func TestAStatementBelongsToItsTransaction(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{})
+	another := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{3}, TraceFlags: trace.FlagsSampled,
+	}))
+	for name, c := range map[string]struct {
+		begin, use context.Context
+		child      bool
+	}{
+		"the same span":             {underParent(t), underParent(t), true},
+		"another span":              {underParent(t), another, false},
+		"no span at all":            {t.Context(), t.Context(), true},
+		"no span for the use":       {underParent(t), t.Context(), false},
+		"no span for the beginning": {t.Context(), underParent(t), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.takeAll()
+			tx, err := p.db.BeginTx(c.begin, nil)
+			require.NoError(t, err)
+			_, err = tx.ExecContext(c.use, "DO 1")
+			require.NoError(t, err)
+			require.NoError(t, tx.Commit())
+			var whole, do sdktrace.ReadOnlySpan
+			for _, s := range p.takeAll() {
+				switch s.Name() {
+				case "transaction":
+					whole = s
+				case "DO":
+					do = s
+				}
+			}
+			if c.child {
+				assert.Equal(t, whole.SpanContext(), do.Parent())
+				assert.Empty(t, do.Links())
+				return
+			}
+			assert.Equal(t, trace.SpanContextFromContext(c.use).SpanID(), do.Parent().SpanID())
+			require.Len(t, do.Links(), 1)
+			assert.Equal(t, whole.SpanContext(), do.Links()[0].SpanContext)
+		})
+	}
+}
+
+func TestATransactionsSpanTellsWhatItsConnectionWasUsedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &telemetryFake{answer: []driver.Value{int64(1)}, on: func(_ context.Context, call, _ string) error {
+			elapse(map[string]time.Duration{"exec": 2 * time.Second, "query": 3 * time.Second, "commit": time.Second}[call])
+			return nil
+		}}
+		p := newTelemetryPool(t, f, Config{})
+		tx, err := p.db.BeginTx(underParent(t), nil)
+		require.NoError(t, err)
+		elapse(10 * time.Second)
+		_, err = tx.ExecContext(underParent(t), "DO 1")
+		require.NoError(t, err)
+		rows, err := tx.QueryContext(underParent(t), "SELECT 1")
+		require.NoError(t, err)
+		elapse(4 * time.Second) // rows are open: the query goes on
+		require.NoError(t, rows.Close())
+		require.NoError(t, rows.Err())
+		elapse(20 * time.Second)
+		require.NoError(t, tx.Commit())
+		spans := p.takeAll()
+		got := spanAttributes(spans[len(spans)-1])
+		assert.Equal(t, 10.0, got["sqllease.tx.busy"])
+		assert.Equal(t, 30.0, got["sqllease.tx.idle"])
+	})
 }

@@ -16,7 +16,7 @@ import (
 // room to the next waiter.
 func (c *Connector) retire(s *session) error {
 	defer c.refill()
-	defer c.buried(s.death(clock.Now()))
+	defer c.buried(s.death())
 	defer c.gate.Gone(&s.Session)
 	return s.close()
 }
@@ -25,7 +25,7 @@ func (c *Connector) retire(s *session) error {
 func (c *Connector) replace(s *session) {
 	closed := false
 	defer func() {
-		c.buried(s.death(clock.Now()))
+		c.buried(s.death())
 		if !closed {
 			c.gate.Gone(&s.Session)
 			return

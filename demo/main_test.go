@@ -58,7 +58,7 @@ func TestAWholeRunFindsThePlantedLeakAndSeesNoError(t *testing.T) {
 
 	assert.Equal(t, time.Second, r.stats.IdleLimit)
 	assert.Less(t, r.stats.Lifetime, time.Second)
-	assert.NotZero(t, r.stats.Closed.Expired)
+	assert.NotZero(t, r.stats.Closed.Retired())
 	for _, e := range endpoints {
 		f := r.endpoints[e.name]
 		if assert.NotNil(t, f, e.name) {

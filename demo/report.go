@@ -20,7 +20,7 @@ const progressHeader = "   time  load     requests  in use  waiting  retired  le
 // progressLine says how things stand.
 func progressLine(at time.Duration, p phase, c counts, s sqllease.Stats, leaks int) string {
 	return fmt.Sprintf("  %4.0fs  %-7s  %8d  %4d/%d  %7d  %7d  %6d  %6d",
-		at.Seconds(), p.name, c.sent, s.InUse, s.Limit, s.Waiting, s.Closed.Expired, leaks, c.failed)
+		at.Seconds(), p.name, c.sent, s.InUse, s.Limit, s.Waiting, s.Closed.Retired(), leaks, c.failed)
 }
 
 // report is a run, as it is printed and judged at its end.
@@ -93,7 +93,7 @@ func (r *report) printSessions(w io.Writer) {
 	s := r.stats
 	line("idle limit of the server", limit(s.IdleLimit), "asked of each new session: @@session.wait_timeout")
 	line("lifetime chosen from it", limit(s.Lifetime), "a margin below the limit, less up to 2.5 % at random")
-	line("retired in time", fmt.Sprint(s.Closed.Expired), "sessions closed before the server would have cut them")
+	line("retired in time", fmt.Sprint(s.Closed.Retired()), "sessions closed before the server would have cut them")
 	if r.cutsSeen {
 		line("cut by the server", fmt.Sprint(r.cuts), "leaked sessions, which nobody gave back in time")
 	}
@@ -155,7 +155,7 @@ func (r *report) wrong() []string {
 	if r.stats.IdleLimit == 0 {
 		list = append(list, "the idle limit of the server was not found")
 	}
-	if r.whole && r.stats.IdleLimit <= r.idleLimit && r.stats.Closed.Expired == 0 {
+	if r.whole && r.stats.IdleLimit <= r.idleLimit && r.stats.Closed.Retired() == 0 {
 		list = append(list, "no session was retired, though all were idle beyond the server's limit")
 	}
 	if r.stats.Closed.Dead() > 0 {
