@@ -4,13 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"unicode/utf8"
 	"unsafe"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 func TestAStatementIsSummarised(t *testing.T) {
@@ -232,19 +230,6 @@ func TestALongStatementIsSanitisedToItsEnd(t *testing.T) {
 	assert.Equal(t, "INSERT INTO orders (a) VALUES (?)"+strings.Repeat(", (?)", 10_000), s.Sanitised)
 }
 
-// reading is a cache of summaries.
-func reading() *Cache[Summary] {
-	return NewCache(func(query string) *Summary { return Summarise(query, Unknown) })
-}
-
-func TestTheCacheAnswersWhatAStatementsSummaryIs(t *testing.T) {
-	c := reading()
-	first := c.Of("SELECT a FROM t WHERE b = 1")
-	assert.Equal(t, Summarise("SELECT a FROM t WHERE b = 1", Unknown), first)
-	assert.Same(t, first, c.Of("SELECT a FROM t WHERE b = 1"), "it is not read twice")
-	assert.Equal(t, "INSERT t", c.Of("INSERT INTO t VALUES (1)").Text())
-}
-
 func TestASummaryKeepsNoStatementInMemory(t *testing.T) {
 	file := strings.Repeat(" ", 1<<20) + "SELECT a FROM t"
 	s := Summarise(file[1<<20:], Unknown)
@@ -253,63 +238,6 @@ func TestASummaryKeepsNoStatementInMemory(t *testing.T) {
 		return at >= start && at < start+uintptr(len(file))
 	}
 	assert.False(t, within(s.Operation) || within(s.Target) || within(s.Sanitised))
-}
-
-// remembered is how many statements a cache remembers.
-func (c *Cache[D]) remembered() int { return len(c.knownMap()) + len(c.fresh) }
-
-// A statement that is used all the time is found without a lock, however many
-// come between.
-func TestTheCacheIsBoundedInEntries(t *testing.T) {
-	c := reading()
-	found := 0
-	for i := range 100_000 {
-		c.Of("SELECT a FROM often")
-		if c.knownMap()["SELECT a FROM often"] != nil {
-			found++
-		}
-		s := c.Of(fmt.Sprintf("SELECT a FROM t%d WHERE b = %d", i, i))
-		if c.remembered() > most || s.Target != fmt.Sprintf("t%d", i) {
-			require.LessOrEqual(t, c.remembered(), most)
-			require.Equal(t, fmt.Sprintf("t%d", i), s.Target)
-		}
-	}
-	assert.NotZero(t, c.remembered())
-	assert.Greater(t, found, 99_000)
-}
-
-func TestTheCacheIsBoundedInBytes(t *testing.T) {
-	fits := "SELECT '" + strings.Repeat("x", Longest-len("SELECT ''")) + "'"
-	require.Len(t, fits, Longest)
-	c := reading()
-	c.Of(fits)
-	assert.Equal(t, 1, c.remembered())
-	longer := fits + ";"
-	for range 2 {
-		assert.Equal(t, &Summary{Operation: "SELECT", Sanitised: "SELECT ?;"}, c.Of(longer))
-	}
-	assert.Equal(t, 1, c.remembered())
-}
-
-func TestTheCacheServesManyAtOnce(t *testing.T) {
-	c := reading()
-	var wait sync.WaitGroup
-	for g := range 8 {
-		wait.Go(func() {
-			for i := range 2 * most {
-				query := fmt.Sprintf("SELECT a FROM t%d", (i+g*100)%(most+10))
-				if got, want := c.Of(query).Sanitised, query; got != want {
-					t.Errorf("the summary of %q is that of %q", want, got)
-					return
-				}
-			}
-		})
-	}
-	wait.Wait()
-	assert.LessOrEqual(t, c.remembered(), most)
-	for query := range c.fresh {
-		assert.NotContains(t, c.knownMap(), query)
-	}
 }
 
 // Whose statements are read: an unknown server's may be anybody's.
