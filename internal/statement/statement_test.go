@@ -22,7 +22,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a semicolon only", ";", "OTHER", "", ";", 0},
 
 		{"a select", "SELECT a, b FROM orders", "SELECT", "orders", "SELECT a, b FROM orders", 0},
-		{"lower case", "select * from Orders", "SELECT", "orders", "select * from Orders", 0},
+		{"lower case", "select * from Orders", "SELECT", "Orders", "select * from Orders", 0},
 		{"an insert", "INSERT INTO orders (a, b) VALUES (1, 'x')", "INSERT", "orders", "INSERT INTO orders (a, b) VALUES (?, ?)", 0},
 		{"an update", "UPDATE orders SET a = 1.5e-3 WHERE id = 7", "UPDATE", "orders", "UPDATE orders SET a = ? WHERE id = ?", 0},
 		{"a delete", "DELETE FROM shop.orders WHERE id = 7", "DELETE", "shop.orders", "DELETE FROM shop.orders WHERE id = ?", 0},
@@ -90,7 +90,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"quotes have no meaning in a comment", "SELECT /* ' */ a, 'x' /* ' */ FROM t", "SELECT", "t", "SELECT a, ? FROM t", 0},
 		{"a comment has no meaning in quotes", "SELECT '/*', a, '*/', '--', b", "SELECT", "", "SELECT ?, a, ?, ?, b", 0},
 
-		{"a name in backticks", "SELECT `a b` FROM `Orders`", "SELECT", "orders", "SELECT `a b` FROM `Orders`", 0},
+		{"a name in backticks", "SELECT `a b` FROM `Orders`", "SELECT", "Orders", "SELECT `a b` FROM `Orders`", 0},
 		{"a backtick in backticks", "SELECT `a``b`, 'x' FROM t", "SELECT", "t", "SELECT `a``b`, ? FROM t", 0},
 		{"a backslash in backticks escapes nothing", "SELECT `a\\`, 'x' FROM t", "SELECT", "t", "SELECT `a\\`, ? FROM t", 0},
 		{"a quote in backticks", "SELECT `it's`, 'x' FROM t", "SELECT", "t", "SELECT `it's`, ? FROM t", 0},
@@ -186,7 +186,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"what is copied from a query", "COPY (SELECT a FROM t) TO STDOUT", "COPY", "t", "COPY (SELECT a FROM t) TO STDOUT", PostgreSQL},
 		{"a file that is loaded", "LOAD DATA INFILE 'a' INTO TABLE t", "LOAD", "t", "LOAD DATA INFILE ? INTO TABLE t", MySQL},
 		{"data that comes later", "COPY t FROM STDIN", "COPY", "t", "COPY t FROM STDIN", PostgreSQL},
-		{"names in double quotes in PostgreSQL", `SELECT "it's", 'x' FROM "Shop"."Orders" WHERE "a""b" = 1`, "SELECT", "shop.orders", `SELECT "it's", ? FROM "Shop"."Orders" WHERE "a""b" = ?`, PostgreSQL},
+		{"names in double quotes in PostgreSQL", `SELECT "it's", 'x' FROM "Shop"."Orders" WHERE "a""b" = 1`, "SELECT", "Shop.Orders", `SELECT "it's", ? FROM "Shop"."Orders" WHERE "a""b" = ?`, PostgreSQL},
 		{"a name without end", "SELECT `a, 'x'", "SELECT", "", "SELECT ?", MySQL},
 		{"a backtick is nothing in PostgreSQL", "SELECT `, 'x'", "SELECT", "", "SELECT `, ?", PostgreSQL},
 		{"a name of SQL Server's", "SELECT [it's], 'x' FROM [t]", "SELECT", "", "SELECT ?", 0},
@@ -210,15 +210,10 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a blank of Unicode", "SELECT\u00a01", "SELECT", "", "SELECT ?", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, &Summary{Operation: c.operation, Target: c.target, Sanitised: c.sanitised, Moves: Summarise(c.query, c.grammar).Moves}, Summarise(c.query, c.grammar))
+			s := Summarise(c.query, c.grammar)
+			assert.Equal(t, &Summary{Operation: c.operation, Target: c.target, Sanitised: c.sanitised, Moves: s.Moves, text: s.text}, s)
 		})
 	}
-}
-
-func TestASummaryIsTheOperationAndItsTarget(t *testing.T) {
-	assert.Equal(t, "SELECT orders", Summarise("SELECT * FROM orders WHERE id = 5", Unknown).Text())
-	assert.Equal(t, "COMMIT", Summarise("COMMIT", Unknown).Text())
-	assert.Equal(t, "OTHER", Summarise("", Unknown).Text())
 }
 
 // A statement as an application makes them, with more words than a summary
@@ -237,7 +232,7 @@ func TestASummaryKeepsNoStatementInMemory(t *testing.T) {
 		at, start := uintptr(unsafe.Pointer(unsafe.StringData(part))), uintptr(unsafe.Pointer(unsafe.StringData(file)))
 		return at >= start && at < start+uintptr(len(file))
 	}
-	assert.False(t, within(s.Operation) || within(s.Target) || within(s.Sanitised))
+	assert.False(t, within(s.Operation) || within(s.Target) || within(s.Procedure) || within(s.Sanitised) || within(s.Text()))
 }
 
 // Whose statements are read: an unknown server's may be anybody's.
@@ -379,7 +374,7 @@ func FuzzSummarise(f *testing.F) {
 func checkNothingSurvives(t *testing.T, g Grammar, plot, literal, secret string) {
 	query := fmt.Sprintf(plot, literal, literal)
 	s := Summarise(query, g)
-	for _, said := range []string{s.Sanitised, s.Operation, s.Target, s.Text()} {
+	for _, said := range []string{s.Sanitised, s.Operation, s.Target, s.Procedure, s.Text()} {
 		if strings.Contains(strings.ToLower(said), secret) {
 			t.Fatalf("%q survives in %q of the statement %q, grammar %d", secret, said, query, g)
 		}
@@ -404,11 +399,17 @@ func checkAnything(t *testing.T, query string, g Grammar) {
 	if len(s.Sanitised) > 3*len(query) {
 		t.Fatalf("the statement %q grows to %q", query, s.Sanitised)
 	}
-	if !utf8.ValidString(s.Sanitised + s.Target) {
-		t.Fatalf("the statement %q becomes %q, of %q, which is not UTF-8", query, s.Sanitised, s.Target)
+	if said := s.Sanitised + s.Target + s.Procedure + s.Text(); !utf8.ValidString(said) {
+		t.Fatalf("of the statement %q, %q is said, which is not UTF-8", query, said)
+	}
+	if len(s.Text()) > maxSummary {
+		t.Fatalf("the summary of %q is %q, which is too long", query, s.Text())
 	}
 	again := Summarise(s.Sanitised, g)
 	again.Moves = s.Moves // a comment that was executed is gone
+	if nameIn(query) != "" {
+		again.text = s.text // and so is the one with the name
+	}
 	if *again != *s && !parted(s) {
 		t.Fatalf("the statement %q becomes %+v, and that becomes %+v, grammar %d", query, *s, *again, g)
 	}
