@@ -31,6 +31,7 @@ type outline struct {
 
 	at     frame   // where it is
 	around []frame // the brackets around it
+	deeper int     // brackets within more of them than are looked into
 	before string  // the keyword that came last; empty: something else did
 
 	name    string          // one that is read, and of which the next token tells what it is
@@ -64,9 +65,13 @@ func (o *outline) pass(token string) {
 		return
 	}
 	word := keyword(token)
+	if word == "" && o.indifferent(token) {
+		o.before = ""
+		return
+	}
 	switch token {
 	case ";":
-		o.at, o.around, o.commons = frame{start: true}, o.around[:0], nil
+		o.at, o.around, o.deeper, o.commons = frame{start: true}, o.around[:0], 0, nil
 	case "(":
 		o.open()
 	case ")":
@@ -75,6 +80,11 @@ func (o *outline) pass(token string) {
 		o.read(token, word)
 	}
 	o.before = word
+}
+
+// indifferent tells a token that says nothing where it is: most do not.
+func (o *outline) indifferent(token string) bool {
+	return o.deeper == 0 && o.at.next == noName && !o.at.start && token != "(" && token != ")" && token != "," && token != ";"
 }
 
 // finish tells what was found out.
@@ -98,7 +108,7 @@ func (o *outline) read(token, word string) {
 	first := f.start
 	f.start = false
 	switch {
-	case f.rule.silent:
+	case f.rule.silent || o.deeper > 0:
 	case o.isOperation(word, first):
 		o.begin(word)
 	case first && o.operation == "" && !f.within:
@@ -228,6 +238,11 @@ func (o *outline) know(name string) {
 // open takes notice of a bracket that opens.
 func (o *outline) open() {
 	f := &o.at
+	const deepest = 64
+	if len(o.around) == deepest {
+		o.deeper++
+		return
+	}
 	inner := frame{start: !f.withs, within: f.within, rule: rule{silent: f.rule.silent}}
 	switch {
 	case f.withs && (o.before == "AS" || o.before == "MATERIALIZED"):
@@ -248,7 +263,11 @@ func (o *outline) open() {
 
 // close takes notice of a bracket that closes.
 func (o *outline) close() {
-	if len(o.around) == 0 {
+	switch {
+	case o.deeper > 0:
+		o.deeper--
+		return
+	case len(o.around) == 0:
 		return
 	}
 	if o.at.common != "" && !o.at.withs {

@@ -47,7 +47,11 @@ func TestTheSummaryOfAStatement(t *testing.T) {
 		{"(SELECT a FROM t) UNION (SELECT a FROM u)", "SELECT t SELECT u", nil},
 		{"VALUES (1, 2)", "VALUES", nil},
 		{"TABLE t", "TABLE t", nil},
-		{strings.Repeat("SELECT "+strings.Repeat("a, ", 100), 1) + "b FROM t", "SELECT t", nil},
+		{"SELECT " + strings.Repeat("a, ", 100) + "b FROM t", "SELECT t", nil},
+
+		{"SELECT a FROM t WHERE " + nest(63, "(SELECT b FROM u)") + " AND c IN (SELECT d FROM v)", "SELECT t SELECT u SELECT v", nil},
+		{"SELECT a FROM t WHERE " + nest(64, "(SELECT b FROM u)") + " AND c IN (SELECT d FROM v)", "SELECT t SELECT v", nil},
+		{"SELECT a FROM t WHERE " + strings.Repeat("(", 99) + "; SELECT b FROM u", "SELECT t SELECT u", nil},
 
 		// What writes.
 		{"INSERT IGNORE t VALUES (1), (2)", "INSERT t", inOnly(MySQL)},
@@ -133,6 +137,11 @@ func TestTheSummaryOfAStatement(t *testing.T) {
 			assert.Equal(t, c.summary, Summarise(c.query, g).Text(), "%s, grammar %d", c.query, g)
 		}
 	}
+}
+
+// nest puts something in so many brackets.
+func nest(depth int, what string) string {
+	return strings.Repeat("(", depth) + what + strings.Repeat(")", depth)
 }
 
 func inOnly(grammars ...Grammar) []Grammar { return grammars }

@@ -126,7 +126,7 @@ var keywords = func() map[string]string {
 // keyword is the keyword that a token is, in upper case, or empty.
 func keyword(token string) string {
 	var upper [longestKeyword]byte
-	if len(token) > len(upper) {
+	if len(token) < len("AS") || len(token) > len(upper) {
 		return ""
 	}
 	for i := range len(token) {
