@@ -138,6 +138,9 @@ func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
 	if s.Target != "" {
 		attrs = append(attrs, semconv.DBCollectionName(s.Target))
 	}
+	if s.Procedure != "" {
+		attrs = append(attrs, semconv.DBStoredProcedureName(s.Procedure))
+	}
 	return optionsOf(attrs, trace.SpanKindClient)
 }
 
