@@ -79,7 +79,7 @@ func (c *Cache[D]) remember(e *entry[D]) *D {
 	for len(t.all) == most || t.bytes+len(e.query) > mostBytes {
 		t.forget(t.unused())
 	}
-	if len(t.all) == len(t.chains) {
+	if 2*len(t.all) == len(t.chains) {
 		t = t.grown()
 		c.known.Store(t)
 	}

@@ -337,6 +337,12 @@ var plots = []struct {
 	{everywhere, "ALTER USER u IDENTIFIED BY %s PASSWORD %s"},
 	{inPostgreSQL, "SELECT 0xe--it's\n, %s, a€$b$, ' $b$', %s"},
 	{inMySQL, "SELECT 1e-- it's\n, %s, a$b, $x, %s"},
+	{everywhere, "INSERT INTO %s SELECT a FROM b, %s"},
+	{everywhere, "WITH %s AS (SELECT a FROM t) DELETE FROM u USING %s"},
+	{everywhere, "CREATE TABLE %s (a int); DROP INDEX i, %s"},
+	{everywhere, "DECLARE %s CURSOR FOR SELECT a FROM t.%s"},
+	{everywhere, "EXEC @a = %s, %s"},
+	{[]Grammar{Unknown}, "SELECT a FROM [%s], [a].[b %s]"},
 }
 
 // FuzzSummarise plants secrets in statements, and looks for them in what
