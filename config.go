@@ -192,7 +192,7 @@ const (
 // Operation is what [Config.FilterSpan] is asked about.
 type Operation struct {
 	Call      string // query, exec, prepare, begin, commit, rollback, ping, acquire or transaction
-	Summary   string // operation and table, such as "SELECT orders"; empty where there is no statement
+	Summary   string // operations and tables, such as "SELECT orders"; empty where there is no statement
 	Statement string // with ? for every literal
 }
 

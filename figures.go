@@ -44,7 +44,7 @@ type Stats struct {
 	OldestHold time.Duration // of the leases that are out
 	OldestWait time.Duration // of the waiters in the queue
 
-	Sites []LeakSite // the places that leases were reported of, those with most reports first; at most 256
+	Sites []LeakSite // the places that leases were reported of, those with most reports first; at most 1024
 }
 
 // UseStats counts the leases by what they are used for.

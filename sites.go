@@ -13,8 +13,9 @@ import (
 // sites count the reports by the place that took the lease, so that a place
 // which leaks under load fills neither the log nor the trace.
 type sites struct {
-	mu    sync.Mutex
-	known map[site]*siteReports // guarded by mu
+	mu     sync.Mutex
+	known  map[site]*siteReports // guarded by mu
+	others siteReports           // guarded by mu: of the places for which there is no room
 }
 
 // site is a place, and what is reported of it.
@@ -32,7 +33,7 @@ type siteReports struct {
 }
 
 const (
-	mostSites = 256         // places remembered
+	mostSites = 1024        // places remembered
 	foldFor   = time.Minute // between two records of one place
 )
 
@@ -45,7 +46,7 @@ func (s *sites) note(l *Leak, now clock.Instant) (tell bool) {
 	defer s.mu.Unlock()
 	r := s.known[key]
 	if r == nil {
-		r = s.addLocked(key)
+		r = s.addLocked(key, now)
 	}
 	r.times, r.last = r.times+1, now
 	l.Times, l.Folded = r.times, r.folded
@@ -57,25 +58,33 @@ func (s *sites) note(l *Leak, now clock.Instant) (tell bool) {
 	return true
 }
 
-// addLocked remembers a place, if need be in place of the one that was reported
-// longest ago.
-func (s *sites) addLocked(key site) *siteReports {
+// addLocked remembers a place, if need be in place of the one that was reported longest
+// ago. One that was reported within a minute stays, or it would be told again and again;
+// where all were, further places count as one.
+func (s *sites) addLocked(key site, now clock.Instant) *siteReports {
 	if s.known == nil {
 		s.known = make(map[site]*siteReports)
 	}
 	if len(s.known) >= mostSites {
-		var oldest *siteReports
-		var of site
-		for k, r := range s.known {
-			if oldest == nil || r.last < oldest.last {
-				oldest, of = r, k
-			}
+		oldest := s.oldestLocked()
+		if now.Sub(s.known[oldest].last) < foldFor {
+			return &s.others
 		}
-		delete(s.known, of)
+		delete(s.known, oldest)
 	}
 	r := &siteReports{}
 	s.known[key] = r
 	return r
+}
+
+func (s *sites) oldestLocked() (oldest site) {
+	var since *siteReports
+	for key, r := range s.known {
+		if since == nil || r.last < since.last {
+			oldest, since = key, r
+		}
+	}
+	return oldest
 }
 
 // list returns the places, those with most reports first.

@@ -63,18 +63,37 @@ func TestStatsTellWhereLeasesAreTakenThatAreReported(t *testing.T) {
 func TestThePlacesThatAreRememberedAreBounded(t *testing.T) {
 	var s sites
 	now := clock.Now()
-	for i := range 10 * mostSites {
-		l := Leak{Lease: Lease{Stack: Stack{uintptr(i + 1)}}}
-		if i%2 == 1 { // one place goes on
-			l.Stack[0] = 1
-		}
-		assert.Equal(t, i%2 == 0, s.note(&l, now.Add(time.Duration(i))), "each is told at first")
+	report := func(place int, at time.Duration) (told bool) {
+		told = s.note(&Leak{Lease: Lease{Stack: Stack{uintptr(place + 1)}}}, now.Add(at))
 		require.LessOrEqual(t, len(s.known), mostSites)
+		return told
+	}
+	for i := range 10 * mostSites { // each comes once, but for one that goes on
+		if i%2 == 1 {
+			assert.False(t, report(0, time.Duration(i)))
+		} else if told := report(i, time.Duration(i)); i/2 < mostSites {
+			assert.True(t, told, "each is told at first")
+		}
 	}
 	assert.Len(t, s.known, mostSites)
 	list := s.list()
 	assert.Len(t, list, mostSites)
 	assert.Equal(t, 5*mostSites+1, list[0].Times, "what goes on is not forgotten")
+	assert.True(t, report(20*mostSites, 2*time.Minute), "a new place takes that of an old one")
+}
+
+// More places than are remembered, which come by turns, are each told once a minute at most.
+func TestPlacesThatComeByTurnsAreNotToldAgainAndAgain(t *testing.T) {
+	var s sites
+	now, told := clock.Now(), 0
+	for round := range 20 {
+		for place := range mostSites + 100 {
+			if s.note(&Leak{Lease: Lease{Stack: Stack{uintptr(place + 1)}}}, now.Add(time.Duration(round)*time.Second)) {
+				told++
+			}
+		}
+	}
+	assert.Equal(t, mostSites+1, told, "those that are remembered, and once the others together")
 }
 
 // BenchmarkFlood is a pool that is full, under callers who give up at once:

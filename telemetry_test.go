@@ -57,6 +57,8 @@ func everything(t *testing.T) *telemetryPool {
 	st, err := p.db.PrepareContext(ctx, "SELECT value FROM orders")
 	require.NoError(t, err)
 	require.NoError(t, st.Close())
+	_, err = p.db.ExecContext(ctx, "CALL refund(1)")
+	require.NoError(t, err)
 	f.on = failing("exec", &mysql.MySQLError{Number: 1062})
 	_, err = p.db.ExecContext(ctx, "INSERT INTO orders VALUES (1)")
 	require.Error(t, err)
@@ -211,7 +213,7 @@ func TestNamesOfTheConventionsAreTheConventions(t *testing.T) {
 	for _, key := range []attribute.Key{
 		semconv.DBClientConnectionPoolNameKey, semconv.DBClientConnectionStateKey, semconv.DBSystemNameKey, semconv.DBNamespaceKey,
 		semconv.ServerAddressKey, semconv.ServerPortKey, semconv.DBQuerySummaryKey, semconv.DBQueryTextKey, semconv.DBOperationNameKey,
-		semconv.DBCollectionNameKey, semconv.DBResponseReturnedRowsKey, semconv.DBResponseStatusCodeKey, semconv.ErrorTypeKey,
+		semconv.DBCollectionNameKey, semconv.DBStoredProcedureNameKey, semconv.DBResponseReturnedRowsKey, semconv.DBResponseStatusCodeKey, semconv.ErrorTypeKey,
 		semconv.CodeFunctionNameKey, semconv.CodeFilePathKey, semconv.CodeLineNumberKey,
 	} {
 		known[key] = true

@@ -155,6 +155,9 @@ func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
 	if s.Target != "" {
 		attrs = append(attrs, keyCollection.String(s.Target))
 	}
+	if s.Procedure != "" {
+		attrs = append(attrs, semconv.DBStoredProcedureName(s.Procedure))
+	}
 	return optionsOf(attrs, trace.SpanKindClient)
 }
 

@@ -15,10 +15,10 @@ type sanitiser struct {
 	grammar Grammar
 	pos     int
 	out     strings.Builder
-	words   []string // the first words, for the summary
-	space   bool     // white space or a comment is due
-	clause  clause   // where in a statement it is
-	hidden  bool     // the rest of the statement could not be read
+	outline outline // what it does, for the summary
+	space   bool    // white space or a comment is due
+	clause  clause  // where in a statement it is
+	hidden  bool    // the rest of the statement could not be read
 }
 
 func (z *sanitiser) run() {
@@ -213,11 +213,8 @@ func (z *sanitiser) emit(n int, text string) {
 	}
 	z.out.WriteString(text)
 	z.clause.pass(text, z.grammar)
+	z.outline.pass(text)
 	z.pos += n
-	const enough = 64
-	if len(z.words) < enough {
-		z.words = append(z.words, text)
-	}
 }
 
 // until is how much of s there is up to and including end, or all of it.

@@ -3,28 +3,22 @@
 // and nothing of who asks or of what is made of the answer.
 package statement
 
-import (
-	"strings"
-	"unicode"
-	"unicode/utf8"
-)
+import "strings"
 
 // Summary is what telemetry and reports say of a statement. It contains no
 // literal of it.
 type Summary struct {
-	Operation string // the first keyword, upper case: SELECT, INSERT, …
-	Target    string // the first table, where it can be told
+	Operation string // the first keyword, upper case: SELECT, INSERT, …; of a WITH, that of what follows it
+	Target    string // the first table of the operation, where it can be told
+	Procedure string // the stored procedure that is called
 	Sanitised string // the statement with ? for every literal, comments removed
 	Moves     bool   // running it may change the state of its session
+	text      string
 }
 
-// Text is the conventions' db.query.summary.
-func (s *Summary) Text() string {
-	if s.Target == "" {
-		return s.Operation
-	}
-	return s.Operation + " " + s.Target
-}
+// Text is the conventions' db.query.summary: the statement's operations and what they are
+// done to, in their order, or the name that the statement has in a comment.
+func (s *Summary) Text() string { return s.text }
 
 // Grammar tells apart how servers read the same characters.
 type Grammar uint8
@@ -39,93 +33,47 @@ const (
 // Summarise reads a statement once. What it returns shares no memory with it:
 // a statement may be cut from a large text.
 func Summarise(query string, g Grammar) *Summary {
-	z := sanitiser{in: query, grammar: g}
+	z := sanitiser{in: query, grammar: g, outline: newOutline(g)}
 	z.run()
-	return &Summary{
-		Operation: operationOf(z.words),
-		Target:    targetOf(z.words),
+	s := &Summary{
 		Sanitised: strings.ToValidUTF8(z.out.String(), "\uFFFD"),
 		Moves:     z.moves(),
 	}
-}
-
-// Other is the operation of a statement that begins with no keyword.
-const Other = "OTHER"
-
-// operations are the keywords that may name an operation. There are few, so
-// that they are fit for a metric; everything else is Other.
-var operations = map[string]bool{
-	"SELECT": true, "INSERT": true, "UPDATE": true, "DELETE": true, "REPLACE": true, "MERGE": true, "WITH": true,
-	"CREATE": true, "ALTER": true, "DROP": true, "TRUNCATE": true, "CALL": true, "DO": true, "EXEC": true, "SET": true,
-	"SHOW": true, "EXPLAIN": true, "ANALYZE": true, "BEGIN": true, "START": true, "COMMIT": true, "ROLLBACK": true,
-	"SAVEPOINT": true, "RELEASE": true, "LOCK": true, "UNLOCK": true, "COPY": true, "LOAD": true, "LISTEN": true,
-	"NOTIFY": true, "VALUES": true, "TABLE": true, "PRAGMA": true, "VACUUM": true, "USE": true, "KILL": true,
-	"GRANT": true, "REVOKE": true, "PREPARE": true, "EXECUTE": true, "DEALLOCATE": true, "FETCH": true,
-}
-
-func operationOf(words []string) string {
-	for _, w := range words {
-		if w == "(" {
-			continue
-		}
-		if w = strings.ToUpper(w); operations[w] {
-			return strings.Clone(w)
-		}
-		break
+	z.outline.finish(s)
+	if name := nameIn(query); name != "" {
+		s.text = strings.Clone(name)
 	}
-	return Other
+	return s
 }
 
-// targetOf is the name behind COPY, or behind the first FROM, INTO, UPDATE, JOIN
-// or TABLE that has a table behind it.
-func targetOf(words []string) string {
-	var inCall []bool // per bracket: it is a function's, such as EXTRACT(YEAR FROM …)
-	for i, w := range words {
-		w = strings.ToUpper(w)
-		switch {
-		case w == "(":
-			inCall = append(inCall, i > 0 && isName(words[i-1]) && !beginsQuery(words[i+1:]))
-		case w == ")" && len(inCall) > 0:
-			inCall = inCall[:len(inCall)-1]
-		case len(inCall) > 0 && inCall[len(inCall)-1]:
-		case w == "COPY" && i == 0 && len(words) > 1 && words[1] != "(":
-			return tableName(words[1:])
-		case w == "UPDATE" && i > 0 && words[i-1] != ")": // FOR UPDATE, ON DUPLICATE KEY UPDATE, GRANT UPDATE
-		case w == "FROM" || w == "INTO" || w == "UPDATE" || w == "JOIN" || w == "TABLE":
-			return tableName(words[i+1:])
-		}
+// nameIn is the name that a statement has in a comment that it begins with, as sqlc writes
+// them: -- name: GetAuthor :one
+func nameIn(query string) string {
+	query = strings.TrimLeft(query, " \t\r\n")
+	var line string
+	switch {
+	case strings.HasPrefix(query, "-- "):
+		line, _, _ = strings.Cut(query[len("-- "):], "\n")
+	case strings.HasPrefix(query, "/* "):
+		line, _, _ = strings.Cut(query[len("/* "):], "*/")
 	}
-	return ""
-}
-
-func beginsQuery(words []string) bool {
-	return len(words) > 0 && (strings.EqualFold(words[0], "SELECT") || strings.EqualFold(words[0], "WITH"))
-}
-
-// beforeTables are the words that may stand between a keyword and its table.
-var beforeTables = map[string]bool{
-	"ONLY": true, "LATERAL": true, "LOW_PRIORITY": true, "HIGH_PRIORITY": true, "DELAYED": true, "IGNORE": true,
-	"QUICK": true, "IF": true, "NOT": true, "EXISTS": true, "TABLE": true,
-}
-
-// tableName joins the parts of the name that words begin with; empty if they
-// begin with none.
-func tableName(words []string) string {
-	for len(words) > 0 && beforeTables[strings.ToUpper(words[0])] {
-		words = words[1:]
-	}
-	if len(words) == 0 || !isName(words[0]) {
+	words := strings.Fields(line[:min(len(line), maxSummary)])
+	if len(words) != 3 || words[0] != "name:" || !isIdentifier(words[1]) {
 		return ""
 	}
-	name := strings.Trim(words[0], "`\"")
-	for len(words) > 2 && words[1] == "." && isName(words[2]) {
-		words = words[2:]
-		name += "." + strings.Trim(words[0], "`\"")
+	if kind, found := strings.CutPrefix(words[2], ":"); !found || !isIdentifier(kind) {
+		return ""
 	}
-	return strings.ToValidUTF8(strings.Clone(strings.ToLower(name)), "\uFFFD")
+	return words[1]
 }
 
-func isName(word string) bool {
-	r, _ := utf8.DecodeRuneInString(word)
-	return r == '_' || r == '`' || r == '"' || unicode.IsLetter(r)
+// isIdentifier tells a name as a programmer gives one: letters and digits, and not many.
+func isIdentifier(s string) bool {
+	const longest = 64
+	for i := range len(s) {
+		if b := s[i]; b != '_' && (b|0x20 < 'a' || b|0x20 > 'z') && (i == 0 || !isDigit(b)) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= longest
 }

@@ -4,13 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"unicode/utf8"
 	"unsafe"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 func TestAStatementIsSummarised(t *testing.T) {
@@ -24,7 +22,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a semicolon only", ";", "OTHER", "", ";", 0},
 
 		{"a select", "SELECT a, b FROM orders", "SELECT", "orders", "SELECT a, b FROM orders", 0},
-		{"lower case", "select * from Orders", "SELECT", "orders", "select * from Orders", 0},
+		{"lower case", "select * from Orders", "SELECT", "Orders", "select * from Orders", 0},
 		{"an insert", "INSERT INTO orders (a, b) VALUES (1, 'x')", "INSERT", "orders", "INSERT INTO orders (a, b) VALUES (?, ?)", 0},
 		{"an update", "UPDATE orders SET a = 1.5e-3 WHERE id = 7", "UPDATE", "orders", "UPDATE orders SET a = ? WHERE id = ?", 0},
 		{"a delete", "DELETE FROM shop.orders WHERE id = 7", "DELETE", "shop.orders", "DELETE FROM shop.orders WHERE id = ?", 0},
@@ -92,7 +90,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"quotes have no meaning in a comment", "SELECT /* ' */ a, 'x' /* ' */ FROM t", "SELECT", "t", "SELECT a, ? FROM t", 0},
 		{"a comment has no meaning in quotes", "SELECT '/*', a, '*/', '--', b", "SELECT", "", "SELECT ?, a, ?, ?, b", 0},
 
-		{"a name in backticks", "SELECT `a b` FROM `Orders`", "SELECT", "orders", "SELECT `a b` FROM `Orders`", 0},
+		{"a name in backticks", "SELECT `a b` FROM `Orders`", "SELECT", "Orders", "SELECT `a b` FROM `Orders`", 0},
 		{"a backtick in backticks", "SELECT `a``b`, 'x' FROM t", "SELECT", "t", "SELECT `a``b`, ? FROM t", 0},
 		{"a backslash in backticks escapes nothing", "SELECT `a\\`, 'x' FROM t", "SELECT", "t", "SELECT `a\\`, ? FROM t", 0},
 		{"a quote in backticks", "SELECT `it's`, 'x' FROM t", "SELECT", "t", "SELECT `it's`, ? FROM t", 0},
@@ -188,7 +186,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"what is copied from a query", "COPY (SELECT a FROM t) TO STDOUT", "COPY", "t", "COPY (SELECT a FROM t) TO STDOUT", PostgreSQL},
 		{"a file that is loaded", "LOAD DATA INFILE 'a' INTO TABLE t", "LOAD", "t", "LOAD DATA INFILE ? INTO TABLE t", MySQL},
 		{"data that comes later", "COPY t FROM STDIN", "COPY", "t", "COPY t FROM STDIN", PostgreSQL},
-		{"names in double quotes in PostgreSQL", `SELECT "it's", 'x' FROM "Shop"."Orders" WHERE "a""b" = 1`, "SELECT", "shop.orders", `SELECT "it's", ? FROM "Shop"."Orders" WHERE "a""b" = ?`, PostgreSQL},
+		{"names in double quotes in PostgreSQL", `SELECT "it's", 'x' FROM "Shop"."Orders" WHERE "a""b" = 1`, "SELECT", "Shop.Orders", `SELECT "it's", ? FROM "Shop"."Orders" WHERE "a""b" = ?`, PostgreSQL},
 		{"a name without end", "SELECT `a, 'x'", "SELECT", "", "SELECT ?", MySQL},
 		{"a backtick is nothing in PostgreSQL", "SELECT `, 'x'", "SELECT", "", "SELECT `, ?", PostgreSQL},
 		{"a name of SQL Server's", "SELECT [it's], 'x' FROM [t]", "SELECT", "", "SELECT ?", 0},
@@ -212,15 +210,10 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a blank of Unicode", "SELECT\u00a01", "SELECT", "", "SELECT ?", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, &Summary{Operation: c.operation, Target: c.target, Sanitised: c.sanitised, Moves: Summarise(c.query, c.grammar).Moves}, Summarise(c.query, c.grammar))
+			s := Summarise(c.query, c.grammar)
+			assert.Equal(t, &Summary{Operation: c.operation, Target: c.target, Sanitised: c.sanitised, Moves: s.Moves, text: s.text}, s)
 		})
 	}
-}
-
-func TestASummaryIsTheOperationAndItsTarget(t *testing.T) {
-	assert.Equal(t, "SELECT orders", Summarise("SELECT * FROM orders WHERE id = 5", Unknown).Text())
-	assert.Equal(t, "COMMIT", Summarise("COMMIT", Unknown).Text())
-	assert.Equal(t, "OTHER", Summarise("", Unknown).Text())
 }
 
 // A statement as an application makes them, with more words than a summary
@@ -232,19 +225,6 @@ func TestALongStatementIsSanitisedToItsEnd(t *testing.T) {
 	assert.Equal(t, "INSERT INTO orders (a) VALUES (?)"+strings.Repeat(", (?)", 10_000), s.Sanitised)
 }
 
-// reading is a cache of summaries.
-func reading() *Cache[Summary] {
-	return NewCache(func(query string) *Summary { return Summarise(query, Unknown) })
-}
-
-func TestTheCacheAnswersWhatAStatementsSummaryIs(t *testing.T) {
-	c := reading()
-	first := c.Of("SELECT a FROM t WHERE b = 1")
-	assert.Equal(t, Summarise("SELECT a FROM t WHERE b = 1", Unknown), first)
-	assert.Same(t, first, c.Of("SELECT a FROM t WHERE b = 1"), "it is not read twice")
-	assert.Equal(t, "INSERT t", c.Of("INSERT INTO t VALUES (1)").Text())
-}
-
 func TestASummaryKeepsNoStatementInMemory(t *testing.T) {
 	file := strings.Repeat(" ", 1<<20) + "SELECT a FROM t"
 	s := Summarise(file[1<<20:], Unknown)
@@ -252,64 +232,7 @@ func TestASummaryKeepsNoStatementInMemory(t *testing.T) {
 		at, start := uintptr(unsafe.Pointer(unsafe.StringData(part))), uintptr(unsafe.Pointer(unsafe.StringData(file)))
 		return at >= start && at < start+uintptr(len(file))
 	}
-	assert.False(t, within(s.Operation) || within(s.Target) || within(s.Sanitised))
-}
-
-// remembered is how many statements a cache remembers.
-func (c *Cache[D]) remembered() int { return len(c.knownMap()) + len(c.fresh) }
-
-// A statement that is used all the time is found without a lock, however many
-// come between.
-func TestTheCacheIsBoundedInEntries(t *testing.T) {
-	c := reading()
-	found := 0
-	for i := range 100_000 {
-		c.Of("SELECT a FROM often")
-		if c.knownMap()["SELECT a FROM often"] != nil {
-			found++
-		}
-		s := c.Of(fmt.Sprintf("SELECT a FROM t%d WHERE b = %d", i, i))
-		if c.remembered() > most || s.Target != fmt.Sprintf("t%d", i) {
-			require.LessOrEqual(t, c.remembered(), most)
-			require.Equal(t, fmt.Sprintf("t%d", i), s.Target)
-		}
-	}
-	assert.NotZero(t, c.remembered())
-	assert.Greater(t, found, 99_000)
-}
-
-func TestTheCacheIsBoundedInBytes(t *testing.T) {
-	fits := "SELECT '" + strings.Repeat("x", Longest-len("SELECT ''")) + "'"
-	require.Len(t, fits, Longest)
-	c := reading()
-	c.Of(fits)
-	assert.Equal(t, 1, c.remembered())
-	longer := fits + ";"
-	for range 2 {
-		assert.Equal(t, &Summary{Operation: "SELECT", Sanitised: "SELECT ?;"}, c.Of(longer))
-	}
-	assert.Equal(t, 1, c.remembered())
-}
-
-func TestTheCacheServesManyAtOnce(t *testing.T) {
-	c := reading()
-	var wait sync.WaitGroup
-	for g := range 8 {
-		wait.Go(func() {
-			for i := range 2 * most {
-				query := fmt.Sprintf("SELECT a FROM t%d", (i+g*100)%(most+10))
-				if got, want := c.Of(query).Sanitised, query; got != want {
-					t.Errorf("the summary of %q is that of %q", want, got)
-					return
-				}
-			}
-		})
-	}
-	wait.Wait()
-	assert.LessOrEqual(t, c.remembered(), most)
-	for query := range c.fresh {
-		assert.NotContains(t, c.knownMap(), query)
-	}
+	assert.False(t, within(s.Operation) || within(s.Target) || within(s.Procedure) || within(s.Sanitised) || within(s.Text()))
 }
 
 // Whose statements are read: an unknown server's may be anybody's.
@@ -414,6 +337,12 @@ var plots = []struct {
 	{everywhere, "ALTER USER u IDENTIFIED BY %s PASSWORD %s"},
 	{inPostgreSQL, "SELECT 0xe--it's\n, %s, a€$b$, ' $b$', %s"},
 	{inMySQL, "SELECT 1e-- it's\n, %s, a$b, $x, %s"},
+	{everywhere, "INSERT INTO %s SELECT a FROM b, %s"},
+	{everywhere, "WITH %s AS (SELECT a FROM t) DELETE FROM u USING %s"},
+	{everywhere, "CREATE TABLE %s (a int); DROP INDEX i, %s"},
+	{everywhere, "DECLARE %s CURSOR FOR SELECT a FROM t.%s"},
+	{everywhere, "EXEC @a = %s, %s"},
+	{[]Grammar{Unknown}, "SELECT a FROM [%s], [a].[b %s]"},
 }
 
 // FuzzSummarise plants secrets in statements, and looks for them in what
@@ -451,7 +380,7 @@ func FuzzSummarise(f *testing.F) {
 func checkNothingSurvives(t *testing.T, g Grammar, plot, literal, secret string) {
 	query := fmt.Sprintf(plot, literal, literal)
 	s := Summarise(query, g)
-	for _, said := range []string{s.Sanitised, s.Operation, s.Target, s.Text()} {
+	for _, said := range []string{s.Sanitised, s.Operation, s.Target, s.Procedure, s.Text()} {
 		if strings.Contains(strings.ToLower(said), secret) {
 			t.Fatalf("%q survives in %q of the statement %q, grammar %d", secret, said, query, g)
 		}
@@ -476,11 +405,17 @@ func checkAnything(t *testing.T, query string, g Grammar) {
 	if len(s.Sanitised) > 3*len(query) {
 		t.Fatalf("the statement %q grows to %q", query, s.Sanitised)
 	}
-	if !utf8.ValidString(s.Sanitised + s.Target) {
-		t.Fatalf("the statement %q becomes %q, of %q, which is not UTF-8", query, s.Sanitised, s.Target)
+	if said := s.Sanitised + s.Target + s.Procedure + s.Text(); !utf8.ValidString(said) {
+		t.Fatalf("of the statement %q, %q is said, which is not UTF-8", query, said)
+	}
+	if len(s.Text()) > maxSummary {
+		t.Fatalf("the summary of %q is %q, which is too long", query, s.Text())
 	}
 	again := Summarise(s.Sanitised, g)
 	again.Moves = s.Moves // a comment that was executed is gone
+	if nameIn(query) != "" {
+		again.text = s.text // and so is the one with the name
+	}
 	if *again != *s && !parted(s) {
 		t.Fatalf("the statement %q becomes %+v, and that becomes %+v, grammar %d", query, *s, *again, g)
 	}
