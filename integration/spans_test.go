@@ -122,7 +122,7 @@ func TestCommentsReachTheServer(t *testing.T) {
 		t.Run(c.driver, func(t *testing.T) {
 			provider := sdktrace.NewTracerProvider()
 			db, err := sqllease.Open(c.driver, c.server.DSN(""), sqllease.Config{
-				TracerProvider: provider, Comments: true,
+				TracerProvider: provider, Comments: sqllease.CommentsAppend,
 				CommentTags: func(context.Context) map[string]string { return map[string]string{"route": "it's */ here"} },
 			})
 			require.NoError(t, err)
