@@ -66,8 +66,8 @@ func (p *placer) step() {
 		p.comment(rest)
 	case c == '\'', c == '"', c == '`' && p.grammar != PostgreSQL:
 		p.quoted(rest)
-	case c == '[' && p.grammar == Unknown && mayBeName(rest):
-		p.refused = true
+	case c == '[' && p.grammar == Unknown:
+		p.bracket(rest)
 	case c == '$':
 		p.dollar(rest)
 	case inWord(c):
@@ -168,7 +168,7 @@ func hasTags(comment string) bool {
 // quoted consumes a text or a name in quotes. A quote in it is doubled. Whether one behind
 // a backslash ends it depends on settings, and to PostgreSQL ` begins no name.
 func (p *placer) quoted(rest string) {
-	n, closed := inQuotes(rest)
+	n, closed := inQuotes(rest, rest[0])
 	if !closed || rest[0] == '`' && p.grammar == Unknown && hasTextOrComment(rest[1:n-1]) {
 		p.refused = true
 		return
@@ -176,14 +176,25 @@ func (p *placer) quoted(rest string) {
 	p.token(n)
 }
 
+// bracket consumes a bracket that may begin a name, as in SQL Server, or an array.
+func (p *placer) bracket(rest string) {
+	const longest = 512 // no name is longer
+	n, closed := inQuotes(rest[:min(len(rest), longest)], ']')
+	if !closed || hasTextOrComment(rest[:n]) {
+		p.refused = true
+		return
+	}
+	p.token(1)
+}
+
 // inQuotes is the length of what s begins with, and whether it ends without a doubt.
-func inQuotes(s string) (n int, closed bool) {
+func inQuotes(s string, end byte) (n int, closed bool) {
 	for i := 1; i < len(s); i++ {
 		switch {
-		case s[i] != s[0]:
+		case s[i] != end:
 		case s[i-1] == '\\':
 			return 0, false
-		case i+1 < len(s) && s[i+1] == s[0]:
+		case i+1 < len(s) && s[i+1] == end:
 			i++
 		default:
 			return i + 1, true

@@ -41,6 +41,7 @@ func TestWhereACommentGoes(t *testing.T) {
 		{"a comment that says no tags", everywhere, "SELECT 1 /* a = 'b' */", "SELECT 1 /* a = 'b' */ " + c, "SELECT 1 /* a = 'b' */ " + c},
 		{"bytes that are not UTF-8", everywhere, "SELECT '\xff' \xc3", "SELECT '\xff' \xc3 " + c, c + " SELECT '\xff' \xc3"},
 		{"a space of Unicode, which may be a name", everywhere, "SELECT a \u00a0", "SELECT a \u00a0 " + c, c + " SELECT a \u00a0"},
+		{"an array, or a name in brackets", everywhere, "SELECT [a b], c[1]", "SELECT [a b], c[1] " + c, c + " SELECT [a b], c[1]"},
 		{"placeholders", everywhere, "SELECT $1, ?, :a, @b", "SELECT $1, ?, :a, @b " + c, c + " SELECT $1, ?, :a, @b"},
 
 		{"PostgreSQL's operators", []Grammar{PostgreSQL}, "SELECT a #>> '{b}', c #- d, e # f", "SELECT a #>> '{b}', c #- d, e # f " + c, c + " SELECT a #>> '{b}', c #- d, e # f"},
@@ -90,7 +91,7 @@ func TestWhereNoCommentGoes(t *testing.T) {
 		{"a hint may hide its end", inMySQL, []string{"SELECT /*+ a(`*/`) */ 1"}},
 		{"comments within comments", []Grammar{Unknown, PostgreSQL}, []string{"SELECT 1 /* /* */"}},
 		{"what may nest", []Grammar{Unknown}, []string{"SELECT 1 /* /* */ */"}},
-		{"what only some take for a comment", []Grammar{Unknown}, []string{"SELECT a #>> '{b}'", "SELECT 5--'1'\n", "SELECT 1 -- a\r + 1", "SELECT `'`, 1", "SELECT [it's]"}},
+		{"what only some take for a comment", []Grammar{Unknown}, []string{"SELECT a #>> '{b}'", "SELECT 5--'1'\n", "SELECT 1 -- a\r + 1", "SELECT `'`, 1", "SELECT [it's]", "SELECT [a", "SELECT [a]]"}},
 		{"what follows is no blank to all", []Grammar{MySQL}, []string{"SELECT 1 --\x01 a", "SELECT 1 --é"}},
 		{"what only some take for quotes", inMySQL, []string{"SELECT $a$ it's $a$", "SELECT $$"}},
 		{"dollar quotes without an end", []Grammar{PostgreSQL}, []string{"SELECT $$ a", "SELECT $a$ $b$", "SELECT 1$a$ a $a$"}},
