@@ -121,7 +121,7 @@ func (p *placer) mayGoOn(line string) bool {
 	if p.grammar == MySQL {
 		return line[0] == '-' && !certain
 	}
-	return strings.Contains(strings.TrimRight(line, "\r\n"), "\r") || !certain && hasQuote(line)
+	return strings.Contains(strings.TrimSuffix(line, "\r\n"), "\r") || !certain && hasQuote(line)
 }
 
 // comment consumes a block comment.
