@@ -128,7 +128,7 @@ func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
 			Config{MaxLifetime: time.Minute, LeakThreshold: time.Hour}, "LeakThreshold", "1h0m0s", "MaxLifetime, which is 1m0s; lower it, or use a negative value",
 		},
 		"unknown Comments":             {Config{Comments: "yes"}, "Comments", `"yes"`, "use CommentsOff, CommentsAppend or CommentsPrepend"},
-		"CommentTags without Comments": {Config{CommentTags: func(context.Context) map[string]string { return nil }}, "CommentTags", "func", "set it, or leave CommentTags nil"},
+		"CommentTags without Comments": {Config{CommentTags: func(context.Context) map[string]string { return nil }}, "CommentTags", "a function", "set it, or leave CommentTags nil"},
 		"unknown Dialect":              {Config{Dialect: "oracle"}, "Dialect", `"oracle"`, `use one of ["mysql" "mariadb" "tidb" "postgresql" "cockroachdb" "none"], or leave it empty`},
 	} {
 		t.Run(name, func(t *testing.T) {

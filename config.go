@@ -332,7 +332,7 @@ func (cfg *Config) check() error {
 			"it is not known; use CommentsOff, CommentsAppend or CommentsPrepend"}
 	}
 	if cfg.CommentTags != nil && cfg.Comments == CommentsOff {
-		return &ConfigError{"CommentTags", "func", "Comments is CommentsOff, so that no statement has a comment; set it, or leave CommentTags nil"}
+		return &ConfigError{"CommentTags", "a function", "Comments is CommentsOff, so that no statement has a comment; set it, or leave CommentTags nil"}
 	}
 	for _, name := range cfg.OmitSpans {
 		if !slices.Contains(spanCalls, name) {

@@ -77,6 +77,18 @@ func TestCommentsReachTheServer(t *testing.T) {
 	}
 }
 
+// PostgreSQL shows the first 1,023 bytes of a statement.
+func TestACommentInFrontIsNotCutOff(t *testing.T) {
+	for mode, isSeen := range map[sqllease.Comments]bool{sqllease.CommentsAppend: false, sqllease.CommentsPrepend: true} {
+		provider := sdktrace.NewTracerProvider()
+		db := openCommented(t, "postgres", postgres, provider, mode)
+		ctx, span := provider.Tracer("test").Start(t.Context(), "request")
+		seen, _ := one(ctx, t, db, "SELECT "+inPostgreSQL+" AS seen, '"+strings.Repeat("x", 2000)+"'")
+		assert.Equal(t, isSeen, strings.Contains(seen, traced(span)), mode)
+		span.End()
+	}
+}
+
 // What a server keeps of a statement has no comment in it.
 func TestServersKeepNoComment(t *testing.T) {
 	for _, mode := range []sqllease.Comments{sqllease.CommentsAppend, sqllease.CommentsPrepend} {
@@ -156,7 +168,12 @@ func one(ctx context.Context, t *testing.T, db *sql.DB, query string) (value, co
 	columns, err := rows.Columns()
 	require.NoError(t, err)
 	require.True(t, rows.Next(), query)
-	require.NoError(t, rows.Scan(&value))
+	into := make([]any, len(columns))
+	for i := range into {
+		into[i] = new(any)
+	}
+	into[0] = &value
+	require.NoError(t, rows.Scan(into...))
 	require.False(t, rows.Next())
 	require.NoError(t, rows.Err())
 	return value, columns[0]

@@ -16,7 +16,7 @@ func (p Place) IsNowhere() bool { return p.end == 0 }
 
 // PlaceOf finds the place for a comment. There is none where servers or their settings may
 // disagree about what is text and what is a comment, where the statement has tags already,
-// and in statements whose text the server keeps, see word.
+// and in statements whose text the server keeps, see kept and unkept.
 func PlaceOf(query string, g Grammar) Place {
 	if strings.IndexByte(query, 0) >= 0 {
 		return Place{} // some servers stop reading there
