@@ -2,41 +2,61 @@ package sqllease
 
 import (
 	"context"
-	"fmt"
-	"maps"
+	"encoding/hex"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/statement"
 )
 
-// commented appends a comment to a statement that is run directly, with the tags of its
-// call, see Config.Comments.
-func (c *Connector) commented(ctx context.Context, query string) string {
-	if !c.cfg.Comments || !statement.TakesComment(query, c.summaries.Of(query).Operation) {
-		return query
+// commented is the statement of a call that runs it directly, with a comment if it gets
+// one, see Config.Comments.
+func (o *operation) commented(ctx context.Context) string {
+	c := o.h.c
+	if c.cfg.Comments == CommentsOff {
+		return o.query
 	}
-	return statement.WithComment(query, c.commentTags(ctx))
+	place := o.statement().place
+	if place.IsNowhere() {
+		return o.query
+	}
+	return place.With(o.query, c.commentTags(ctx), c.cfg.Comments == CommentsPrepend)
+}
+
+// placeOf finds the place for a comment in a statement. What does not begin as SQL does
+// gets none.
+func (c *Connector) placeOf(query, operation string) statement.Place {
+	if c.cfg.Comments == CommentsOff || operation == statement.Other {
+		return statement.Place{}
+	}
+	return statement.PlaceOf(query, c.cfg.dialect.Grammar)
 }
 
 // commentTags are the application's, and the span of the call.
-func (c *Connector) commentTags(ctx context.Context) map[string]string {
-	tags := map[string]string{}
+func (c *Connector) commentTags(ctx context.Context) (tags statement.Tags) {
 	if c.cfg.CommentTags != nil {
-		c.applicationsTags(ctx, tags)
+		tags.Others = c.applicationsTags(ctx)
 	}
 	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
-		tags["traceparent"] = fmt.Sprintf("00-%s-%s-%s", span.TraceID(), span.SpanID(), span.TraceFlags())
-		if state := span.TraceState().String(); state != "" {
-			tags["tracestate"] = state
-		}
+		tags.Traceparent, tags.Tracestate = traceparent(span), span.TraceState().String()
 	}
 	return tags
 }
 
 // applicationsTags survives a panic of the application's function, which must
 // not cost the connection that is being used.
-func (c *Connector) applicationsTags(ctx context.Context, tags map[string]string) {
+func (c *Connector) applicationsTags(ctx context.Context) map[string]string {
 	defer c.tagsPanicked.survive()
-	maps.Copy(tags, c.cfg.CommentTags(ctx))
+	return c.cfg.CommentTags(ctx)
+}
+
+// traceparent is W3C's header.
+func traceparent(span trace.SpanContext) string {
+	traceID, spanID, flags := span.TraceID(), span.SpanID(), span.TraceFlags()
+	var room [len("00-") + 2*len(traceID) + len("-") + 2*len(spanID) + len("-00")]byte
+	b := append(room[:0], "00-"...)
+	b = hex.AppendEncode(b, traceID[:])
+	b = hex.AppendEncode(append(b, '-'), spanID[:])
+	b = hex.AppendEncode(append(b, '-'), []byte{byte(flags)})
+	return string(b)
 }

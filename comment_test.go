@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // commentPool is a pool that adds comments, and the statements that its driver got.
@@ -18,7 +19,9 @@ func commentPool(t *testing.T, cfg Config) (p *telemetryPool, got *[]string) {
 		}
 		return nil
 	}}
-	cfg.Comments = true
+	if cfg.Comments == CommentsOff {
+		cfg.Comments = CommentsAppend
+	}
 	return newTelemetryPool(t, f, cfg), got
 }
 
@@ -50,18 +53,19 @@ func TestWhatHasNoComment(t *testing.T) {
 	_, err = st.ExecContext(underParent(t))
 	require.NoError(t, err)
 	require.NoError(t, st.Close())
-	queries := []string{"SELECT 1 /* mine */", "SELECT 1 -- mine", "SELECT 1 # mine", ";", "", "SELECT '/*'", "dbo.my_procedure", "{\"find\": 1}", "VACUUM"}
+	queries := []string{"SELECT 1 /*traceparent='mine'*/", ";", "", "SELECT '/*", "dbo.my_procedure", "{\"find\": 1}", "VACUUM", "CREATE VIEW v AS SELECT 1"}
 	for _, query := range queries {
 		exec(t, underParent(t), p.db, query)
 	}
 	exec(t, t.Context(), p.db, "DO 'without a trace or tags'")
 	for _, s := range *got {
-		assert.NotContains(t, s, "traceparent")
+		assert.NotContains(t, s, "traceparent='0")
 	}
 
 	plain, err := Wrap(&telemetryFake{}, Config{})
 	require.NoError(t, err)
-	assert.Equal(t, "DO 1", plain.commented(underParent(t), "DO 1"), "there are none unless they are asked for")
+	o := operation{h: &handle{c: plain}, query: "DO 1"}
+	assert.Equal(t, "DO 1", o.commented(underParent(t)), "there are none unless they are asked for")
 	require.NoError(t, plain.Close())
 }
 
@@ -70,4 +74,22 @@ func TestTagsMayPanic(t *testing.T) {
 	exec(t, underParent(t), p.db, "DO 1")
 	assert.Regexp(t, `^exec: DO 1 /\*traceparent='[0-9a-f-]+'\*/$`, (*got)[0])
 	assert.Equal(t, 1, p.c.Stats().Idle)
+}
+
+func TestACommentGoesInFrontOfALongStatement(t *testing.T) {
+	p, got := commentPool(t, Config{Comments: CommentsPrepend})
+	exec(t, underParent(t), p.db, "-- name: Touch :exec\nUPDATE stock SET n = '--'")
+	exec(t, underParent(t), p.db, "UPDATE /*+ a */ stock SET n = 1")
+	assert.Regexp(t, `^exec: -- name: Touch :exec\n/\*traceparent='[0-9a-f-]+'\*/ UPDATE stock SET n = '--'$`, (*got)[0])
+	assert.Regexp(t, `^exec: UPDATE /\*\+ a \*/ stock SET n = 1 /\*traceparent='[0-9a-f-]+'\*/$`, (*got)[1])
+}
+
+func TestATraceIsWrittenAsItsHeaderIs(t *testing.T) {
+	state, err := trace.ParseTraceState("congo=t61")
+	require.NoError(t, err)
+	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{0xab, 15: 1}, SpanID: trace.SpanID{7: 0x0f}, TraceFlags: trace.FlagsSampled, TraceState: state})
+	assert.Equal(t, "00-ab000000000000000000000000000001-000000000000000f-01", traceparent(span))
+	p, got := commentPool(t, Config{})
+	exec(t, trace.ContextWithRemoteSpanContext(t.Context(), span), p.db, "DO 1")
+	assert.Contains(t, (*got)[0], "tracestate='congo%3Dt61'")
 }

@@ -132,18 +132,22 @@ type Config struct {
 	// would show at its beginning. Nil: there is.
 	FilterSpan func(context.Context, Operation) bool
 
-	// Comments appends a comment to each statement that is run directly, by which
-	// the server's logs lead to the trace: traceparent and tracestate of the call's
-	// span, and CommentTags, in the format of sqlcommenter. Statements that are
-	// prepared, by the application or for their arguments, have none, and none
-	// that has a comment already. A driver that caches statements by their text, as
+	// Comments adds a comment to each statement that is run directly, by which the
+	// server's logs lead to the trace: traceparent and tracestate of the call's
+	// span, and CommentTags, in the format of sqlcommenter. CommentsAppend puts it
+	// at the statement's end, CommentsPrepend in front of its first word, where a log
+	// that cuts long statements still has it. Statements that are prepared, by
+	// the application or for their arguments, have none; nor has one where it might
+	// change what the statement means, or stay in what the server keeps:
+	// docs/telemetry.md tells which. A driver that caches statements by their text, as
 	// pgx does unless its default_query_exec_mode is exec or simple_protocol,
-	// would find none of them again. False: no comments.
-	Comments bool
+	// would find none of them again. Empty: no comments.
+	Comments Comments
 
 	// CommentTags returns more for the comment, such as the route of a request. It
 	// is called in the application's calls, and has to be quick. Its values reach
-	// the server and its logs. Nil: none.
+	// the server and its logs. A key above 64 bytes, a value above 512, and what
+	// would make the comment longer than 2,048 bytes are left out. Nil: none.
 	CommentTags func(context.Context) map[string]string
 
 	// ServerAddress, ServerPort and Namespace are shown in spans, and in the
@@ -187,6 +191,16 @@ const (
 	QueryTextSanitised QueryText = ""    // the statement, with ? for every literal
 	QueryTextRaw       QueryText = "raw" // the statement as it is, and the text of errors
 	QueryTextOff       QueryText = "off" // no statement, but the operation and the table
+)
+
+// Comments says where statements have their comment.
+type Comments string
+
+// Where statements have their comment.
+const (
+	CommentsOff     Comments = ""        // they have none
+	CommentsAppend  Comments = "append"  // at their end
+	CommentsPrepend Comments = "prepend" // in front of their first word
 )
 
 // Operation is what [Config.FilterSpan] is asked about.
@@ -289,6 +303,15 @@ func (cfg *Config) check() error {
 			return &ConfigError{"Attributes", fmt.Sprintf("%q", string(a.Key)),
 				"it is empty, or an attribute that sqllease sets itself: see Config.Name, Dialect, ServerAddress, ServerPort and Namespace"}
 		}
+	}
+	switch cfg.Comments {
+	case CommentsOff, CommentsAppend, CommentsPrepend:
+	default:
+		return &ConfigError{"Comments", fmt.Sprintf("%q", string(cfg.Comments)),
+			"it is not known; use CommentsOff, CommentsAppend or CommentsPrepend"}
+	}
+	if cfg.CommentTags != nil && cfg.Comments == CommentsOff {
+		return &ConfigError{"CommentTags", "a function", "Comments is CommentsOff, so that no statement has a comment; set it, or leave CommentTags nil"}
 	}
 	for _, name := range cfg.OmitSpans {
 		if !slices.Contains(spanCalls, name) {

@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
 	"math"
@@ -53,7 +54,9 @@ func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
 		"LeakThreshold over MaxLifetime": {
 			Config{MaxLifetime: time.Minute, LeakThreshold: time.Hour}, "LeakThreshold", "1h0m0s", "MaxLifetime, which is 1m0s; lower it, or use a negative value",
 		},
-		"unknown Dialect": {Config{Dialect: "oracle"}, "Dialect", `"oracle"`, `use one of ["mysql" "mariadb" "tidb" "postgresql" "cockroachdb" "none"], or leave it empty`},
+		"unknown Comments":             {Config{Comments: "yes"}, "Comments", `"yes"`, "use CommentsOff, CommentsAppend or CommentsPrepend"},
+		"CommentTags without Comments": {Config{CommentTags: func(context.Context) map[string]string { return nil }}, "CommentTags", "a function", "set it, or leave CommentTags nil"},
+		"unknown Dialect":              {Config{Dialect: "oracle"}, "Dialect", `"oracle"`, `use one of ["mysql" "mariadb" "tidb" "postgresql" "cockroachdb" "none"], or leave it empty`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Wrap(&lifetimeFake{}, c.cfg)

@@ -13,6 +13,7 @@ type described struct {
 	name   string                  // the summary's text
 	start  []trace.SpanStartOption // of the spans of its calls
 	record measured                // of the metrics of its calls that succeed
+	place  statement.Place         // for a comment
 }
 
 // descriptions remember that of each statement.

@@ -357,7 +357,7 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	o := operation{h: h, call: callExec, query: query, decline: h.c.execDeclines.of(args)}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	res, err = s.can.Exec(ctx, s.conn, h.c.commented(ctx, query), args)
+	res, err = s.can.Exec(ctx, s.conn, o.commented(ctx), args)
 	o.returned = true
 	s.ran(h, query)
 	return s.result(h, res), err
@@ -379,7 +379,7 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	o := operation{h: h, call: callQuery, query: query, decline: h.c.queryDeclines.of(args)}
 	ctx = o.start(ctx)
 	defer o.end(&err)
-	rows, err = s.can.Query(ctx, s.conn, h.c.commented(ctx, query), args)
+	rows, err = s.can.Query(ctx, s.conn, o.commented(ctx), args)
 	o.returned = true
 	s.ran(h, query)
 	if err != nil {

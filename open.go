@@ -243,5 +243,6 @@ func (c *Connector) read(query string) *described {
 	s := statement.Summarise(query, c.cfg.dialect.Grammar)
 	d := &described{Summary: s, name: s.Text()}
 	d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.Operation)
+	d.place = c.placeOf(query, d.Operation)
 	return d
 }

@@ -41,7 +41,7 @@ func (c *Connector) used(s *session) (told bool) {
 // start begins the operation. Its caller has set what it is: h, call, query and decline.
 func (o *operation) start(ctx context.Context) context.Context {
 	o.begun, o.ctx, o.lease = clock.Now(), ctx, &o.h.session.lease
-	if o.decline == nil || o.decline.goesAhead(o.h.c.cfg.Comments) {
+	if o.decline == nil || o.decline.goesAhead(o.h.c.cfg.Comments != CommentsOff) {
 		ctx = o.startSpan(ctx, false)
 	}
 	o.lease.enter(o.call, o.query, o.begun) // after the application's code, which may not return

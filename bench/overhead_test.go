@@ -92,7 +92,7 @@ var contestants = []contestant{
 	{"sqllease-all", func(s source, p providers) (*sql.DB, error) {
 		return sqllease.OpenDB(s.connector(), sqllease.Config{
 			TracerProvider: p.traces, MeterProvider: p.metrics, Dialect: s.dialect,
-			Comments: true, FailOnDeadlock: true,
+			Comments: sqllease.CommentsAppend, FailOnDeadlock: true,
 		})
 	}},
 	{"xsam", func(s source, p providers) (*sql.DB, error) {

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"sync"
@@ -104,34 +103,6 @@ func TestSpansSayWhichServerAndWhatItSaid(t *testing.T) {
 				assert.Equal(t, want, got[key], key)
 			}
 			assert.NotContains(t, fmt.Sprint(s.Attributes(), s.Events(), s.Status()), "jane@example.org")
-		})
-	}
-}
-
-// The server itself sees the trace in the statement.
-func TestCommentsReachTheServer(t *testing.T) {
-	for _, c := range []struct {
-		driver string
-		server *servers.Server
-		query  string
-	}{
-		{"mysql", maria, "SELECT INFO FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID();"},
-		{"pgx", postgres, "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid();"},
-		{"postgres", postgres, "SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()"},
-	} {
-		t.Run(c.driver, func(t *testing.T) {
-			provider := sdktrace.NewTracerProvider()
-			db, err := sqllease.Open(c.driver, c.server.DSN(""), sqllease.Config{
-				TracerProvider: provider, Comments: true,
-				CommentTags: func(context.Context) map[string]string { return map[string]string{"route": "it's */ here"} },
-			})
-			require.NoError(t, err)
-			defer func() { assert.NoError(t, db.Close()) }()
-			ctx, span := provider.Tracer("test").Start(t.Context(), "request")
-			defer span.End()
-			var seen string
-			require.NoError(t, db.QueryRowContext(ctx, c.query).Scan(&seen))
-			assert.Contains(t, seen, "/*route='it%27s%20%2A%2F%20here',traceparent='00-"+span.SpanContext().TraceID().String())
 		})
 	}
 }

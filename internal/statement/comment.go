@@ -1,57 +1,146 @@
 package statement
 
 import (
-	"maps"
+	"cmp"
 	"slices"
 	"strings"
 )
 
-// TakesComment tells whether a comment can be appended to a statement, and says something
-// there: one with a comment of its own is left as it is, and so is what does not begin as
-// SQL does, of which operation is Other.
-func TakesComment(query, operation string) bool {
-	body := trimmed(query)
-	switch {
-	case body == "" || strings.Contains(body, "/*") || strings.Contains(body, "--") || strings.Contains(body, "#"):
-		return false // a comment in a comment, or behind one, says nothing
-	case !strings.ContainsAny(body, " \t\r\n") || operation == Other:
-		return false // the name of a procedure or of a prepared statement, or what is no SQL
-	}
-	return true
+// The bounds of a comment, in bytes. Keys and values are measured before they are encoded,
+// the comment as it is sent.
+const (
+	LongestKey     = 64
+	LongestValue   = 512
+	LongestComment = 2048
+)
+
+// Tags are what a comment says. Empty ones are left out.
+type Tags struct {
+	Traceparent string
+	Tracestate  string
+	Others      map[string]string // of the application
 }
 
-// WithComment appends tags to a statement that takes a comment, in the format of
-// sqlcommenter (https://google.github.io/sqlcommenter/spec/): sorted pairs of key='value',
-// percent-encoded. Those without a key are left out.
-func WithComment(query string, tags map[string]string) string {
-	pairs := make([]string, 0, len(tags))
-	for _, key := range slices.Sorted(maps.Keys(tags)) {
-		if key != "" {
-			pairs = append(pairs, encoded(key)+"='"+encoded(tags[key])+"'")
+// pair is a tag.
+type pair struct{ key, value string }
+
+func byKey(a, b pair) int { return cmp.Compare(a.key, b.key) }
+
+// isBounded tells whether a tag is worth a place. Half a value would be a wrong one.
+func (p pair) isBounded() bool {
+	return p.key != "" && len(p.key) <= LongestKey && len(p.value) <= LongestValue
+}
+
+// size is what the pair adds to a comment, with its comma.
+func (p pair) size() int { return size(p.key) + len("=''") + size(p.value) + len(",") }
+
+// choose appends the pairs that fit to none, sorted by key as sqlcommenter has it. The
+// trace comes first, then the tags in the order of their keys.
+func (t Tags) choose(none []pair) []pair {
+	left := LongestComment - len("/**/")
+	pairs := none
+	for _, own := range [...]pair{{"traceparent", t.Traceparent}, {"tracestate", t.Tracestate}} {
+		if own.value != "" && own.isBounded() && own.size() <= left {
+			pairs = append(pairs, own)
+			left -= own.size()
 		}
 	}
-	if len(pairs) == 0 {
+	chosen := len(pairs)
+	for key, value := range t.Others {
+		if tag := (pair{key, value}); tag.isBounded() && !t.has(key) {
+			pairs = append(pairs, tag)
+		}
+	}
+	others := pairs[chosen:]
+	slices.SortFunc(others, byKey)
+	for _, tag := range others {
+		if tag.size() <= left {
+			pairs[chosen] = tag
+			chosen++
+			left -= tag.size()
+		}
+	}
+	slices.SortFunc(pairs[:chosen], byKey)
+	return pairs[:chosen]
+}
+
+// has tells whether a key is the trace's.
+func (t Tags) has(key string) bool {
+	return t.Traceparent != "" && (key == "traceparent" || key == "tracestate")
+}
+
+// With puts tags into the statement whose place it is, as sqlcommenter has it
+// (https://google.github.io/sqlcommenter/spec/): pairs of key='value', percent-encoded.
+// In front of its first word, if that is wanted and no comment of its own follows: proxies
+// and planners take hints from the first comment only. Otherwise behind its end.
+func (p Place) With(query string, tags Tags, inFront bool) string {
+	var few [16]pair
+	pairs := tags.choose(few[:0])
+	if p.IsNowhere() || len(pairs) == 0 {
 		return query
 	}
-	body := trimmed(query)
-	return body + " /*" + strings.Join(pairs, ",") + "*/" + query[len(body):]
+	at, before, after := p.end, " ", ""
+	switch {
+	case inFront && !p.follows:
+		at, before, after = p.front, "", " "
+	case p.line:
+		before = "\n"
+	}
+	length := len(query) + len(before) + len("/**/") - len(",") + len(after)
+	for _, tag := range pairs {
+		length += tag.size()
+	}
+	var b strings.Builder
+	b.Grow(length)
+	b.WriteString(query[:at])
+	b.WriteString(before)
+	write(&b, pairs)
+	b.WriteString(after)
+	b.WriteString(query[at:])
+	return b.String()
 }
 
-// trimmed is a statement without what may stand behind it.
-func trimmed(query string) string { return strings.TrimRight(query, "; \t\r\n") }
+func write(b *strings.Builder, pairs []pair) {
+	b.WriteString("/*")
+	for i, tag := range pairs {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		encode(b, tag.key)
+		b.WriteString("='")
+		encode(b, tag.value)
+		b.WriteByte('\'')
+	}
+	b.WriteString("*/")
+}
 
-// encoded writes every byte but letters, digits and -._~ as %XX: what is left
-// can neither end a comment nor begin one that a server executes.
-func encoded(s string) string {
+// isPlain tells the bytes that stand for themselves. What is left of others is %XX, so that
+// no tag can end a comment, begin one that a server executes, or have a placeholder in it
+// that a driver would count.
+func isPlain(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || isDigit(b) || b == '-' || b == '.' || b == '_' || b == '~'
+}
+
+func encode(b *strings.Builder, s string) {
 	const hex = "0123456789ABCDEF"
-	var b strings.Builder
 	for i := range len(s) {
-		switch ch := s[i]; {
-		case 'a' <= ch && ch <= 'z', 'A' <= ch && ch <= 'Z', '0' <= ch && ch <= '9', strings.IndexByte("-._~", ch) >= 0:
-			b.WriteByte(ch)
-		default:
-			b.Write([]byte{'%', hex[ch>>4], hex[ch&15]})
+		if isPlain(s[i]) {
+			b.WriteByte(s[i])
+			continue
+		}
+		b.WriteByte('%')
+		b.WriteByte(hex[s[i]>>4])
+		b.WriteByte(hex[s[i]&15])
+	}
+}
+
+// size is how long s is once it is encoded.
+func size(s string) int {
+	n := len(s)
+	for i := range len(s) {
+		if !isPlain(s[i]) {
+			n += len("XX")
 		}
 	}
-	return b.String()
+	return n
 }

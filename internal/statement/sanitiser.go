@@ -127,7 +127,8 @@ func (z *sanitiser) comment(rest string) {
 	body := rest[2:n]
 	switch {
 	case z.grammar == PostgreSQL:
-		z.skip(nested(rest))
+		length, _ := nested(rest)
+		z.skip(length)
 	case executable(body) && hasTextOrComment(body), strings.HasPrefix(body, "+") && endsInQuotes(body),
 		z.grammar == Unknown && strings.Contains(body, "/*"):
 		z.hide()
@@ -268,8 +269,9 @@ func mayBeName(s string) bool {
 	return hasTextOrComment(s[:end])
 }
 
-// nested is the length of the block comment that s begins with, where they nest.
-func nested(s string) int {
+// nested is the length of the block comment that s begins with, where they nest, and
+// whether it has an end.
+func nested(s string) (n int, closed bool) {
 	depth := 0
 	for i := 0; i < len(s); i++ {
 		switch {
@@ -280,11 +282,11 @@ func nested(s string) int {
 			depth--
 			i++
 			if depth == 0 {
-				return i + 1
+				return i + 1, true
 			}
 		}
 	}
-	return len(s)
+	return len(s), false
 }
 
 // text is the length of the quoted text that s begins with; a doubled quote is
