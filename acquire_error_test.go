@@ -3,6 +3,7 @@ package sqllease
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,4 +162,28 @@ func TestWaitersAreToldThatTheConnectorWasClosed(t *testing.T) {
 		assert.True(t, p.one(t).Returned)
 		assert.Zero(t, p.c.Stats().Open)
 	})
+}
+
+// saying is a context that ends with an error of the application's own.
+type saying struct{ context.Context }
+
+func (saying) Err() error { return errors.New("jane@example.org went away") }
+func (saying) Done() <-chan struct{} {
+	ended := make(chan struct{})
+	close(ended)
+	return ended
+}
+
+func TestWhatAContextSaysOfItsEndIsNotShown(t *testing.T) {
+	c, err := Wrap(&telemetryFake{}, Config{MaxOpen: 1})
+	require.NoError(t, err)
+	held, err := c.Connect(t.Context())
+	require.NoError(t, err)
+	_, err = c.Connect(saying{t.Context()})
+	var failed *AcquireError
+	require.ErrorAs(t, err, &failed)
+	assert.EqualError(t, failed.Err, "jane@example.org went away", "a caller finds what it put there")
+	assert.NotContains(t, err.Error(), "jane")
+	require.NoError(t, held.Close())
+	require.NoError(t, c.Close())
 }

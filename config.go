@@ -215,7 +215,8 @@ type settings struct {
 	Config
 	dialect  drivers.Dialect
 	endpoint drivers.Endpoint
-	system   string // the conventions' db.system.name; empty: not known
+	system   string     // the conventions' db.system.name; empty: not known
+	number   poolNumber // of a name that was made up
 }
 
 // newSettings checks cfg and fills in what zero stands for.

@@ -102,6 +102,7 @@ func (c *Connector) Close() error {
 		c.retireAll(c.gate.Shut())
 		c.stopTimers()
 		c.metrics.close()
+		c.cfg.number.free()
 		if closer, ok := c.inner.(io.Closer); ok {
 			c.closeErr = closer.Close()
 		}

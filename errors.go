@@ -58,7 +58,7 @@ func (e *AcquireError) Timeout() bool {
 
 func (e *AcquireError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "sqllease: pool %q: no connection after %v (%v): %s", e.Pool, round(e.Waited), e.Err, e.load())
+	fmt.Fprintf(&b, "sqllease: pool %q: no connection after %v (%v): %s", e.Pool, round(e.Waited), e.why(), e.load())
 	if e.Position > 0 {
 		fmt.Fprintf(&b, ", place %d of %d in the queue", e.Position, e.Waiting)
 	}
@@ -67,6 +67,15 @@ func (e *AcquireError) Error() string {
 }
 
 const heldByText = "; held by "
+
+// why is the text of Err. A context of the application's own may say anything, with its data
+// in it: of such an error, only the type is told.
+func (e *AcquireError) why() string {
+	if e.Err == nil || saysNothingOfData(e.Err) {
+		return fmt.Sprint(e.Err)
+	}
+	return fmt.Sprintf("%T", e.Err)
+}
 
 // heldBy names the holders by the places that took their leases.
 func (e *AcquireError) heldBy() string {

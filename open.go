@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path"
 	"reflect"
 	"slices"
-	"sync"
 
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
@@ -38,7 +36,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 	set.dialect = drivers.Named(string(set.Dialect))
 	set.system = cmp.Or(set.dialect.System, drivers.SystemOf(c.Driver()))
 	if set.Name == "" {
-		set.Name = nameFor(c.Driver())
+		set.Name, set.number = takeName(c.Driver())
 	}
 	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
 	return newConnector(c, set), nil
@@ -179,30 +177,6 @@ func Unwrap[T any](driverConn any) (T, bool) {
 	}
 	t, ok := driverConn.(T)
 	return t, ok
-}
-
-// names counts the pools that were named after each driver.
-var names = struct {
-	sync.Mutex
-	count map[string]int // guarded by Mutex
-}{count: map[string]int{}}
-
-// nameFor makes up a name for a pool that was given none.
-func nameFor(d driver.Driver) string {
-	base := drivers.DialectOf(d)
-	if base == "" {
-		base = path.Base(drivers.PackageOf(d))
-	}
-	if base == "." {
-		base = "pool"
-	}
-	names.Lock()
-	defer names.Unlock()
-	names.count[base]++
-	if n := names.count[base]; n > 1 {
-		return fmt.Sprintf("%s-%d", base, n)
-	}
-	return base
 }
 
 func isNil(x any) bool {

@@ -73,3 +73,21 @@ func TestAttachingNothingOrTwiceDoesNoHarm(t *testing.T) {
 	assert.Equal(t, queueless, db.Stats().MaxOpenConnections)
 	assert.Len(t, c.pools.attached(), 1)
 }
+
+func TestANumberIsUsedAgainOnceItsPoolIsClosed(t *testing.T) {
+	open := func() *Connector {
+		c, err := Wrap(&telemetryFake{}, Config{})
+		require.NoError(t, err)
+		return c
+	}
+	first, second := open(), open()
+	assert.NotEqual(t, first.cfg.Name, second.cfg.Name)
+	require.NoError(t, first.Close())
+	for range 300 {
+		again := open()
+		assert.Equal(t, first.cfg.Name, again.cfg.Name)
+		require.NoError(t, again.Close())
+		require.NoError(t, again.Close(), "what is closed twice gives back no number that is another's")
+	}
+	require.NoError(t, second.Close())
+}

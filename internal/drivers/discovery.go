@@ -57,6 +57,15 @@ type AnswerError struct{ got, want string }
 
 func (e *AnswerError) Error() string { return "got " + e.got + ", expected " + e.want }
 
+// quoted is an answer for people, who do not read all of a long one.
+func quoted(text string) string {
+	const most = 64
+	if len(text) > most {
+		return strconv.Quote(strings.ToValidUTF8(text[:most], "")) + "…"
+	}
+	return strconv.Quote(text)
+}
+
 // parseSeconds reads MySQL's wait_timeout.
 func parseSeconds(row []driver.Value) (Limits, error) {
 	if len(row) != 1 {
@@ -65,7 +74,7 @@ func parseSeconds(row []driver.Value) (Limits, error) {
 	text := settingText(row[0])
 	seconds, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return Limits{}, &AnswerError{strconv.Quote(text), "a number of seconds"}
+		return Limits{}, &AnswerError{quoted(text), "a number of seconds"}
 	}
 	if seconds > uint64(math.MaxInt64/time.Second) {
 		return Limits{}, nil // centuries: no limit
@@ -109,7 +118,7 @@ func parseTimeout(text string) (time.Duration, error) {
 		}
 		n, err := strconv.ParseFloat(rest[:digits], 64)
 		if err != nil {
-			return 0, &AnswerError{strconv.Quote(text), "a timeout"}
+			return 0, &AnswerError{quoted(text), "a timeout"}
 		}
 		rest = strings.TrimLeft(rest[digits:], " ")
 		letters := strings.IndexAny(rest, "0123456789. ")
@@ -118,7 +127,7 @@ func parseTimeout(text string) (time.Duration, error) {
 		}
 		unit, ok := timeoutUnits[rest[:letters]]
 		if !ok {
-			return 0, &AnswerError{strconv.Quote(text), "a timeout; its unit is not known"}
+			return 0, &AnswerError{quoted(text), "a timeout; its unit is not known"}
 		}
 		total += n * float64(unit)
 		rest = strings.TrimLeft(rest[letters:], " ")
