@@ -156,7 +156,7 @@ func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
 		attrs = append(attrs, keyCollection.String(s.Target))
 	}
 	if s.Procedure != "" {
-		attrs = append(attrs, semconv.DBStoredProcedureName(s.Procedure))
+		attrs = append(attrs, keyProcedure.String(s.Procedure))
 	}
 	return optionsOf(attrs, trace.SpanKindClient)
 }
