@@ -317,7 +317,7 @@ func (o *outline) settle(token string) {
 	name = strings.ToValidUTF8(name, "\uFFFD")
 	o.show(name)
 	switch {
-	case is == tableName && o.target == "" && !(token == "(" && (f.from || f.tables)): // that is a function
+	case is == tableName && o.target == "" && (token != "(" || !f.from && !f.tables): // else it is a function
 		o.target = strings.Clone(name)
 	case is == procedureName:
 		o.procedure = strings.Clone(name)
