@@ -216,6 +216,7 @@ type settings struct {
 	dialect  drivers.Dialect
 	endpoint drivers.Endpoint
 	system   string     // the conventions' db.system.name; empty: not known
+	guessed  bool       // that, from the driver: the server may say otherwise
 	number   poolNumber // of a name that was made up
 }
 

@@ -11,11 +11,12 @@ import (
 // Connector wraps a driver's connector. It is made by [Wrap] and friends, and
 // is what sql.OpenDB takes.
 type Connector struct {
-	inner   driver.Connector
-	cfg     *settings
-	gate    admission
-	tracing tracing
-	metrics metrics
+	inner    driver.Connector
+	cfg      *settings
+	gate     admission
+	identity present
+	tracing  tracing
+	metrics  metrics
 
 	summaries    *descriptions
 	tagsPanicked survivor

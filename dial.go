@@ -92,6 +92,7 @@ func (b *dialBound) end() {
 func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	start := clock.Now()
 	defer func() {
+		c.metrics.begin() // what the server is has been said, if ever
 		if s == nil {
 			c.dialFailed(ctx, cmp.Or(err, errPanicked))
 			c.gate.Unreserve()
@@ -136,8 +137,10 @@ func (c *Connector) connect(ctx context.Context) (driver.Conn, drivers.Limits, e
 	if c.cfg.dialect.Discovery == nil {
 		return conn, drivers.Limits{}, nil
 	}
-	found, alive, err := c.discover(ctx, conn)
+	answer, alive, err := c.discover(ctx, conn)
+	found := answer.Limits
 	if err == nil {
+		c.recognise(answer.System)
 		c.newest.idleTx.Store(int64(found.IdleTx))
 		return conn, found, nil
 	}
@@ -157,7 +160,7 @@ func (c *Connector) connect(ctx context.Context) (driver.Conn, drivers.Limits, e
 
 // discover asks a new session for its limits, and, if that failed, whether the
 // connection has survived it. A driver that panics has its connection closed.
-func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found drivers.Limits, alive bool, err error) {
+func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found drivers.Answer, alive bool, err error) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -173,6 +176,17 @@ func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found drive
 	alive = err == nil || survives(ctx, conn, err)
 	returned = true
 	return found, alive, err
+}
+
+// recognise takes notice of what a server says that it is. What the application has said
+// counts for more.
+func (c *Connector) recognise(system string) {
+	if system != "" && c.cfg.guessed {
+		id := c.identity.Load()
+		if id.system != system {
+			c.identity.CompareAndSwap(id, newIdentity(c.cfg, system))
+		}
+	}
 }
 
 // survives tells whether a connection is of use after a call on it failed,

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -73,8 +74,8 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 		"negative":        {DialectMySQL, []driver.Value{int64(-5)}, `got "-5", expected a number of seconds`},
 		"NULL":            {DialectTiDB, []driver.Value{nil}, `got "", expected a number of seconds`},
 		"no row":          {DialectMySQL, []driver.Value(nil), "got no row"},
-		"two columns":     {DialectMySQL, []driver.Value{int64(1), int64(2)}, "got 2 columns, expected 1"},
-		"one column":      {DialectPostgreSQL, []driver.Value{"5min"}, "got 1 columns, expected 2"},
+		"two columns":     {DialectMySQL, []driver.Value{int64(1), int64(2), int64(3)}, "got 3 columns, expected 1 or 2"},
+		"one column":      {DialectPostgreSQL, []driver.Value{"5min"}, "got 1 column, expected 2 or 3"},
 		"a strange unit":  {DialectPostgreSQL, []driver.Value{"5 fortnights", "0"}, `got "5 fortnights", expected a timeout`},
 		"negative, in tx": {DialectCockroachDB, []driver.Value{"0", "-1"}, `got "-1", expected a timeout`},
 	} {
@@ -330,4 +331,65 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 			assert.Equal(t, 3+c.pings, n.Uses)
 		})
 	}
+}
+
+// A MariaDB that a driver for MySQL connects to says that it is one: from then on, spans and
+// metrics say so too. What the application says itself counts for more.
+func TestWhatTheServerIsIsAsked(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  Config
+		want string
+	}{
+		"told by the server":      {Config{}, "mariadb"},
+		"told by the application": {Config{Dialect: DialectMySQL}, "mysql"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newTelemetryPool(t, &mariaFake{}, c.cfg)
+			exec(t, underParent(t), p.db, "DO 1")
+			spans := p.take()
+			assert.Equal(t, c.want, spanAttributes(spans[len(spans)-1])["db.system.name"])
+			for _, m := range p.collect(t) {
+				for _, set := range attributeSets(m) {
+					system, _ := set.Value("db.system.name")
+					assert.Equal(t, c.want, system.AsString(), m.Name)
+				}
+			}
+		})
+	}
+}
+
+// mariaFake is a MariaDB, as go-sql-driver/mysql sees it.
+type mariaFake struct{ telemetryFake }
+
+func (f *mariaFake) Driver() driver.Driver { return &mysql.MySQLDriver{} }
+
+func (f *mariaFake) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := f.telemetryFake.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return mariaFakeConn{conn.(*telemetryFakeConn)}, nil
+}
+
+type mariaFakeConn struct{ *telemetryFakeConn }
+
+func (c mariaFakeConn) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
+	return &rowFake{row: []driver.Value{uint64(28800), []byte("10.11.6-MariaDB-0+deb12u1")}}, nil
+}
+
+// rowFake is a result set of one row.
+type rowFake struct {
+	row  []driver.Value
+	read bool
+}
+
+func (r *rowFake) Columns() []string { return make([]string, len(r.row)) }
+func (r *rowFake) Close() error      { return nil }
+func (r *rowFake) Next(dest []driver.Value) error {
+	if r.read {
+		return io.EOF
+	}
+	r.read = true
+	copy(dest, r.row)
+	return nil
 }

@@ -2,7 +2,6 @@ package sqllease
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -59,55 +58,43 @@ func (m *maker) gauge(i instrument) metric.Float64ObservableGauge {
 
 // newMetrics makes the instruments. The errors of those that could not be made are
 // returned for the log.
-func newMetrics(cfg *settings, stats func() Stats) (m metrics, errs []error) {
+func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs []error) {
 	made := &maker{Meter: cfg.MeterProvider.Meter(scope, metric.WithInstrumentationVersion(version()), metric.WithSchemaURL(schema))}
-	attrs := poolAttributes(cfg)
-	m.base, m.codes = append(slices.Clip(attrs), endpointAttributes(cfg)...), &bounded{}
+	m.id, m.codes = id, &bounded{}
 	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
 	m.own = newOwnAttributes(cfg)
-	m.pool = only(attrs)
-	for c := range calls {
-		m.calls[c] = m.recordOf(c.String())
-	}
 	m.takers = &sync.Pool{}
 	m.waitTime, m.useTime, m.dialTime = made.histogram(metricWaitTime), made.histogram(metricUseTime), made.histogram(metricCreateTime)
 	m.duration, m.parts = made.histogram(metricDuration), made.histogram(metricParts)
 	var err error
 	m.returned, err = made.Int64Histogram(metricReturned.name, metric.WithUnit(metricReturned.unit), metric.WithDescription(metricReturned.description), manyRows)
 	made.note(err)
-	m.queue, m.dial, m.reset = with(attrs, keyPart.String("queue")), with(attrs, keyPart.String("dial")), with(attrs, keyPart.String("reset"))
 	m.leaks, m.slowCalls, m.closed = made.counter(metricLeaks), made.counter(metricSlowCalls), made.counter(metricClosed)
 	m.timeouts, m.failures = made.counter(metricTimeouts), made.counter(metricFailures)
 	m.nestings, m.locks = made.counter(metricNestings), made.counter(metricDeadlocks)
-	m.refused, m.unreached = newLabels(attrs, keyErrorType), newLabels(attrs, keyErrorType)
-	m.begin()
-	m.observe(made, int64(cfg.MinIdle), attrs, stats)
+	m.observe(made, int64(cfg.MinIdle), stats)
 	return m, made.errs
 }
 
 // observe registers what is read from the gate when metrics are collected.
-func (m *metrics) observe(made *maker, minIdle int64, attrs []attribute.KeyValue, stats func() Stats) {
+func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats) {
 	sessions, limit, least, pending, leases := made.observed(metricCount), made.observed(metricMax), made.observed(metricIdleMin), made.observed(metricPending), made.observed(metricUses)
 	hold, wait := made.gauge(metricOldestHold), made.gauge(metricOldestWait)
 	idleLimit, lifetime := made.gauge(metricIdleLimit), made.gauge(metricLifetime)
 	if len(made.errs) > 0 {
 		return
 	}
-	state := func(s string) metric.MeasurementOption { return option(attrs, keyState.String(s)) }
-	use := func(s string) metric.MeasurementOption { return option(attrs, keyUse.String(s)) }
-	used, idle, dialing := state("used"), state("idle"), state("dialing")
-	busy, rows, tx, hand := use("busy"), use("open_rows"), use("in_tx"), use("idle")
-	set := option(attrs)
 	var err error
 	m.observed, err = made.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		s := stats()
-		o.ObserveInt64(sessions, int64(s.InUse), used)
-		o.ObserveInt64(sessions, int64(s.Idle), idle)
-		o.ObserveInt64(sessions, int64(s.Dialling), dialing)
-		o.ObserveInt64(leases, int64(s.Use.Busy), busy)
-		o.ObserveInt64(leases, int64(s.Use.OpenRows), rows)
-		o.ObserveInt64(leases, int64(s.Use.InTx), tx)
-		o.ObserveInt64(leases, int64(s.Use.Idle), hand)
+		s, id := stats(), m.id.Load()
+		set := id.pool.observed
+		o.ObserveInt64(sessions, int64(s.InUse), id.used)
+		o.ObserveInt64(sessions, int64(s.Idle), id.idle)
+		o.ObserveInt64(sessions, int64(s.Dialling), id.dialing)
+		o.ObserveInt64(leases, int64(s.Use.Busy), id.uses[0])
+		o.ObserveInt64(leases, int64(s.Use.OpenRows), id.uses[1])
+		o.ObserveInt64(leases, int64(s.Use.InTx), id.uses[2])
+		o.ObserveInt64(leases, int64(s.Use.Idle), id.uses[3])
 		if s.Limit > 0 {
 			o.ObserveInt64(limit, int64(s.Limit), set)
 		}
@@ -129,16 +116,15 @@ func option(attrs []attribute.KeyValue, more ...attribute.KeyValue) metric.Measu
 
 // measured are the options of a measurement, made once.
 type measured struct {
-	record []metric.RecordOption
-	add    []metric.AddOption
+	record   []metric.RecordOption
+	add      []metric.AddOption
+	observed metric.MeasurementOption
 }
 
 func with(attrs []attribute.KeyValue, more ...attribute.KeyValue) measured {
 	o := option(attrs, more...)
-	return measured{[]metric.RecordOption{o}, []metric.AddOption{o}}
+	return measured{[]metric.RecordOption{o}, []metric.AddOption{o}, o}
 }
-
-func only(attrs []attribute.KeyValue) measured { return with(attrs) }
 
 // labels are the options of a measurement with one attribute more, made once for each of
 // its values, of which there are few.

@@ -21,14 +21,10 @@ type metrics struct {
 
 	timeouts, failures, leaks, slowCalls, closed, nestings, locks metric.Int64Counter
 
-	base               []attribute.KeyValue // of operations: the pool's, and where it connects
-	pool               measured             // the pool's
-	queue, dial, reset measured             // of parts
-	calls              [calls]measured      // of calls that succeed and have no statement
-	refused, unreached *labels              // of acquires that failed, and of dials
-	codes              *bounded             // the values of error.type of operations
-	own                ownAttributes
-	takers             *sync.Pool // of *taker
+	id     *present
+	codes  *bounded // the values of error.type of operations
+	own    ownAttributes
+	takers *sync.Pool // of *taker
 
 	panicked survivor            // of the application's views, exemplar filter or meter
 	observed metric.Registration // nil if it could not be made
@@ -36,13 +32,15 @@ type metrics struct {
 
 // begin lets the counters of which an alert looks at increases begin at zero, so that their
 // first event is one. The others have no series before something happens.
-func (m *metrics) begin() {
+func (m *metrics) begin() { m.id.Load().begun.Do(m.zeros) }
+
+func (m *metrics) zeros() {
 	defer m.panicked.survive()
 	for _, class := range []Class{ClassIdleInHand, ClassProven} {
 		m.countLeaks(class, 0)
 	}
 	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.locks} {
-		counter.Add(context.Background(), 0, m.pool.add...)
+		counter.Add(context.Background(), 0, m.id.Load().pool.add...)
 	}
 }
 
@@ -68,7 +66,7 @@ func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 		example = noExample
 	}
 	if m.waitTime.Enabled(example) {
-		m.waitTime.Record(example, took.Seconds(), m.own.record(ctx, m.pool)...)
+		m.waitTime.Record(example, took.Seconds(), m.own.record(ctx, m.id.Load().pool)...)
 	}
 	m.recordParts(example, p)
 }
@@ -76,33 +74,33 @@ func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
 // notAcquired records an acquire that failed after that long, and whether time ran out.
 func (m *metrics) notAcquired(ctx context.Context, p parts, took time.Duration, why string, late bool) {
 	defer m.panicked.survive()
-	m.waitTime.Record(ctx, took.Seconds(), m.own.record(ctx, m.refused.of(why))...)
+	m.waitTime.Record(ctx, took.Seconds(), m.own.record(ctx, m.id.Load().refused.of(why))...)
 	m.recordParts(ctx, p)
 	if late {
-		m.timeouts.Add(ctx, 1, m.pool.add...)
+		m.timeouts.Add(ctx, 1, m.id.Load().pool.add...)
 	}
 }
 
 func (m *metrics) recordParts(ctx context.Context, p parts) {
 	if p.queue > 0 {
-		m.parts.Record(ctx, p.queue.Seconds(), m.queue.record...)
+		m.parts.Record(ctx, p.queue.Seconds(), m.id.Load().queue.record...)
 	}
 	if p.dial > 0 {
-		m.parts.Record(ctx, p.dial.Seconds(), m.dial.record...)
+		m.parts.Record(ctx, p.dial.Seconds(), m.id.Load().dial.record...)
 	}
 	if p.reset >= slowReset {
-		m.parts.Record(ctx, p.reset.Seconds(), m.reset.record...)
+		m.parts.Record(ctx, p.reset.Seconds(), m.id.Load().reset.record...)
 	}
 }
 
 func (m *metrics) dialed(ctx context.Context, took time.Duration) {
 	defer m.panicked.survive()
-	m.dialTime.Record(ctx, took.Seconds(), m.pool.record...)
+	m.dialTime.Record(ctx, took.Seconds(), m.id.Load().pool.record...)
 }
 
 func (m *metrics) dialFailed(ctx context.Context, why string) {
 	defer m.panicked.survive()
-	m.failures.Add(ctx, 1, m.unreached.of(why).add...)
+	m.failures.Add(ctx, 1, m.id.Load().unreached.of(why).add...)
 }
 
 // held records a hold, as an example of which the trace that took it can stand.
@@ -112,7 +110,7 @@ func (m *metrics) held(span *trace.SpanContext, took time.Duration) {
 		return
 	}
 	if took < brief {
-		m.useTime.Record(noExample, took.Seconds(), m.pool.record...)
+		m.useTime.Record(noExample, took.Seconds(), m.id.Load().pool.record...)
 		return
 	}
 	by, ok := m.takers.Get().(*taker)
@@ -120,7 +118,7 @@ func (m *metrics) held(span *trace.SpanContext, took time.Duration) {
 		by = &taker{}
 	}
 	by.span = *span
-	m.useTime.Record(by.context(), took.Seconds(), m.pool.record...)
+	m.useTime.Record(by.context(), took.Seconds(), m.id.Load().pool.record...)
 	m.takers.Put(by)
 }
 
@@ -150,7 +148,7 @@ func (m *metrics) leaked(class Class) { m.countLeaks(class, 1) }
 
 func (m *metrics) countLeaks(class Class, n int64) {
 	defer m.panicked.survive()
-	m.leaks.Add(context.Background(), n, m.pool.add[0], metric.WithAttributes(keyLeakClass.String(class.value())))
+	m.leaks.Add(context.Background(), n, m.id.Load().pool.add[0], metric.WithAttributes(keyLeakClass.String(class.value())))
 }
 
 func (m *metrics) slowCall() { m.count(m.slowCalls) }
@@ -161,7 +159,7 @@ func (m *metrics) deadlocked() { m.count(m.locks) }
 
 func (m *metrics) count(what metric.Int64Counter) {
 	defer m.panicked.survive()
-	what.Add(context.Background(), 1, m.pool.add...)
+	what.Add(context.Background(), 1, m.id.Load().pool.add...)
 }
 
 // sessionClosed counts a session that is closed, and, of one that was ended by others, how.
@@ -171,21 +169,15 @@ func (m *metrics) sessionClosed(d death) {
 	if d.how != "" {
 		attrs = append(attrs, keyErrorType.String(m.codes.of(d.how)))
 	}
-	m.closed.Add(context.Background(), 1, m.pool.add[0], metric.WithAttributes(attrs...))
-}
-
-// recordOf makes the options of the metrics of an operation, which are shared by
-// all calls that succeed.
-func (m *metrics) recordOf(operation string) measured {
-	return with(m.base, keyOperation.String(operation))
+	m.closed.Add(context.Background(), 1, m.id.Load().pool.add[0], metric.WithAttributes(attrs...))
 }
 
 // failed makes the options of the metrics of an operation that failed.
 func (m *metrics) failed(operation string, err error) measured {
 	kind, code := errorType(err)
-	attrs := append(slices.Clip(m.base), keyOperation.String(operation), keyErrorType.String(m.codes.of(kind)))
+	attrs := append(slices.Clip(m.id.Load().attrs), keyOperation.String(operation), keyErrorType.String(m.codes.of(kind)))
 	if code != "" {
 		attrs = append(attrs, keyStatus.String(m.codes.of(code)))
 	}
-	return only(attrs)
+	return with(attrs)
 }

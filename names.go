@@ -129,10 +129,10 @@ func isReserved(key attribute.Key) bool {
 }
 
 // poolAttributes identify the pool in every span and metric.
-func poolAttributes(cfg *settings) []attribute.KeyValue {
+func poolAttributes(cfg *settings, system string) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{keyPool.String(cfg.Name)}
-	if cfg.system != "" {
-		attrs = append(attrs, keySystem.String(cfg.system))
+	if system != "" {
+		attrs = append(attrs, keySystem.String(system))
 	}
 	return append(attrs, cfg.Attributes...)
 }

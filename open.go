@@ -31,6 +31,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 		return nil, err
 	}
 	if set.Dialect == "" {
+		set.guessed = true
 		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
 	}
 	set.dialect = drivers.Named(string(set.Dialect))
@@ -189,8 +190,9 @@ func isNil(x any) bool {
 
 func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c := &Connector{inner: inner, cfg: cfg}
+	c.identity.Store(newIdentity(cfg, cfg.system))
 	c.summaries = statement.NewCache(c.read)
-	c.tracing = newTracing(cfg, c.summaries)
+	c.tracing = newTracing(cfg, &c.identity, c.summaries)
 	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
 	callstack.Find()
 	c.life, c.end = context.WithCancel(context.Background())
@@ -200,13 +202,16 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }
 	c.pulse.c = c
 	var errs []error
-	c.metrics, errs = newMetrics(cfg, c.stats)
+	c.metrics, errs = newMetrics(cfg, &c.identity, c.stats)
 	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
 	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
 	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took = c.gate, cfg, &c.reports, &c.queue, c.took
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))
+	}
+	if !cfg.guessed || cfg.dialect.Discovery == nil { // else it begins once the server has said what it is
+		c.metrics.begin()
 	}
 	c.refill()
 	return c
@@ -215,8 +220,5 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 // read reads a statement for the first time.
 func (c *Connector) read(query string) *described {
 	s := statement.Summarise(query, c.cfg.dialect.Grammar)
-	d := &described{Summary: s, name: s.Text()}
-	d.start, d.record = c.tracing.startOf(d, query), c.metrics.recordOf(d.Operation)
-	d.place = c.placeOf(query, d.Operation)
-	return d
+	return &described{Summary: s, name: s.Text(), text: c.tracing.textOf(s, query), place: c.placeOf(query, s.Operation)}
 }

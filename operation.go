@@ -96,14 +96,15 @@ func (o *operation) isTraced(ctx context.Context) bool {
 
 // shown returns the name and the options of its span.
 func (o *operation) shown() (string, []trace.SpanStartOption) {
+	id := o.h.c.identity.Load()
 	if o.query == "" {
-		return o.call.String(), o.h.c.tracing.client
+		return o.call.String(), id.client
 	}
 	s := o.statement()
 	if o.call == callPrepare {
-		return "prepare " + s.name, s.start
+		return "prepare " + s.name, s.in(id).start
 	}
-	return s.name, s.start
+	return s.name, s.in(id).start
 }
 
 // statement is what is known of its statement, looked up once.
@@ -220,9 +221,10 @@ func (m *metrics) operated(o *operation, took time.Duration, err error, rows *ro
 	if !m.duration.Enabled(o.ctx) && (rows == nil || !m.returned.Enabled(o.ctx)) {
 		return
 	}
-	name, options := o.call.String(), m.calls[o.call]
+	id := m.id.Load()
+	name, options := o.call.String(), id.calls[o.call]
 	if o.query != "" && o.call != callPrepare {
-		name, options = o.statement().Operation, o.statement().record
+		name, options = o.statement().Operation, o.statement().in(id).record
 	}
 	if err != nil {
 		options = m.failed(name, err)

@@ -132,7 +132,7 @@ func (r *reports) leaked(l *Leak) {
 		return
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	_, span := t.start(ctx, l.spanName(), append(t.internal,
+	_, span := t.start(ctx, l.spanName(), append(t.id.Load().internal,
 		trace.WithTimestamp(l.Acquired), trace.WithLinks(r.links(l)...))...)
 	if span == nil {
 		return

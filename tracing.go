@@ -19,6 +19,7 @@ import (
 
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // tracing makes the spans of one connector.
@@ -32,16 +33,13 @@ type tracing struct {
 	filter func(context.Context, Operation) bool      // nil: all are wanted
 	failed func(context.Context, error) bool          // nil: all errors count
 	own    func(context.Context) []attribute.KeyValue // of the application's; nil: none
-	attrs  []attribute.KeyValue                       // of every span
-	client []trace.SpanStartOption                    // of a call to the server: these, and its kind
+	id     *present
 
-	internal  []trace.SpanStartOption // likewise, of what is not one
-	summaries *descriptions           // those of the connector
-	panicked  survivor                // of the application's sampler, span processor or tracer
+	summaries *descriptions // those of the connector
+	panicked  survivor      // of the application's sampler, span processor or tracer
 }
 
-func newTracing(cfg *settings, sums *descriptions) tracing {
-	attrs := append(poolAttributes(cfg), endpointAttributes(cfg)...)
+func newTracing(cfg *settings, id *present, sums *descriptions) tracing {
 	t := tracing{
 		raw:    cfg.QueryText == QueryTextRaw,
 		text:   cfg.QueryText != QueryTextOff,
@@ -51,10 +49,7 @@ func newTracing(cfg *settings, sums *descriptions) tracing {
 		tracer: cfg.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(schema)),
 		roots:  !cfg.OmitRootSpans && !isNoop(cfg.TracerProvider),
 		silent: silence(cfg.TracerProvider),
-		attrs:  slices.Clip(attrs),
-		client: optionsOf(attrs, trace.SpanKindClient),
-
-		internal: optionsOf(attrs, trace.SpanKindInternal),
+		id:     id,
 
 		summaries: sums,
 		panicked:  once(cfg, "sqllease: the tracer provider panicked; there is no span where it does, and this is said once"),
@@ -137,28 +132,15 @@ func (t *tracing) listens() bool {
 	return t.roots && (t.silent == nil || otel.GetTracerProvider() != t.silent)
 }
 
-// optionsOf are options that many spans share, so that an unsampled one costs
-// no allocation of ours. To append to them makes a copy.
-func optionsOf(attrs []attribute.KeyValue, kind trace.SpanKind) []trace.SpanStartOption {
-	return slices.Clip([]trace.SpanStartOption{trace.WithAttributes(attrs...), trace.WithSpanKind(kind)})
-}
-
-// startOf makes the options of the spans of a statement's calls.
-func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
-	attrs := append(t.attrs, keyOperation.String(s.Operation), keySummary.String(s.name))
+// textOf is a statement as its spans show it; empty: they do not.
+func (t *tracing) textOf(s *statement.Summary, query string) string {
 	switch {
 	case t.raw:
-		attrs = append(attrs, keyText.String(strings.Clone(query)))
+		return strings.Clone(query)
 	case t.text:
-		attrs = append(attrs, keyText.String(s.Sanitised))
+		return s.Sanitised
 	}
-	if s.Target != "" {
-		attrs = append(attrs, keyCollection.String(s.Target))
-	}
-	if s.Procedure != "" {
-		attrs = append(attrs, keyProcedure.String(s.Procedure))
-	}
-	return optionsOf(attrs, trace.SpanKindClient)
+	return ""
 }
 
 // start starts a span; nil where the application's sampler, span processor or
@@ -214,7 +196,7 @@ func (t *tracing) startAcquire(ctx context.Context, start clock.Instant) (in con
 		return ctx, nil, day
 	}
 	day = start.Time()
-	in, span = t.start(ctx, spanAcquire, append(t.internal, trace.WithTimestamp(day))...)
+	in, span = t.start(ctx, spanAcquire, append(t.id.Load().internal, trace.WithTimestamp(day))...)
 	return in, span, day
 }
 
@@ -224,7 +206,7 @@ func (t *tracing) part(ctx context.Context, acquire trace.Span, name string, sta
 	if acquire == nil || !acquire.IsRecording() {
 		return
 	}
-	_, span := t.start(ctx, name, append(t.internal, trace.WithTimestamp(start))...)
+	_, span := t.start(ctx, name, append(t.id.Load().internal, trace.WithTimestamp(start))...)
 	t.end(span, trace.WithTimestamp(start.Add(took)))
 }
 
@@ -236,7 +218,7 @@ func (t *tracing) startDial(ctx context.Context, acquire trace.Span, start time.
 	if acquire == nil || !acquire.IsRecording() {
 		return ctx, nil
 	}
-	return t.start(ctx, spanDial, append(t.client, trace.WithTimestamp(start))...)
+	return t.start(ctx, spanDial, append(t.id.Load().client, trace.WithTimestamp(start))...)
 }
 
 // linked adds a link to the options of a span, if there is something to link to.

@@ -31,7 +31,7 @@ func (t *tracing) startTx(ctx context.Context, waited trace.Span) txSpan {
 		return txSpan{ctx: ctx}
 	}
 	x := txSpan{parent: trace.SpanContextFromContext(ctx)}
-	x.ctx, x.span = t.start(ctx, spanTx, t.linked(t.internal, waited)...)
+	x.ctx, x.span = t.start(ctx, spanTx, t.linked(t.id.Load().internal, waited)...)
 	x.recorded = t.records(x.span)
 	return x
 }

@@ -74,10 +74,11 @@ func TestSpansSayWhichServerAndWhatItSaid(t *testing.T) {
 		server   *servers.Server
 		database string
 		code     string
+		system   string
 	}{
-		{"mysql", maria, "mysql", "1146"},
-		{"pgx", postgres, "postgres", "42P01"},
-		{"postgres", postgres, "postgres", "42P01"}, // lib/pq
+		{"mysql", maria, "mysql", "1146", "mariadb"}, // it says so itself
+		{"pgx", postgres, "postgres", "42P01", "postgresql"},
+		{"postgres", postgres, "postgres", "42P01", "postgresql"}, // lib/pq
 	} {
 		t.Run(c.driver, func(t *testing.T) {
 			exported := tracetest.NewInMemoryExporter()
@@ -97,7 +98,7 @@ func TestSpansSayWhichServerAndWhatItSaid(t *testing.T) {
 			host, port, err := net.SplitHostPort(c.server.Addr)
 			require.NoError(t, err)
 			for key, want := range map[string]string{
-				"server.address": host, "server.port": port, "db.namespace": c.database,
+				"server.address": host, "server.port": port, "db.namespace": c.database, "db.system.name": c.system,
 				"db.response.status_code": c.code, "error.type": c.code, "db.query.summary": "DELETE nowhere",
 			} {
 				assert.Equal(t, want, got[key], key)

@@ -18,10 +18,16 @@ type Limits struct {
 	IdleTx time.Duration // it ends a session that is idle in a transaction for longer
 }
 
+// Answer is what a session says of its server.
+type Answer struct {
+	Limits
+	System string // the conventions' db.system.name, where it is not what the driver is for; empty: it is, or nothing is known
+}
+
 // Discovery asks a new session for its limits.
 type Discovery struct {
 	Query string
-	parse func(row []driver.Value) (Limits, error)
+	parse func(row []driver.Value) (Answer, error)
 }
 
 // What to ask is asked on the session that it is about: a server's global setting changes
@@ -31,22 +37,22 @@ type Discovery struct {
 //   - PostgreSQL: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT
 //   - CockroachDB: https://www.cockroachlabs.com/docs/stable/session-variables
 var (
-	waitTimeout = &Discovery{"SELECT @@session.wait_timeout", parseSeconds}
-	timeouts    = &Discovery{postgresDiscovery, parseTimeouts}
+	waitTimeout = &Discovery{"SELECT @@session.wait_timeout, VERSION()", parseMySQL}
+	timeouts    = &Discovery{postgresDiscovery, parsePostgreSQL}
 )
 
 // Settings that the server does not know (idle_session_timeout came with
 // PostgreSQL 14) are NULL.
-const postgresDiscovery = "SELECT current_setting('idle_session_timeout', true), current_setting('idle_in_transaction_session_timeout', true)"
+const postgresDiscovery = "SELECT current_setting('idle_session_timeout', true), current_setting('idle_in_transaction_session_timeout', true), current_setting('crdb_version', true)"
 
 // Ask asks a new session. The error of an answer that makes no sense is an *[AnswerError].
-func (d *Discovery) Ask(ctx context.Context, conn driver.Conn) (Limits, error) {
+func (d *Discovery) Ask(ctx context.Context, conn driver.Conn) (Answer, error) {
 	row, err := bare.QueryRow(ctx, conn, d.Query)
 	switch {
 	case err != nil:
-		return Limits{}, err
+		return Answer{}, err
 	case row == nil:
-		return Limits{}, &AnswerError{"no row", "one"}
+		return Answer{}, &AnswerError{"no row", "one"}
 	}
 	return d.parse(row)
 }
@@ -66,34 +72,59 @@ func quoted(text string) string {
 	return strconv.Quote(text)
 }
 
-// parseSeconds reads MySQL's wait_timeout.
-func parseSeconds(row []driver.Value) (Limits, error) {
-	if len(row) != 1 {
-		return Limits{}, &AnswerError{fmt.Sprintf("%d columns", len(row)), "1"}
+// parseMySQL reads MySQL's wait_timeout, and the version, in which MariaDB has its name.
+func parseMySQL(row []driver.Value) (a Answer, err error) {
+	if err := columns(row, 1, 2); err != nil {
+		return a, err
 	}
-	text := settingText(row[0])
-	seconds, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return Limits{}, &AnswerError{quoted(text), "a number of seconds"}
+	if a.Idle, err = parseSeconds(settingText(row[0])); err != nil {
+		return Answer{}, err
 	}
-	if seconds > uint64(math.MaxInt64/time.Second) {
-		return Limits{}, nil // centuries: no limit
+	if len(row) > 1 && strings.Contains(strings.ToLower(settingText(row[1])), MariaDB) {
+		a.System = MariaDB
 	}
-	return Limits{Idle: time.Duration(seconds) * time.Second}, nil
+	return a, nil
 }
 
-// parseTimeouts reads PostgreSQL's two timeouts.
-func parseTimeouts(row []driver.Value) (l Limits, err error) {
-	if len(row) != 2 {
-		return Limits{}, &AnswerError{fmt.Sprintf("%d columns", len(row)), "2"}
+func parseSeconds(text string) (time.Duration, error) {
+	seconds, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, &AnswerError{quoted(text), "a number of seconds"}
 	}
-	if l.Idle, err = parseTimeout(settingText(row[0])); err != nil {
-		return Limits{}, err
+	if seconds > uint64(math.MaxInt64/time.Second) {
+		return 0, nil // centuries: no limit
 	}
-	if l.IdleTx, err = parseTimeout(settingText(row[1])); err != nil {
-		return Limits{}, err
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// parsePostgreSQL reads PostgreSQL's two timeouts, and a setting that only CockroachDB has.
+func parsePostgreSQL(row []driver.Value) (a Answer, err error) {
+	if err := columns(row, 2, 3); err != nil {
+		return a, err
 	}
-	return l, nil
+	if a.Idle, err = parseTimeout(settingText(row[0])); err != nil {
+		return Answer{}, err
+	}
+	if a.IdleTx, err = parseTimeout(settingText(row[1])); err != nil {
+		return Answer{}, err
+	}
+	if len(row) > 2 && settingText(row[2]) != "" {
+		a.System = CockroachDB
+	}
+	return a, nil
+}
+
+// columns tells whether an answer has the values that were asked for. What the server is
+// may be missing.
+func columns(row []driver.Value, least, most int) error {
+	switch n := len(row); {
+	case n >= least && n <= most:
+		return nil
+	case n == 1:
+		return &AnswerError{"1 column", fmt.Sprintf("%d or %d", least, most)}
+	default:
+		return &AnswerError{fmt.Sprintf("%d columns", n), fmt.Sprintf("%d or %d", least, most)}
+	}
 }
 
 // timeoutUnits are PostgreSQL's units, and those of Go, in which CockroachDB

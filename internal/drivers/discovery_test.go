@@ -13,9 +13,10 @@ import (
 
 func TestParseSeconds(t *testing.T) {
 	for _, c := range []struct {
-		row  []driver.Value
-		want time.Duration
-		err  string // part of it; "": none
+		row    []driver.Value
+		want   time.Duration
+		err    string // part of it; "": none
+		system string
 	}{
 		{row: []driver.Value{uint64(28800)}, want: 8 * time.Hour},
 		{row: []driver.Value{int64(1)}, want: time.Second},
@@ -32,11 +33,17 @@ func TestParseSeconds(t *testing.T) {
 		{row: []driver.Value{nil}, err: `""`},
 		{row: []driver.Value{true}, err: `"true"`},
 		{row: nil, err: "0 columns"},
-		{row: []driver.Value{int64(1), int64(2)}, err: "2 columns"},
+		{row: []driver.Value{int64(1), int64(2), int64(3)}, err: "got 3 columns, expected 1 or 2"},
+		{row: []driver.Value{int64(60), []byte("8.4.2")}, want: time.Minute},
+		{row: []driver.Value{int64(60), "5.7.25-TiDB-v8.5.1"}, want: time.Minute},
+		{row: []driver.Value{int64(60), []byte("10.11.6-MariaDB-0+deb12u1")}, want: time.Minute, system: "mariadb"},
+		{row: []driver.Value{int64(60), "5.5.5-10.6.4-mariadb-log"}, want: time.Minute, system: "mariadb"},
+		{row: []driver.Value{int64(60), nil}, want: time.Minute},
+		{row: []driver.Value{[]byte(strings.Repeat("9", 22<<20))}, err: `9"…, expected`},
 	} {
-		got, err := parseSeconds(c.row)
+		got, err := parseMySQL(c.row)
 		wantError(t, c.err, err, fmt.Sprint(c.row))
-		assert.Equal(t, Limits{Idle: c.want}, got, fmt.Sprint(c.row))
+		assert.Equal(t, Answer{Limits{Idle: c.want}, c.system}, got, fmt.Sprint(c.row))
 	}
 }
 
@@ -51,9 +58,10 @@ func wantError(t *testing.T, want string, err error, of string) {
 
 func TestParseTimeouts(t *testing.T) {
 	for _, c := range []struct {
-		row  []driver.Value
-		want Limits
-		err  string
+		row    []driver.Value
+		want   Limits
+		err    string
+		system string
 	}{
 		{row: []driver.Value{"5min", "10s"}, want: Limits{Idle: 5 * time.Minute, IdleTx: 10 * time.Second}},
 		{row: []driver.Value{[]byte("0"), []byte("0")}},
@@ -63,12 +71,14 @@ func TestParseTimeouts(t *testing.T) {
 		{row: []driver.Value{int64(90000), int64(500)}, want: Limits{Idle: 90 * time.Second, IdleTx: 500 * time.Millisecond}},
 		{row: []driver.Value{"soon", "0"}, err: `"soon"`},
 		{row: []driver.Value{"5min", "soon"}, err: `"soon"`},
-		{row: []driver.Value{"5min"}, err: "1 columns"},
-		{row: []driver.Value{"1", "2", "3"}, err: "3 columns"},
+		{row: []driver.Value{"5min"}, err: "got 1 column, expected 2 or 3"},
+		{row: []driver.Value{"1", "2", "3", "4"}, err: "4 columns"},
+		{row: []driver.Value{"5min", "0", nil}, want: Limits{Idle: 5 * time.Minute}},
+		{row: []driver.Value{"5min", "0", "23.2.0"}, want: Limits{Idle: 5 * time.Minute}, system: "cockroachdb"},
 	} {
-		got, err := parseTimeouts(c.row)
+		got, err := parsePostgreSQL(c.row)
 		wantError(t, c.err, err, fmt.Sprint(c.row))
-		assert.Equal(t, c.want, got, fmt.Sprint(c.row))
+		assert.Equal(t, Answer{c.want, c.system}, got, fmt.Sprint(c.row))
 	}
 }
 
