@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"bytes"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -14,14 +15,41 @@ type sanitiser struct {
 	in      string
 	grammar Grammar
 	pos     int
-	out     strings.Builder
+	out     bytes.Buffer
 	words   []string // the first words, for the summary
 	space   bool     // white space or a comment is due
 	clause  clause   // where in a statement it is
+	lists   lists    // of values, which are kept short
+	bracket int      // up to here there is no name in brackets that matters
 	hidden  bool     // the rest of the statement could not be read
+	long    bool     // it was not, since the statement is long
 }
 
+// readAtMost is how many bytes of a statement are read, four times what is shown: enough
+// to know those that people write, and to read it takes a tenth of a millisecond. Longer
+// ones have lists of values, as a rule; they are not remembered, and read at each call.
+const readAtMost = 4 * showAtMost
+
+// run reads a statement up to where it gets too long, or is no text any more: in the encodings of
+// some clients the second byte of a character looks like a quote or a backslash.
 func (z *sanitiser) run() {
+	if len(z.in) > readAtMost {
+		z.in, z.long = z.in[:whole(z.in, readAtMost)], true
+	}
+	valid := validUntil(z.in)
+	broken := valid < len(z.in)
+	z.in = z.in[:valid]
+	z.readAll()
+	switch {
+	case broken && !z.hidden:
+		z.hide()
+	case z.long:
+		z.hidden = true
+		z.lists.end(&z.out)
+	}
+}
+
+func (z *sanitiser) readAll() {
 	z.out.Grow(len(z.in))
 	for z.pos < len(z.in) {
 		z.step()
@@ -47,7 +75,7 @@ func (z *sanitiser) step() {
 		z.doubleQuotes(rest)
 	case r == '`' && z.grammar != PostgreSQL:
 		z.name(rest, '`')
-	case r == '[' && z.grammar == Unknown && mayBeName(rest):
+	case r == '[' && z.grammar != PostgreSQL && z.bracketed():
 		z.hide()
 	case r == '$':
 		z.dollar(rest)
@@ -68,10 +96,8 @@ func (z *sanitiser) step() {
 func (z *sanitiser) word(rest string) {
 	n := z.grammar.word(rest)
 	switch {
-	case z.clause.value && strings.HasPrefix(strings.TrimLeft(rest[n:], " \t\r\n"), "("):
-		z.emit(n, rest[:n]) // it is a function's
 	case n == len(rest) || rest[n] != '\'':
-		z.emitName(rest[:n])
+		z.emit(n, rest[:n])
 	case z.grammar == Unknown && strings.HasSuffix(strings.ToLower(rest[:n]), "q"):
 		z.hide() // Oracle's q'[…]' may have any quotes in it
 	default:
@@ -119,16 +145,16 @@ func twoMinuses(s string) bool {
 	return s[0] == '-' && len(s) > 2 && s[2] > ' ' && s[2] <= '~'
 }
 
-// comment skips a block comment. They nest in PostgreSQL. What MySQL executes
-// of one (/*! … */) may contain texts, and comments that hide its end; a hint
-// may contain texts that do.
+// comment skips a block comment. They nest in PostgreSQL. What MySQL executes of one
+// (/*! … */) may contain texts, comments that hide its end, and the beginning of what
+// goes on behind it; a hint may contain texts that hide its end.
 func (z *sanitiser) comment(rest string) {
 	n := 2 + until(rest[2:], "*/")
-	body := rest[2:n]
+	body := strings.TrimSuffix(rest[2:n], "*/")
 	switch {
 	case z.grammar == PostgreSQL:
 		z.skip(nested(rest))
-	case executable(body) && hasTextOrComment(body), strings.HasPrefix(body, "+") && endsInQuotes(body),
+	case executable(body) && (z.clause.kind != kindPlain || !harmless(body)), strings.HasPrefix(body, "+") && endsInQuotes(body),
 		z.grammar == Unknown && strings.Contains(body, "/*"):
 		z.hide()
 	default:
@@ -139,6 +165,16 @@ func (z *sanitiser) comment(rest string) {
 // executable tells a comment that MySQL, MariaDB or TiDB executes.
 func executable(comment string) bool {
 	return strings.HasPrefix(comment, "!") || strings.HasPrefix(comment, "M!") || strings.HasPrefix(comment, "T!")
+}
+
+// harmless tells a comment that is executed, and has nothing in it but words of a query.
+func harmless(comment string) bool {
+	for i := range len(comment) {
+		if b := comment[i]; b >= utf8.RuneSelf || !isWord(rune(b)) && strings.IndexByte(" \t\r\n!,.()=", b) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // doubleQuotes are a name in PostgreSQL. In MySQL they may be a text, and in
@@ -161,7 +197,7 @@ func (z *sanitiser) name(rest string, quote byte) {
 			i++
 			continue
 		}
-		z.emitName(rest[:i+1])
+		z.emit(i+1, rest[:i+1])
 		return
 	}
 	z.hide() // it has no end
@@ -182,7 +218,8 @@ func (z *sanitiser) dollar(rest string) {
 		n := 1 + digits(rest[1:])
 		z.emit(n, rest[:n])
 	default:
-		z.emitName(rest[:1+z.grammar.word(rest[1:])])
+		n := 1 + z.grammar.word(rest[1:])
+		z.emit(n, rest[:n])
 	}
 }
 
@@ -197,26 +234,19 @@ func (z *sanitiser) skip(n int) {
 	z.space = z.out.Len() > 0
 }
 
-// emitName emits a name, or ? where it is a value.
-func (z *sanitiser) emitName(name string) {
-	if z.clause.value {
-		z.emit(len(name), "?")
+// emit consumes a token, and writes what is shown of it.
+func (z *sanitiser) emit(n int, token string) {
+	z.pos += n
+	token = z.clause.pass(token, z.grammar)
+	if token == "" { // another part of a value
+		z.space = false
 		return
 	}
-	z.emit(len(name), name)
-}
-
-func (z *sanitiser) emit(n int, text string) {
-	if z.space {
-		z.out.WriteByte(' ')
-		z.space = false
-	}
-	z.out.WriteString(text)
-	z.clause.pass(text, z.grammar)
-	z.pos += n
+	z.lists.write(&z.out, token, z.space)
+	z.space = false
 	const enough = 64
 	if len(z.words) < enough {
-		z.words = append(z.words, text)
+		z.words = append(z.words, token)
 	}
 }
 
@@ -258,17 +288,22 @@ func endsInQuotes(s string) bool {
 	return quote != 0
 }
 
-// mayBeName tells whether a bracket may begin a name of SQL Server's with a
-// quote in it. A bracket in a name is doubled; a name is shorter than what is
-// looked at.
-func mayBeName(s string) bool {
-	const longest = 512
-	s = s[:min(len(s), longest)]
-	end := until(s, "]")
-	for strings.HasPrefix(s[end:], "]") {
-		end += 1 + until(s[end+1:], "]")
+// bracketed tells whether a bracket may begin a name with something in it that would be
+// read otherwise: SQL Server and SQLite have such names, and MariaDB in its mode for SQL
+// Server. A bracket in a name is doubled, but not in SQLite.
+func (z *sanitiser) bracketed() bool {
+	i := max(z.pos, z.bracket)
+	for i < len(z.in) && z.in[i] != ']' {
+		if strings.IndexByte("'\"`$#;", z.in[i]) >= 0 || strings.HasPrefix(z.in[i:], "--") || strings.HasPrefix(z.in[i:], "/*") {
+			return true
+		}
+		i++
+		for strings.HasPrefix(z.in[i:], "]]") {
+			i += 2
+		}
 	}
-	return hasTextOrComment(s[:end])
+	z.bracket = i
+	return false
 }
 
 // nested is the length of the block comment that s begins with, where they nest.
@@ -366,17 +401,17 @@ func (g Grammar) word(s string) int {
 
 func (g Grammar) beginsName(s string) bool {
 	r, _ := utf8.DecodeRuneInString(s)
-	return r == '_' || unicode.IsLetter(r) || r >= utf8.RuneSelf && g == PostgreSQL && s != ""
+	return r == '_' || unicode.IsLetter(r) || r >= utf8.RuneSelf && g != Unknown && s != ""
 }
 
-// inName tells whether a character may be in a name. To PostgreSQL whatever is
-// beyond ASCII may, white space and broken bytes included.
+// inName tells whether a character may be in a name. To PostgreSQL and MySQL whatever is
+// beyond ASCII may, white space included.
 func (g Grammar) inName(r rune) bool {
-	return isWord(r) || r >= utf8.RuneSelf && g == PostgreSQL
+	return isWord(r) || r >= utf8.RuneSelf && g != Unknown
 }
 
 func (g Grammar) isSpace(r rune) bool {
-	return unicode.IsSpace(r) && (r < utf8.RuneSelf || g != PostgreSQL)
+	return unicode.IsSpace(r) && (r < utf8.RuneSelf || g == Unknown)
 }
 
 func isDigit(b byte) bool { return b >= '0' && b <= '9' }

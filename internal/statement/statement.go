@@ -44,7 +44,7 @@ func Summarise(query string, g Grammar) *Summary {
 	return &Summary{
 		Operation: operationOf(z.words),
 		Target:    targetOf(z.words),
-		Sanitised: strings.ToValidUTF8(z.out.String(), "\uFFFD"),
+		Sanitised: z.shown(),
 		Moves:     z.moves(),
 	}
 }
