@@ -10,14 +10,15 @@ import (
 // of their engines, in locations, and some as passwords. Where quotes are required and were
 // forgotten, the statement fails, but telemetry says it all the same.
 //
-// Where a value ends is often not certain, and so it is hidden to the end of its clause: in
-// queries, whose values have quotes, nothing is; elsewhere it is the comma or the semicolon.
+// Where such a value ends is not certain: it may be an expression or a list, or have a comma
+// in it that nobody quoted. So it is hidden up to the next semicolon. Queries have no such
+// values, and lose nothing.
 type clause struct {
 	kind   kind
 	last   string // the word before, in upper case
 	value  bool   // what comes is a value
 	masked bool   // a ? stands for it
-	depth  int    // of the brackets in it
+	depth  int    // of the brackets in it, or in the options of EXPLAIN
 	single bool   // of MariaDB's SET STATEMENT … FOR SELECT …
 	data   bool   // of COPY … FROM STDIN; it comes behind the semicolon
 	secret bool   // all the rest may be one
@@ -35,8 +36,8 @@ const (
 	kindSet
 	kindCopy
 	kindSecret // any part of it may be one
-	kindPragma // of SQLite
-	kindAttach // of SQLite's databases, which may have a key
+	kindPragma // of SQLite, one of which is SQLCipher's key
+	kindAttach // of databases, which may have a key
 	kindExec   // of SQL Server's procedures, which take names for texts
 )
 
@@ -54,7 +55,7 @@ var definitions = map[string]kind{
 	"USER": kindAccount, "ROLE": kindAccount, "GROUP": kindAccount, "LOGIN": kindAccount,
 	"DATABASE": kindAccount, "SYSTEM": kindAccount,
 	"CHANGEFEED": kindSecret, "EXTERNAL": kindSecret, "SCHEDULE": kindSecret, "BACKUP": kindSecret, // locations of CockroachDB's
-	"LOGICAL": kindSecret, "LOGICALLY": kindSecret, "VIRTUAL": kindSecret, // those too, and SQLite's modules with what they are told
+	"LOGICAL": kindSecret, "LOGICALLY": kindSecret, "VIRTUAL": kindSecret, "SUBSCRIPTION": kindSecret, // those too, and SQLite's modules with what they are told
 	"SECRET": kindSecret, "PERSISTENT": kindSecret, // of DuckDB
 	"OR": kindDefines, "REPLACE": kindDefines, "AGGREGATE": kindDefines, "TEMPORARY": kindDefines, "TEMP": kindDefines,
 }
@@ -64,12 +65,14 @@ func (c *clause) pass(token string, g Grammar) string {
 	switch {
 	case token == ";":
 		*c = clause{secret: c.data}
-	case c.value && !c.ends(token, g):
-		return c.mask(token)
 	case c.kind == kindUnread:
 		c.begin(token, g)
 	case g == Unknown && isExec(token): // SQL Server needs no semicolon before it
-		c.kind = kindExec
+		c.kind, c.value = kindExec, false
+	case c.value && c.ends(token):
+		*c = clause{}
+	case c.value:
+		return c.mask(token)
 	case c.kind == kindDefines:
 		c.define(token)
 	case c.kind == kindExec:
@@ -83,9 +86,11 @@ func (c *clause) pass(token string, g Grammar) string {
 // begin takes notice of a statement's first word.
 func (c *clause) begin(token string, g Grammar) {
 	word := keyword(token)
-	c.last = word
 	k, ok := kinds[word]
 	switch {
+	case c.depth > 0, token == "(" && (c.last == "EXPLAIN" || c.last == "ANALYZE"):
+		c.nest(token)
+		return
 	case ok && (k != kindExec || g == Unknown):
 		c.kind = k
 	case word == "MERGE" && g == PostgreSQL: // elsewhere it may be the label of a compound statement
@@ -95,6 +100,7 @@ func (c *clause) begin(token string, g Grammar) {
 		c.secret = g == Unknown && !operations[word] // SQL Server runs a procedure by its bare name
 	}
 	c.secret = c.secret || c.kind == kindSecret
+	c.last = word
 }
 
 // define takes notice of what is defined.
@@ -112,7 +118,8 @@ func (c *clause) read(token string, g Grammar) {
 	switch {
 	case c.last == "IDENTIFIED" && (word == "BY" || word == "WITH" || word == "VIA"),
 		word == "PASSWORD" && (c.kind == kindAccount || c.kind == kindSet),
-		word == "KEY" && c.kind == kindAttach:
+		(word == "KEY" || word == "(") && c.kind == kindAttach,
+		word == "(" && c.last == "OPTIONS": // of foreign servers and tables
 		c.secret = true
 	case word == "SET" && !(g == MySQL && c.last == "CHARACTER"):
 		c.kind = kindSet
@@ -120,15 +127,11 @@ func (c *clause) read(token string, g Grammar) {
 		c.kind = kindOther
 	case c.last == "SET" && word == "STATEMENT":
 		c.single = true
-	case word == "FOR" && c.single:
-		*c = clause{}
-		return
 	case word == "STDIN" && c.kind == kindCopy:
 		c.data = true
 	default:
 		c.value = c.takes(word, g)
 	}
-	c.masked, c.depth = false, 0
 	c.last = word
 }
 
@@ -143,36 +146,28 @@ func (c *clause) takes(word string, g Grammar) bool {
 	return word == "=" && g != PostgreSQL
 }
 
-// ends tells whether a token is behind the value. A setting of PostgreSQL's may be a list,
-// and MySQL's has another variable behind the comma.
-func (c *clause) ends(token string, g Grammar) bool {
-	if c.depth > 0 {
-		return false
-	}
-	switch {
-	case c.single && keyword(token) == "FOR":
-		return true
-	case c.kind == kindSet:
-		return token == "," && g == MySQL
-	case c.kind == kindPragma:
-		return false
-	}
-	return token == "," || token == ")"
+// ends tells whether a token is behind the value.
+func (c *clause) ends(token string) bool {
+	return c.single && c.depth == 0 && keyword(token) == "FOR"
 }
 
 // mask hides a token of a value: one ? stands for all of it.
 func (c *clause) mask(token string) string {
+	c.nest(token)
+	if c.masked {
+		return ""
+	}
+	c.masked = true
+	return "?"
+}
+
+func (c *clause) nest(token string) {
 	switch token {
 	case "(":
 		c.depth++
 	case ")":
 		c.depth--
 	}
-	if c.masked {
-		return ""
-	}
-	c.masked = true
-	return "?"
 }
 
 func isExec(token string) bool {
