@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // scope is the instrumentation scope of all telemetry.
@@ -131,7 +131,7 @@ func (t *tracing) startOf(s *described, query string) []trace.SpanStartOption {
 	attrs := append(t.attrs, semconv.DBOperationName(s.Operation), semconv.DBQuerySummary(s.name))
 	switch {
 	case t.raw:
-		attrs = append(attrs, semconv.DBQueryText(strings.Clone(query)))
+		attrs = append(attrs, semconv.DBQueryText(statement.Cut(query)))
 	case t.text:
 		attrs = append(attrs, semconv.DBQueryText(s.Sanitised))
 	}

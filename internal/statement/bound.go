@@ -16,23 +16,26 @@ const more = "…"
 // Cut is what is shown of a statement as it is. It shares no memory with it, and is
 // valid UTF-8.
 func Cut(query string) string {
-	if len(query) > showAtMost {
-		query = query[:whole(query, showAtMost-len(more))] + more
+	if len(query) <= showAtMost {
+		return strings.ToValidUTF8(strings.Clone(query), "\uFFFD")
 	}
-	return strings.ToValidUTF8(strings.Clone(query), "\uFFFD")
+	return strings.ToValidUTF8(query[:whole(query, showAtMost-len(more))], "\uFFFD") + more
 }
 
 // shown is what is shown of the statement that was read.
 func (z *sanitiser) shown() string {
-	text := z.out.String()
-	if z.long && len(text) <= showAtMost-len(more) {
-		return text + more
+	text := z.out.Bytes()
+	if !z.long && len(text) <= showAtMost {
+		return string(text)
 	}
-	return Cut(text)
+	if most := showAtMost - len(more); len(text) > most {
+		text = text[:whole(text, most)]
+	}
+	return string(text) + more
 }
 
 // whole is where a text can be cut so that no character is: at most at n.
-func whole(s string, n int) int {
+func whole[T string | []byte](s T, n int) int {
 	for i := n; i > n-utf8.UTFMax; i-- {
 		if utf8.RuneStart(s[i]) {
 			return i

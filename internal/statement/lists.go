@@ -82,7 +82,7 @@ func (l *lists) value(out *bytes.Buffer, token string) {
 	switch {
 	case placeholder(token):
 		if l.first == "" {
-			l.first = strings.Clone(token)
+			l.first = token
 		}
 	case token == "," || token == "+" || token == "-":
 	case token == ")" && l.first != "":
