@@ -16,6 +16,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
@@ -440,7 +441,7 @@ func TestAQuerySpanEndsWhenItsRowsAreClosed(t *testing.T) {
 			"db.operation.name":              "SELECT",
 			"db.collection.name":             "customers",
 			"db.query.summary":               "SELECT customers",
-			"db.query.text":                  "SELECT name FROM customers WHERE mail = ? AND id IN (?, ?)",
+			"db.query.text":                  "SELECT name FROM customers WHERE mail = ? AND id IN (?)",
 			"db.response.returned_rows":      int64(2),
 		}, spanAttributes(s))
 		assert.Equal(t, scope, s.InstrumentationScope().Name)
@@ -764,6 +765,18 @@ func TestWhatSpansShowOfAStatementIsSaid(t *testing.T) {
 		assert.Equal(t, want, spanAttributes(s)["db.query.text"])
 		assert.Equal(t, "SELECT t", spanAttributes(s)["db.query.summary"])
 		assert.Equal(t, text == QueryTextRaw, strings.Contains(fmt.Sprint(s.Events()), "jane@example.org"))
+	}
+}
+
+// Collectors refuse what is too long, or no UTF-8, with all that is sent beside it.
+func TestWhatSpansShowOfAStatementIsBounded(t *testing.T) {
+	for _, text := range []QueryText{QueryTextSanitised, QueryTextRaw} {
+		p := newTelemetryPool(t, &telemetryFake{}, Config{QueryText: text})
+		exec(t, underParent(t), p.db, "SELECT a"+strings.Repeat(", a + 1", 100_000)+"\xff")
+		shown := spanAttributes(p.take()[1])["db.query.text"].(string)
+		assert.LessOrEqual(t, len(shown), 4096)
+		assert.True(t, utf8.ValidString(shown))
+		assert.True(t, strings.HasPrefix(shown, "SELECT a, a + ") && strings.HasSuffix(shown, "…"), shown)
 	}
 }
 
