@@ -57,7 +57,7 @@ var definitions = map[string]kind{
 	"CHANGEFEED": kindSecret, "EXTERNAL": kindSecret, "SCHEDULE": kindSecret, "BACKUP": kindSecret, // locations of CockroachDB's
 	"LOGICAL": kindSecret, "LOGICALLY": kindSecret, "VIRTUAL": kindSecret, "SUBSCRIPTION": kindSecret, // those too, and SQLite's modules with what they are told
 	"SECRET": kindSecret, "PERSISTENT": kindSecret, // of DuckDB
-	"OR": kindDefines, "REPLACE": kindDefines, "AGGREGATE": kindDefines, "TEMPORARY": kindDefines, "TEMP": kindDefines,
+	"OR": kindDefines, "ALTER": kindDefines, "REPLACE": kindDefines, "AGGREGATE": kindDefines, "TEMPORARY": kindDefines, "TEMP": kindDefines,
 }
 
 // pass takes notice of a token, and returns what is shown of it.
@@ -77,10 +77,22 @@ func (c *clause) pass(token string, g Grammar) string {
 		c.define(token)
 	case c.kind == kindExec:
 		c.secret = true
-	case c.kind != kindPlain:
+	case c.kind == kindPlain:
+		c.query(token, g)
+	default:
 		c.read(token, g)
 	}
 	return token
+}
+
+// query takes notice of a token of a query. In CockroachDB, another statement in brackets
+// may stand for a table.
+func (c *clause) query(token string, g Grammar) {
+	if c.last == "[" && g == PostgreSQL && kinds[keyword(token)] > kindPlain {
+		c.begin(token, g)
+		return
+	}
+	c.last = token
 }
 
 // begin takes notice of a statement's first word.
@@ -125,7 +137,7 @@ func (c *clause) read(token string, g Grammar) {
 		c.kind = kindSet
 	case c.last == "SET" && (word == "NULL" || word == "DEFAULT"): // of a column
 		c.kind = kindOther
-	case c.last == "SET" && word == "STATEMENT":
+	case c.last == "SET" && word == "STATEMENT" && g != PostgreSQL:
 		c.single = true
 	case word == "STDIN" && c.kind == kindCopy:
 		c.data = true

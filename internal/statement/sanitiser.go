@@ -69,8 +69,10 @@ func (z *sanitiser) step() {
 		z.lineComment(rest)
 	case strings.HasPrefix(rest, "/*"):
 		z.comment(rest)
+	case strings.HasPrefix(rest, "//") && z.grammar == Unknown: // Snowflake's comment, DuckDB's operator
+		z.hide()
 	case r == '\'':
-		z.emit(text(rest, '\''), "?")
+		z.text(0, '\'')
 	case r == '"':
 		z.doubleQuotes(rest)
 	case r == '`' && z.grammar != PostgreSQL:
@@ -101,7 +103,7 @@ func (z *sanitiser) word(rest string) {
 	case z.grammar == Unknown && strings.HasSuffix(strings.ToLower(rest[:n]), "q"):
 		z.hide() // Oracle's q'[…]' may have any quotes in it
 	default:
-		z.emit(n+text(rest[n:], '\''), "?")
+		z.text(n, '\'')
 	}
 }
 
@@ -184,12 +186,26 @@ func (z *sanitiser) doubleQuotes(rest string) {
 		z.name(rest, '"')
 		return
 	}
-	z.emit(text(rest, '"'), "?")
+	z.text(0, '"')
 }
 
-// name emits a quoted name, in which a quote is doubled.
+// text emits a quoted text that begins behind so many bytes.
+func (z *sanitiser) text(prefix int, quote byte) {
+	n := z.grammar.text(z.in[z.pos+prefix:], quote)
+	if n == 0 {
+		z.hide()
+		return
+	}
+	z.emit(prefix+n, "?")
+}
+
+// name emits a quoted name, in which a quote is doubled. In ClickHouse and BigQuery it may
+// be behind a backslash.
 func (z *sanitiser) name(rest string, quote byte) {
 	for i := 1; i < len(rest); i++ {
+		if rest[i] == '\\' && z.grammar == Unknown {
+			break
+		}
 		if rest[i] != quote {
 			continue
 		}
@@ -200,7 +216,7 @@ func (z *sanitiser) name(rest string, quote byte) {
 		z.emit(i+1, rest[:i+1])
 		return
 	}
-	z.hide() // it has no end
+	z.hide() // where it ends is not certain
 }
 
 // dollar emits what begins with a dollar: a text in PostgreSQL's dollar quotes,
@@ -217,6 +233,8 @@ func (z *sanitiser) dollar(rest string) {
 	case z.grammar == PostgreSQL:
 		n := 1 + digits(rest[1:])
 		z.emit(n, rest[:n])
+	case z.grammar == Unknown && digits(rest[1:]) > 0: // SQL Server's money
+		z.emit(1+z.grammar.number(rest[1:]), "?")
 	default:
 		n := 1 + z.grammar.word(rest[1:])
 		z.emit(n, rest[:n])
@@ -326,25 +344,26 @@ func nested(s string) int {
 }
 
 // text is the length of the quoted text that s begins with; a doubled quote is
-// part of it. Servers and their settings disagree whether a quote behind a
-// backslash ends it: from there on nothing can be told from a literal, and all
-// the rest counts as one.
-func text(s string, quote byte) int {
+// part of it. It is 0 where the end is not certain: servers and their settings
+// disagree whether a quote behind a backslash ends it, and whether three quotes begin a
+// text that only three end.
+func (g Grammar) text(s string, quote byte) int {
+	if g == Unknown && len(s) > 2 && s[1] == quote && s[2] == quote {
+		return 0
+	}
 	for i := 1; i < len(s); i++ {
 		switch {
 		case s[i] == '\\':
-			if i+1 < len(s) && s[i+1] != '\\' && s[i+1] != quote {
-				i++
-				continue
+			if i++; i == len(s) || s[i] == '\\' || s[i] == quote {
+				return 0
 			}
-			return len(s)
 		case s[i] == quote && i+1 < len(s) && s[i+1] == quote:
 			i++
 		case s[i] == quote:
 			return i + 1
 		}
 	}
-	return len(s)
+	return 0
 }
 
 // dollarTag is the opening tag of dollar quotes, or empty. In PostgreSQL, $1 is

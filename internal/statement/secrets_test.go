@@ -73,10 +73,16 @@ var bare = []struct {
 	{"of a secret", "CREATE OR REPLACE TEMPORARY SECRET s (TYPE s3, SECRET zqsecretqz)", "CREATE OR REPLACE TEMPORARY SECRET ?", Unknown},
 	{"of a database that is attached", "ATTACH 'f' AS e (ENCRYPTION_KEY zqsecretqz)", "ATTACH ? AS e (?", Unknown},
 
+	{"of an account that may exist", "CREATE OR ALTER USER u PASSWORD zqsecretqz", "CREATE OR ALTER USER u PASSWORD ?", Unknown},
+	{"of a statement in brackets", `SELECT a FROM [SHOW BACKUP LATEST IN "s3://zqsecretqz"] WHERE b[1] = c`, "SELECT a FROM [SHOW BACKUP ?", PostgreSQL},
+
+	{"in three quotes", "SELECT '''it's zqsecretqz''', 'b'", "SELECT ?", Unknown},
+	{"in quotes in a name", "SELECT `a\\`', zqsecretqz, '`", "SELECT ?", Unknown},
+	{"behind two slashes", "SELECT a // it's\n, 'b', zqsecretqz", "SELECT a ?", Unknown},
 	{"in a mode for SQL Server", "SELECT [it's], zqsecretqz AS 'a'", "SELECT ?", MySQL},
 	{"with a semicolon in a name", "SET GLOBAL [a;b] = zqsecretqz", "SET GLOBAL ?", MySQL},
 	{"behind a long name", "SELECT [" + strings.Repeat("a", 600) + "'], zqsecretqz, 'b'", "SELECT ?", Unknown},
-	{"in another encoding", "SELECT '\x95\\', 'zqsecretqz", "SELECT ??", MySQL},
+	{"in another encoding", "SELECT '\x95\\', 'zqsecretqz", "SELECT ?", MySQL},
 	{"in a name in another encoding", "SELECT `\x95`, 'zqsecretqz` ' FROM t", "SELECT ?", MySQL},
 	{"behind a byte that is no text", "SELECT \xe4, zqsecretqz FROM t", "SELECT ?", PostgreSQL},
 	{"in half a character", "SELECT a, 'zqsecretqz', \xe4\xb8", "SELECT a, ?, ?", PostgreSQL},
@@ -97,6 +103,17 @@ func assertNotShown(t *testing.T, query string, g Grammar) {
 	if strings.Contains(strings.ToLower(said), marked) {
 		t.Fatalf("%q shows its secret, in grammar %d: %q", query, g, said)
 	}
+}
+
+func TestMoneyIsANumber(t *testing.T) {
+	assert.Equal(t, "SELECT a FROM t WHERE b > ? AND c = ?", Summarise("SELECT a FROM t WHERE b > $4242.50 AND c = $1", Unknown).Sanitised)
+}
+
+func TestWhatIsHiddenMayChangeTheSession(t *testing.T) {
+	for _, query := range []string{`SELECT 'a\'; SET b = 1 -- '`, "SELECT `a\\`; SET b = 1", "SELECT 'a", "SELECT a, \xff"} {
+		assert.True(t, Summarise(query, Unknown).Moves, query)
+	}
+	assert.False(t, Summarise("SELECT 'a'", Unknown).Moves)
 }
 
 func TestQueriesLoseNothing(t *testing.T) {

@@ -39,7 +39,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 
 		{"a doubled quote", "SELECT 'it''s', 'b'", "SELECT", "", "SELECT ?, ?", 0},
 		{"an empty string", "SELECT '', 'b'", "SELECT", "", "SELECT ?, ?", 0},
-		{"a string of one quote", "SELECT '''', 'b'", "SELECT", "", "SELECT ?, ?", 0},
+		{"a string of one quote", "SELECT '''', 'b'", "SELECT", "", "SELECT ?, ?", MySQL},
 		{"a harmless backslash", `SELECT 'a\nb', 'c'`, "SELECT", "", "SELECT ?, ?", 0},
 		{"a backslash before a quote: nothing behind it is certain", `SELECT 'a\', b, 'c' FROM orders`, "SELECT", "", "SELECT ?", 0},
 		{"a backslash before a backslash: likewise", `SELECT 'a\\', 'c' FROM orders`, "SELECT", "", "SELECT ?", 0},
@@ -72,7 +72,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a list", "SELECT a FROM t WHERE b IN (1,2,3)", "SELECT", "t", "SELECT a FROM t WHERE b IN (?)", 0},
 
 		{"placeholders of MySQL", "SELECT a FROM t WHERE b = ? AND c=?", "SELECT", "t", "SELECT a FROM t WHERE b = ? AND c=?", 0},
-		{"placeholders of PostgreSQL", "SELECT a FROM t WHERE b = $1 AND c=$23", "SELECT", "t", "SELECT a FROM t WHERE b = $1 AND c=$23", 0},
+		{"placeholders of PostgreSQL", "SELECT a FROM t WHERE b = $1 AND c=$23", "SELECT", "t", "SELECT a FROM t WHERE b = $1 AND c=$23", PostgreSQL},
 		{"placeholders with a name", "SELECT a FROM t WHERE b = :first AND c=:second_2", "SELECT", "t", "SELECT a FROM t WHERE b = :first AND c=:second_2", 0},
 		{"variables", "SET @x = 1, @@session.wait_timeout = 5", "SET", "", "SET @x = ?", MySQL},
 		{"an account", "GRANT ALL ON shop.* TO 'bob'@'10.1.2.3'", "GRANT", "", "GRANT ALL ON shop.* TO ?@?", 0},
@@ -94,7 +94,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 
 		{"a name in backticks", "SELECT `a b` FROM `Orders`", "SELECT", "orders", "SELECT `a b` FROM `Orders`", 0},
 		{"a backtick in backticks", "SELECT `a``b`, 'x' FROM t", "SELECT", "t", "SELECT `a``b`, ? FROM t", 0},
-		{"a backslash in backticks escapes nothing", "SELECT `a\\`, 'x' FROM t", "SELECT", "t", "SELECT `a\\`, ? FROM t", 0},
+		{"a backslash in backticks escapes nothing", "SELECT `a\\`, 'x' FROM t", "SELECT", "t", "SELECT `a\\`, ? FROM t", MySQL},
 		{"a quote in backticks", "SELECT `it's`, 'x' FROM t", "SELECT", "t", "SELECT `it's`, ? FROM t", 0},
 
 		{"a string without end", "SELECT a, 'b FROM t", "SELECT", "", "SELECT a, ?", 0},
@@ -179,7 +179,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a password of a plugin", "GRANT USAGE ON *.* TO bob IDENTIFIED WITH p BY hunter2", "GRANT", "", "GRANT USAGE ON *.* TO bob IDENTIFIED WITH ?", MySQL},
 		{"a password that is marked as one", "CREATE OR REPLACE USER bob IDENTIFIED BY PASSWORD '*0'", "CREATE", "", "CREATE OR REPLACE USER bob IDENTIFIED BY ?", MySQL},
 		{"a table of passwords", "CREATE TABLE users (identified bool, password text)", "CREATE", "users", "CREATE TABLE users (identified bool, password text)", 0},
-		{"a column of passwords", "UPDATE users SET password = $1, a = b WHERE password = old", "UPDATE", "users", "UPDATE users SET password = $1, a = b WHERE password = old", 0},
+		{"a column of passwords", "UPDATE users SET password = $1, a = b WHERE password = old", "UPDATE", "users", "UPDATE users SET password = $1, a = b WHERE password = old", PostgreSQL},
 		{"a grant on passwords", "GRANT SELECT (password) ON users TO bob", "GRANT", "", "GRANT SELECT (password) ON users TO bob", PostgreSQL},
 		{"a location with its keys", `BACKUP INTO "s3://a?AWS_SECRET_ACCESS_KEY=b" WITH encryption_passphrase = hunter2`, "OTHER", "", "BACKUP ?", PostgreSQL},
 		{"a location that is kept", `CREATE EXTERNAL CONNECTION c AS "s3://a"`, "CREATE", "", "CREATE EXTERNAL ?", PostgreSQL},
@@ -200,14 +200,14 @@ func TestAStatementIsSummarised(t *testing.T) {
 		{"a table that may exist", "CREATE TABLE IF NOT EXISTS t (a int)", "CREATE", "t", "CREATE TABLE IF NOT EXISTS t (a int)", 0},
 		{"a table that may not", "DROP TABLE IF EXISTS t", "DROP", "t", "DROP TABLE IF EXISTS t", 0},
 		{"a table alone", "SELECT a FROM ONLY t", "SELECT", "t", "SELECT a FROM ONLY t", 0},
-		{"FROM in a function", "SELECT EXTRACT(YEAR FROM created), TRIM(BOTH FROM $1) FROM t", "SELECT", "t", "SELECT EXTRACT(YEAR FROM created), TRIM(BOTH FROM $1) FROM t", 0},
+		{"FROM in a function", "SELECT EXTRACT(YEAR FROM created), TRIM(BOTH FROM $1) FROM t", "SELECT", "t", "SELECT EXTRACT(YEAR FROM created), TRIM(BOTH FROM $1) FROM t", PostgreSQL},
 		{"FROM in a subselect", "SELECT (SELECT max(a) FROM t) + 1", "SELECT", "t", "SELECT (SELECT max(a) FROM t) + ?", 0},
 		{"an update that is modest", "UPDATE LOW_PRIORITY t SET a = 1", "UPDATE", "t", "UPDATE LOW_PRIORITY t SET a = ?", 0},
 		{"no update", "SELECT 1 FOR UPDATE", "SELECT", "", "SELECT ? FOR UPDATE", 0},
 		{"no table", "SELECT a FROM;", "SELECT", "", "SELECT a FROM;", 0},
 		{"bytes that are not UTF-8, in a name", "SELECT größe FROM t\xe4ler, `x`", "SELECT", "t", "SELECT größe FROM t?", 0},
 
-		{"bytes that are not UTF-8, quoted", "SELECT 'x\xff\xfe''\xc3', b", "SELECT", "", "SELECT ??", 0},
+		{"bytes that are not UTF-8, quoted", "SELECT 'x\xff\xfe''\xc3', b", "SELECT", "", "SELECT ?", 0},
 		{"a zero byte, quoted", "SELECT 'a\x00b', b", "SELECT", "", "SELECT ?, b", 0},
 		{"a blank of Unicode", "SELECT\u00a01", "SELECT", "", "SELECT ?", 0},
 	} {
@@ -349,6 +349,15 @@ var plantings = []struct {
 	{"dollar quotes of MySQL's", inMySQL, func(noise, secret string) string {
 		noise = strings.ReplaceAll(noise, "$1é$", "$2é$")
 		return "$1é$ " + noise + secret + noise + " $1é$"
+	}},
+	{"three quotes", []Grammar{Unknown}, func(noise, secret string) string {
+		return "'''" + strings.NewReplacer("\\", "", "'''", "").Replace(noise+secret+noise) + " '''"
+	}},
+	{"a name with escapes", []Grammar{Unknown}, func(noise, secret string) string {
+		return "`" + strings.NewReplacer("\\", "\\\\", "`", "\\`").Replace("\\"+noise+secret+noise) + "`"
+	}},
+	{"a comment of Snowflake's", []Grammar{Unknown}, func(noise, secret string) string {
+		return "1 // " + strings.ReplaceAll(noise, "\n", "") + secret + "\n"
 	}},
 	{"a comment", everywhere, func(noise, secret string) string {
 		noise = strings.ReplaceAll(strings.ReplaceAll(noise, "*", ""), "/", "")
