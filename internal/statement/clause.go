@@ -133,7 +133,7 @@ func (c *clause) read(token string, g Grammar) {
 		(word == "KEY" || word == "(") && c.kind == kindAttach,
 		word == "(" && c.last == "OPTIONS": // of foreign servers and tables
 		c.secret = true
-	case word == "SET" && !(g == MySQL && c.last == "CHARACTER"):
+	case word == "SET" && (g != MySQL || c.last != "CHARACTER"):
 		c.kind = kindSet
 	case c.last == "SET" && (word == "NULL" || word == "DEFAULT"): // of a column
 		c.kind = kindOther

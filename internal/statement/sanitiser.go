@@ -288,11 +288,6 @@ func untilAny(s, ends string) int {
 // text in it.
 func hasQuote(s string) bool { return strings.ContainsAny(s, "'\"`$") || strings.Contains(s, "/*") }
 
-// hasTextOrComment is hasQuote for what may begin a comment as well.
-func hasTextOrComment(s string) bool {
-	return hasQuote(s) || strings.Contains(s, "--") || strings.Contains(s, "#")
-}
-
 func endsInQuotes(s string) bool {
 	var quote byte
 	for i := range len(s) {
