@@ -43,7 +43,7 @@ const (
 
 var kinds = map[string]kind{
 	"SELECT": kindPlain, "INSERT": kindPlain, "UPDATE": kindPlain, "DELETE": kindPlain, "REPLACE": kindPlain,
-	"WITH": kindPlain, "VALUES": kindPlain, "TABLE": kindPlain, "CALL": kindPlain, "LOAD": kindPlain,
+	"WITH": kindPlain, "VALUES": kindPlain, "TABLE": kindPlain, "CALL": kindPlain, "LOAD": kindPlain, "MERGE": kindPlain,
 	"CREATE": kindDefines, "ALTER": kindDefines, "GRANT": kindDefines, "SHOW": kindDefines, "CHECK": kindDefines,
 	"SET": kindSet, "COPY": kindCopy, "PRAGMA": kindPragma, "ATTACH": kindAttach, "EXEC": kindExec, "EXECUTE": kindExec,
 	"BACKUP": kindSecret, "RESTORE": kindSecret, "IMPORT": kindSecret, "EXPORT": kindSecret,
@@ -86,11 +86,14 @@ func (c *clause) pass(token string, g Grammar) string {
 }
 
 // query takes notice of a token of a query. In CockroachDB, another statement in brackets
-// may stand for a table.
+// may stand for a table; in MariaDB, MERGE may be the label of a compound statement.
 func (c *clause) query(token string, g Grammar) {
-	if c.last == "[" && g == PostgreSQL && kinds[keyword(token)] > kindPlain {
+	switch {
+	case c.last == "[" && g == PostgreSQL && kinds[keyword(token)] > kindPlain:
 		c.begin(token, g)
 		return
+	case c.last == "MERGE" && token[0] == ':':
+		c.kind = kindOther
 	}
 	c.last = token
 }
@@ -105,8 +108,6 @@ func (c *clause) begin(token string, g Grammar) {
 		return
 	case ok && (k != kindExec || g == Unknown):
 		c.kind = k
-	case word == "MERGE" && g == PostgreSQL: // elsewhere it may be the label of a compound statement
-		c.kind = kindPlain
 	default:
 		c.kind = kindOther
 		c.secret = g == Unknown && !operations[word] // SQL Server runs a procedure by its bare name

@@ -35,6 +35,7 @@ var bare = []struct {
 	{"in a branch", "IF a THEN SET GLOBAL init_connect = zqsecretqz; ELSE SET GLOBAL init_connect = zqsecretqz; END IF",
 		"IF a THEN SET GLOBAL init_connect = ?; ELSE SET GLOBAL init_connect = ?; END IF", MySQL},
 	{"behind a label", "merge: BEGIN NOT ATOMIC SET GLOBAL init_connect = zqsecretqz; END", "merge: BEGIN NOT ATOMIC SET GLOBAL init_connect = ?; END", MySQL},
+	{"behind another", "MERGE:BEGIN NOT ATOMIC SET GLOBAL init_connect = zqsecretqz; END", "MERGE:BEGIN NOT ATOMIC SET GLOBAL init_connect = ?; END", MySQL},
 	{"in a procedure", "CREATE PROCEDURE p() BEGIN UPDATE t SET a = 1; SET GLOBAL init_connect = zqsecretqz; END",
 		"CREATE PROCEDURE p() BEGIN UPDATE t SET a = ?; SET GLOBAL init_connect = ?; END", MySQL},
 	{"in a trigger", "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET GLOBAL init_connect = zqsecretqz",
@@ -122,6 +123,7 @@ func TestQueriesLoseNothing(t *testing.T) {
 			"UPDATE t SET a = b, c = d WHERE e = f FOR UPDATE",
 			"INSERT INTO t (a) SELECT b FROM u WHERE c = d",
 			"WITH a AS (SELECT b FROM c) UPDATE t SET d = e",
+			"MERGE INTO t USING u ON a = b WHEN MATCHED THEN UPDATE SET c = d",
 			"EXPLAIN (ANALYZE, VERBOSE) UPDATE t SET a = b WHERE c = d",
 			"ALTER TABLE t ADD COLUMN a int REFERENCES u ON DELETE SET NULL",
 		} {
@@ -153,7 +155,7 @@ var ofMySQL = sentences{
 		"BEGIN NOT ATOMIC <noise><set>; END", "x: BEGIN NOT ATOMIC <set>; END x", "IF a THEN <set>; ELSE <set>; END IF",
 		"CREATE PROCEDURE begin() BEGIN <noise><set>; END", "CREATE DEFINER=u@h TRIGGER g BEFORE INSERT ON t FOR EACH ROW <set>",
 		"CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO BEGIN <set>; <set>; END", "CREATE OR REPLACE FUNCTION f(a SET('x')) RETURNS int BEGIN <set>; RETURN 1; END",
-		"WHILE a DO <set>; END WHILE", "FOR i IN (SELECT a FROM t) DO <set>; END FOR", "CASE a WHEN 1 THEN <set>; END CASE", "BEGIN a := <value>; END",
+		"WHILE a DO <set>; END WHILE", "merge:BEGIN <set>; END", "FOR i IN (SELECT a FROM t) DO <set>; END FOR", "CASE a WHEN 1 THEN <set>; END CASE", "BEGIN a := <value>; END",
 	},
 	"<option>": {
 		"CREATE TABLE t (a int) ENGINE=x some<eq><word>", "CREATE TABLE t (a int some<eq><word>, b int) ENGINE=x", "ALTER TABLE t some<eq><word>",
@@ -212,15 +214,37 @@ func (s sentences) sentence(r *rand.Rand, name string, depth int) string {
 	return b.String() + text
 }
 
+// inGrammars are sentences of each grammar.
+var inGrammars = map[Grammar]sentences{MySQL: ofMySQL, PostgreSQL: ofPostgreSQL, Unknown: ofAnybody}
+
 func TestNoSentenceShowsItsSecret(t *testing.T) {
-	for g, s := range map[Grammar]sentences{MySQL: ofMySQL, PostgreSQL: ofPostgreSQL, Unknown: ofAnybody} {
+	for g := range inGrammars {
 		r := rand.New(rand.NewPCG(1, uint64(g)))
 		for range 5000 {
-			query := s.sentence(r, "<noise>", 0) + s.sentence(r, "<statement>", 0) + s.sentence(r, "<tail>", 0)
-			assertNotShown(t, query, g)
-			assertNotShown(t, query, Unknown)
+			assertNoneShown(t, r, g, "")
 		}
 	}
+}
+
+// assertNoneShown makes a statement, behind a comment.
+func assertNoneShown(t *testing.T, r *rand.Rand, g Grammar, comment string) {
+	t.Helper()
+	s := inGrammars[g]
+	query := comment + s.sentence(r, "<noise>", 0) + s.sentence(r, "<statement>", 0) + s.sentence(r, "<tail>", 0)
+	assertNotShown(t, query, g)
+	assertNotShown(t, query, Unknown)
+}
+
+func FuzzSentences(f *testing.F) {
+	for i := range uint64(100) {
+		f.Add(i, "it's \"so\" `or` $so$")
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, noise string) {
+		comment := "/* " + strings.NewReplacer("*", "", "/", "", "!", "").Replace(noise) + " */"
+		for g := range inGrammars {
+			assertNoneShown(t, rand.New(rand.NewPCG(seed, uint64(g))), g, comment)
+		}
+	})
 }
 
 func TestReadingTakesTimeInProportionToTheLength(t *testing.T) {
