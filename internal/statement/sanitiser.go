@@ -26,8 +26,8 @@ type sanitiser struct {
 }
 
 // readAtMost is how many bytes of a statement are read, four times what is shown: enough
-// to know those that people write, and to read it takes a tenth of a millisecond. Longer
-// ones have lists of values, as a rule; they are not remembered, and read at each call.
+// for those that people write, and to read it takes a fifth of a millisecond. Longer ones
+// have lists of values, as a rule. They are not remembered, and read at each call.
 const readAtMost = 4 * showAtMost
 
 // run reads a statement up to where it gets too long, or is no text any more: in the encodings of
