@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
@@ -53,7 +54,7 @@ func TestAQuerySpanEndsWhenItsRowsAreClosed(t *testing.T) {
 			"db.operation.name":              "SELECT",
 			"db.collection.name":             "customers",
 			"db.query.summary":               "SELECT customers",
-			"db.query.text":                  "SELECT name FROM customers WHERE mail = ? AND id IN (?, ?)",
+			"db.query.text":                  "SELECT name FROM customers WHERE mail = ? AND id IN (?)",
 			"db.response.returned_rows":      int64(2),
 		}, spanAttributes(s))
 		assert.Equal(t, scope, s.InstrumentationScope().Name)
@@ -210,4 +211,16 @@ func TestAPingHasASpan(t *testing.T) {
 	p := newTelemetryPool(t, &telemetryFake{}, Config{})
 	require.NoError(t, p.db.PingContext(underParent(t)))
 	assert.Equal(t, []string{"pool.acquire", "ping"}, spanNames(p.take()))
+}
+
+// Collectors refuse what is too long, or no UTF-8, with all that is sent beside it.
+func TestWhatSpansShowOfAStatementIsBounded(t *testing.T) {
+	for _, text := range []QueryText{QueryTextSanitised, QueryTextRaw} {
+		p := newTelemetryPool(t, &telemetryFake{}, Config{QueryText: text})
+		exec(t, underParent(t), p.db, "SELECT a"+strings.Repeat(", a + 1", 100_000)+"\xff")
+		shown := spanAttributes(p.take()[1])["db.query.text"].(string)
+		assert.LessOrEqual(t, len(shown), 4096)
+		assert.True(t, utf8.ValidString(shown))
+		assert.True(t, strings.HasPrefix(shown, "SELECT a, a + ") && strings.HasSuffix(shown, "…"), shown)
+	}
 }

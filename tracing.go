@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -136,7 +135,7 @@ func (t *tracing) listens() bool {
 func (t *tracing) textOf(s *statement.Summary, query string) string {
 	switch {
 	case t.raw:
-		return strings.Clone(query)
+		return statement.Cut(query)
 	case t.text:
 		return s.Sanitised
 	}

@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"database/sql/driver"
 	"net"
-	"net/url"
+	"os/user"
 	"reflect"
-	"regexp"
-	"strconv"
+	"runtime"
 	"strings"
 )
 
@@ -20,7 +19,8 @@ type Endpoint struct {
 
 // EndpointOf finds out where a connector connects. No driver is imported for
 // it: those that are known keep their settings in fields of certain names, which
-// reflection can read. Of any other, nothing is known.
+// reflection can read. Of any other, nothing is known; and nothing is said where one of
+// the settings is not plain, since then a driver may have taken a password apart.
 func EndpointOf(c driver.Connector) (e Endpoint) {
 	defer func() {
 		if recover() != nil { // a driver that has changed
@@ -36,13 +36,80 @@ func EndpointOf(c driver.Connector) (e Endpoint) {
 		e.Namespace = v.FieldByName("DBName").String()
 		e.Address, e.Port = hostPort(v.FieldByName("Addr").String())
 	case has(v, "Host", "Database") && v.FieldByName("Port").CanUint(): // pgx, lib/pq
-		return Endpoint{v.FieldByName("Host").String(), int(v.FieldByName("Port").Uint()), v.FieldByName("Database").String()} //nolint:gosec // it is an uint16
+		if mayBeUser(v) || has(v, "connString") && doubtful(v.FieldByName("connString").String()) {
+			return Endpoint{}
+		}
+		e = Endpoint{v.FieldByName("Host").String(), int(v.FieldByName("Port").Uint()), v.FieldByName("Database").String()} //nolint:gosec // it is an uint16
 	case has(v, "name"): // pgx, which reads its data source name later
 		return endpointOfDSN(v.FieldByName("name").String())
-	case has(v, "dsn"): // a driver that makes no connectors, such as older ones of lib/pq
+	case has(v, "dsn"): // a driver that makes no connectors, such as lib/pq's
 		return endpointOfDSN(v.FieldByName("dsn").String())
 	}
-	return e
+	if mayBeElsewhere(v) {
+		e.Address, e.Port = "", 0
+	}
+	return e.orNone()
+}
+
+// mayBeElsewhere tells whether sessions may go to another address than the one that is
+// configured: to one of several, to one that a function of the application chooses, or to
+// what a network of its own makes of it.
+func mayBeElsewhere(v reflect.Value) bool {
+	if f := v.FieldByName("Net"); f.IsValid() && !networks[f.String()] {
+		return true
+	}
+	for _, name := range []string{"Multi", "Hostaddr", "beforeConnect"} {
+		if f := v.FieldByName(name); f.IsValid() && !f.IsZero() {
+			return true
+		}
+	}
+	return hooked(v.FieldByName("BeforeConnect")) || severalHosts(v)
+}
+
+// networks are those of which the address is a host or a socket.
+var networks = map[string]bool{"": true, "tcp": true, "tcp4": true, "tcp6": true, "unix": true}
+
+// hooked tells whether a function of the application's is called before pgx connects. Where
+// it has none, pgx has one of its own, which does nothing.
+func hooked(f reflect.Value) bool {
+	if !f.IsValid() || f.IsNil() {
+		return false
+	}
+	pc := f.Pointer()
+	code := runtime.FuncForPC(pc)
+	if code == nil {
+		return true
+	}
+	file, _ := code.FileLine(pc)
+	return !strings.Contains(file, "/jackc/pgx/") || !strings.Contains(code.Name(), ".GetConnector.func")
+}
+
+// severalHosts tells whether pgx has another host or port to try. It may have the same
+// twice, with TLS and without.
+func severalHosts(v reflect.Value) bool {
+	others := v.FieldByName("Fallbacks")
+	if !others.IsValid() {
+		return false
+	}
+	for i := range others.Len() {
+		other := others.Index(i).Elem()
+		if other.FieldByName("Host").String() != v.FieldByName("Host").String() ||
+			other.FieldByName("Port").Uint() != v.FieldByName("Port").Uint() {
+			return true
+		}
+	}
+	return false
+}
+
+// mayBeUser tells whether the host may be the user, and the port and the database the
+// password. A driver takes postgres://user:42/x?y@host apart so, and has the name of the
+// process's user then. pgx keeps what it read; lib/pq does not.
+func mayBeUser(v reflect.Value) bool {
+	if !has(v, "User", "Password") || has(v, "connString") || v.FieldByName("Password").String() != "" {
+		return false
+	}
+	me, err := user.Current()
+	return err != nil || v.FieldByName("User").String() == me.Username
 }
 
 // settingsOf looks through pointers, interfaces and the field that has the
@@ -78,53 +145,7 @@ func hostPort(addr string) (host string, port int) {
 	if err != nil {
 		return addr, 0
 	}
-	port, _ = strconv.Atoi(text)
-	return host, port
-}
-
-// plain is a setting that is surely one: a name or an address, and nothing that
-// another setting could hide in.
-var plain = regexp.MustCompile(`^[A-Za-z0-9_./:-]+$`)
-
-// endpointOfDSN reads a data source name of PostgreSQL, in either of its forms.
-// It takes out what it knows and nothing else; of several hosts, and where a
-// user or password may have been taken for something else, nothing at all.
-func endpointOfDSN(dsn string) (e Endpoint) {
-	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
-		u, err := url.Parse(dsn)
-		if err != nil || strings.Count(dsn, "@") > 1 || (u.User == nil && strings.Contains(dsn, "@")) ||
-			strings.Contains(u.RawQuery+u.Fragment, "@") || strings.ContainsAny(u.Path, ":@") {
-			return Endpoint{}
-		}
-		e.Address, e.Namespace = u.Hostname(), strings.TrimPrefix(u.Path, "/")
-		e.Port, _ = strconv.Atoi(u.Port())
-		return e.orNone()
-	}
-	for _, field := range strings.Fields(dsn) {
-		key, value, found := strings.Cut(field, "=")
-		if !found || key == "" || value == "" || strings.ContainsAny(field, `;'"\,`) {
-			return Endpoint{}
-		}
-		switch key {
-		case "host":
-			e.Address = value
-		case "port":
-			e.Port, _ = strconv.Atoi(value)
-		case "dbname", "database":
-			e.Namespace = value
-		}
-	}
-	return e.orNone()
-}
-
-// orNone is the endpoint if it is plain, and nothing otherwise.
-func (e Endpoint) orNone() Endpoint {
-	for _, s := range []string{e.Address, e.Namespace} {
-		if s != "" && !plain.MatchString(s) {
-			return Endpoint{}
-		}
-	}
-	return e
+	return host, portOf(text)
 }
 
 // Or returns the endpoint with what was told instead of what was found.

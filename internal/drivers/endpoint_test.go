@@ -3,6 +3,7 @@ package drivers
 import (
 	"context"
 	"database/sql/driver"
+	"os/user"
 	"strings"
 	"testing"
 
@@ -27,6 +28,30 @@ type hostConfig struct {
 	User, Password, Host string
 	Port                 uint16
 	Database             string
+}
+
+// addrConfig are settings as those of MySQL's driver.
+type addrConfig struct{ Net, Addr, DBName string }
+
+// readConfig are settings that keep what they were read from.
+type readConfig struct {
+	hostConfig
+	connString string
+}
+
+func me(t *testing.T) string {
+	u, err := user.Current()
+	require.NoError(t, err)
+	return u.Username
+}
+
+func mysqlBefore(t *testing.T) driver.Connector {
+	cfg, err := mysql.ParseDSN("user:password@tcp(db:3306)/shop")
+	require.NoError(t, err)
+	require.NoError(t, cfg.Apply(mysql.BeforeConnect(func(context.Context, *mysql.Config) error { return nil })))
+	c, err := mysql.NewConnector(cfg)
+	require.NoError(t, err)
+	return c
 }
 
 // named is a connector that keeps its data source name.
@@ -63,6 +88,19 @@ func TestWhereAConnectorConnectsIsFound(t *testing.T) {
 		"keys with quotes":         {&named{name: `password='a host=secret' host=db`}, Endpoint{}},
 		"a name that is something": {&named{name: "registeredConnConfig0"}, Endpoint{}},
 		"nothing":                  {&connector{}, Endpoint{}},
+
+		"MySQL, a user in the address":         {&hosted{cfg: addrConfig{"tcp", "user:s3cret@db:3306", "shop"}}, Endpoint{}},
+		"MySQL, an address without a port":     {&hosted{cfg: addrConfig{"tcp", "db", "größe_1"}}, Endpoint{"db", 0, "größe_1"}},
+		"MySQL, a port that is none":           {&hosted{cfg: addrConfig{"tcp", "db:s3cret", "shop"}}, Endpoint{"db", 0, "shop"}},
+		"MySQL, a network of one's own":        {&hosted{cfg: addrConfig{"cloud", "project:place:name", "shop"}}, Endpoint{"", 0, "shop"}},
+		"MySQL, a password taken for one":      {mysqlAt("user:password(s3cret)/shop"), Endpoint{"", 0, "shop"}},
+		"MySQL, a function of the application": {mysqlBefore(t), Endpoint{"", 0, "shop"}},
+		"a password taken for a database":      {&hosted{cfg: hostConfig{"root", "", "alice", 4242, "s3cret@db/shop"}}, Endpoint{}},
+		"settings without a password":          {&hosted{cfg: hostConfig{"user", "", "db", 5433, "shop"}}, Endpoint{"db", 5433, "shop"}},
+		"a user taken for a host":              {&hosted{cfg: hostConfig{me(t), "", "alice", 4242, "s3cret"}}, Endpoint{}},
+		"the same, and what was read":          {&hosted{cfg: readConfig{hostConfig{me(t), "", "alice", 4242, "s3cret"}, "postgres://alice:4242/s3cret#x@db/shop"}}, Endpoint{}},
+		"white space in what was read":         {&hosted{cfg: readConfig{hostConfig{"user", "pass", "s3cret", 0, ""}, "user=user password=pass\u00a0host=s3cret"}}, Endpoint{}},
+		"what was read":                        {&hosted{cfg: readConfig{hostConfig{me(t), "", "db", 5433, "shop"}, "host=db port=5433 dbname=shop password=''"}}, Endpoint{"db", 5433, "shop"}},
 	} {
 		assert.Equal(t, c.want, EndpointOf(c.c), name)
 	}
@@ -74,13 +112,15 @@ func FuzzEndpointOfDSN(f *testing.F) {
 	f.Add("host", "x port=7")
 	f.Fuzz(func(t *testing.T, user, password string) {
 		const secret = "s3cr3t"
-		password = strings.ReplaceAll(password, " ", "") // quotes would be needed, of which nothing is read
-		if strings.ContainsAny(password+user, "\t\n\v\f\r\u0085\u00a0 ") || strings.ContainsFunc(password+user, func(r rune) bool { return r > 126 }) {
+		password = strings.NewReplacer(" ", "", "\t", "", "\n", "", "\v", "", "\f", "", "\r", "").Replace(password) // quotes would be needed, of which nothing is read
+		if strings.ContainsAny(user, " \t\n\v\f\r") {
 			return
 		}
 		for _, dsn := range []string{
 			"user=" + user + " password=" + password + secret + " host=db",
+			"host=db password=" + password + secret + " user=" + user,
 			"postgres://" + user + ":" + password + secret + "@db/shop",
+			"postgres://" + user + ":" + secret + password + "@db/shop",
 		} {
 			e := endpointOfDSN(dsn)
 			assert.NotContains(t, e.Address+e.Namespace, secret, dsn)
@@ -106,6 +146,18 @@ func TestNothingOfADSNIsTakenForSomethingElse(t *testing.T) {
 		"postgres://bob:p@s3cret?x@host/db",
 		"postgres://bob:p@s3cret#x@host/db",
 		`host='s3cret'`,
+		"postgres://alice:4242/s3cret@db/shop",
+		"postgres://alice:4242/s3c?ret@db/shop",
+		"postgres://alice:4242/s3c#ret@db/shop",
+		"postgres://alice/s3cret@db",
+		"postgres://alice:4242/s3cret%40db",
+		"postgres://al/ice:s3cret@db/shop",
+		"postgres://user:password@db/shop?host=other",
+		"user=user password=pass\u00a0host=s3cret",
+		"user=user password=pass\u2003dbname=s3cret host=db",
+		"host=db user=user password=pass host=s3cret",
+		"host=-s3cret",
+		"host=fe80::1%s3cret",
 	} {
 		assert.Equal(t, Endpoint{}, endpointOfDSN(dsn), dsn)
 	}

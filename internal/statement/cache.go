@@ -57,15 +57,14 @@ func NewCache[D any](read func(query string) *D) *Cache[D] {
 
 // Of is what was made of a statement.
 func (c *Cache[D]) Of(query string) *D {
+	if len(query) > Longest {
+		return c.read(query)
+	}
 	hash := maphash.String(seed, query)
 	if e := c.known.Load().find(hash, query); e != nil {
 		return e.made
 	}
-	d := c.read(query)
-	if len(query) > Longest {
-		return d
-	}
-	return c.remember(&entry[D]{hash: hash, query: strings.Clone(query), made: d})
+	return c.remember(&entry[D]{hash: hash, query: strings.Clone(query), made: c.read(query)})
 }
 
 // remember adds a statement, unless somebody else was quicker.

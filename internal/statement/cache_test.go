@@ -27,7 +27,7 @@ func counting() (c *Cache[string], reads *int) {
 }
 
 // numbered is one of many statements.
-func numbered(i int) string { return fmt.Sprintf("SELECT a, b FROM orders WHERE c%d = ?", i) }
+func statementNo(i int) string { return fmt.Sprintf("SELECT a, b FROM orders WHERE c%d = ?", i) }
 
 // check tells whether the table is sound: within its bounds, with each of its statements in
 // the chain where it is looked for, once, and no other.
@@ -62,7 +62,7 @@ func TestWhatFitsIsNeverForgotten(t *testing.T) {
 	c, reads := counting()
 	for range 3 {
 		for i := range most {
-			c.Of(numbered(i))
+			c.Of(statementNo(i))
 		}
 	}
 	assert.Equal(t, most, *reads)
@@ -82,7 +82,7 @@ func TestMoreStatementsThanFitInTurn(t *testing.T) {
 				*reads = 0
 			}
 			for i := range c.statements {
-				require.Equal(t, numbered(i), *cache.Of(numbered(i)))
+				require.Equal(t, statementNo(i), *cache.Of(statementNo(i)))
 			}
 		}
 		uses := c.statements * rounds / 2
@@ -99,7 +99,7 @@ func TestStatementsThatComeOnceLeaveTheOthersAlone(t *testing.T) {
 	missed := 0
 	for i := range uses {
 		before := *reads
-		c.Of(numbered(i % often))
+		c.Of(statementNo(i % often))
 		missed += *reads - before
 		c.Of(fmt.Sprintf("SELECT a FROM orders WHERE id = %d", i))
 	}
@@ -111,7 +111,7 @@ func TestStatementsThatComeOnceLeaveTheOthersAlone(t *testing.T) {
 func TestStatementsThatAreNotUsedAnyMoreGo(t *testing.T) {
 	c, reads := counting()
 	for i := range 10 * most {
-		c.Of(numbered(i % most))
+		c.Of(statementNo(i % most))
 	}
 	const others, rounds = most / 2, 60
 	for round := range rounds {
@@ -119,7 +119,7 @@ func TestStatementsThatAreNotUsedAnyMoreGo(t *testing.T) {
 			*reads = 0
 		}
 		for i := range others {
-			c.Of(numbered(most + i))
+			c.Of(statementNo(most + i))
 		}
 	}
 	assert.Less(t, *reads, others/20)
@@ -181,20 +181,20 @@ func TestAStatementThatManyReadIsRememberedOnce(t *testing.T) {
 	for i := range answers {
 		wait.Go(func() {
 			for j := range 100 {
-				answers[i] = c.Of(numbered(j))
+				answers[i] = c.Of(statementNo(j))
 			}
 		})
 	}
 	wait.Wait()
 	for _, s := range answers {
-		assert.Same(t, c.Of(numbered(99)), s)
+		assert.Same(t, c.Of(statementNo(99)), s)
 	}
 	assert.Len(t, c.known.Load().all, 100)
 }
 
 func TestAStatementIsFoundWithoutAnAllocation(t *testing.T) {
 	c := reading()
-	query := numbered(1)
+	query := statementNo(1)
 	c.Of(query)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { c.Of(query) }))
 }
@@ -207,7 +207,7 @@ func BenchmarkDistinctStatements(b *testing.B) {
 			c := reading()
 			queries := make([]string, n)
 			for i := range queries {
-				queries[i] = numbered(i)
+				queries[i] = statementNo(i)
 				c.Of(queries[i])
 			}
 			b.ReportAllocs()
@@ -222,7 +222,7 @@ func BenchmarkDistinctStatements(b *testing.B) {
 func BenchmarkOneStatementByMany(b *testing.B) {
 	c := reading()
 	b.RunParallel(func(p *testing.PB) {
-		for query := numbered(1); p.Next(); {
+		for query := statementNo(1); p.Next(); {
 			c.Of(query)
 		}
 	})

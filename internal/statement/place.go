@@ -66,7 +66,7 @@ func (p *placer) step() {
 		p.comment(rest)
 	case c == '\'', c == '"', c == '`' && p.grammar != PostgreSQL:
 		p.quoted(rest)
-	case c == '[' && p.grammar == Unknown:
+	case c == '[' && p.grammar != PostgreSQL:
 		p.bracket(rest)
 	case c == '$':
 		p.dollar(rest)
@@ -176,7 +176,8 @@ func (p *placer) quoted(rest string) {
 	p.token(n)
 }
 
-// bracket consumes a bracket that may begin a name, as in SQL Server, or an array.
+// bracket consumes a bracket that may begin a name, as in SQL Server and in a mode of
+// MariaDB, or an array.
 func (p *placer) bracket(rest string) {
 	const longest = 512 // no name is longer
 	n, closed := inQuotes(rest[:min(len(rest), longest)], ']')
@@ -303,3 +304,8 @@ func inWord(b byte) bool {
 
 // isBlank tells what is white space to every server.
 func isBlank(b byte) bool { return b == ' ' || b == '\t' || b == '\n' || b == '\r' || b == '\f' }
+
+// hasTextOrComment is hasQuote for what may begin a comment as well.
+func hasTextOrComment(s string) bool {
+	return hasQuote(s) || strings.Contains(s, "--") || strings.Contains(s, "#")
+}

@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"bytes"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -14,14 +15,41 @@ type sanitiser struct {
 	in      string
 	grammar Grammar
 	pos     int
-	out     strings.Builder
+	out     bytes.Buffer
 	outline outline // what it does, for the summary
 	space   bool    // white space or a comment is due
 	clause  clause  // where in a statement it is
+	lists   lists   // of values, which are kept short
+	bracket int     // up to here there is no name in brackets that matters
 	hidden  bool    // the rest of the statement could not be read
+	long    bool    // it was not, since the statement is long
 }
 
+// readAtMost is how many bytes of a statement are read, four times what is shown: enough
+// for those that people write, and to read it takes a fifth of a millisecond. Longer ones
+// have lists of values, as a rule. They are not remembered, and read at each call.
+const readAtMost = 4 * showAtMost
+
+// run reads a statement up to where it gets too long, or is no text any more: in the encodings of
+// some clients the second byte of a character looks like a quote or a backslash.
 func (z *sanitiser) run() {
+	if len(z.in) > readAtMost {
+		z.in, z.long = z.in[:whole(z.in, readAtMost)], true
+	}
+	valid := validUntil(z.in)
+	broken := valid < len(z.in)
+	z.in = z.in[:valid]
+	z.readAll()
+	switch {
+	case broken && !z.hidden:
+		z.hide()
+	case z.long:
+		z.hidden = true
+		z.lists.end(&z.out)
+	}
+}
+
+func (z *sanitiser) readAll() {
 	z.out.Grow(len(z.in))
 	for z.pos < len(z.in) {
 		z.step()
@@ -41,13 +69,15 @@ func (z *sanitiser) step() {
 		z.lineComment(rest)
 	case strings.HasPrefix(rest, "/*"):
 		z.comment(rest)
+	case strings.HasPrefix(rest, "//") && z.grammar == Unknown: // Snowflake's comment, DuckDB's operator
+		z.hide()
 	case r == '\'':
-		z.emit(text(rest, '\''), "?")
+		z.text(0, '\'')
 	case r == '"':
 		z.doubleQuotes(rest)
 	case r == '`' && z.grammar != PostgreSQL:
 		z.name(rest, '`')
-	case r == '[' && z.grammar == Unknown && mayBeName(rest):
+	case r == '[' && z.grammar != PostgreSQL && z.bracketed():
 		z.hide()
 	case r == '$':
 		z.dollar(rest)
@@ -68,14 +98,12 @@ func (z *sanitiser) step() {
 func (z *sanitiser) word(rest string) {
 	n := z.grammar.word(rest)
 	switch {
-	case z.clause.value && strings.HasPrefix(strings.TrimLeft(rest[n:], " \t\r\n"), "("):
-		z.emit(n, rest[:n]) // it is a function's
 	case n == len(rest) || rest[n] != '\'':
-		z.emitName(rest[:n])
+		z.emit(n, rest[:n])
 	case z.grammar == Unknown && strings.HasSuffix(strings.ToLower(rest[:n]), "q"):
 		z.hide() // Oracle's q'[…]' may have any quotes in it
 	default:
-		z.emit(n+text(rest[n:], '\''), "?")
+		z.text(n, '\'')
 	}
 }
 
@@ -119,17 +147,17 @@ func twoMinuses(s string) bool {
 	return s[0] == '-' && len(s) > 2 && s[2] > ' ' && s[2] <= '~'
 }
 
-// comment skips a block comment. They nest in PostgreSQL. What MySQL executes
-// of one (/*! … */) may contain texts, and comments that hide its end; a hint
-// may contain texts that do.
+// comment skips a block comment. They nest in PostgreSQL. What MySQL executes of one
+// (/*! … */) may contain texts, comments that hide its end, and the beginning of what
+// goes on behind it; a hint may contain texts that hide its end.
 func (z *sanitiser) comment(rest string) {
 	n := 2 + until(rest[2:], "*/")
-	body := rest[2:n]
+	body := strings.TrimSuffix(rest[2:n], "*/")
 	switch {
 	case z.grammar == PostgreSQL:
 		length, _ := nested(rest)
 		z.skip(length)
-	case executable(body) && hasTextOrComment(body), strings.HasPrefix(body, "+") && endsInQuotes(body),
+	case executable(body) && (z.clause.kind != kindPlain || !harmless(body)), strings.HasPrefix(body, "+") && endsInQuotes(body),
 		z.grammar == Unknown && strings.Contains(body, "/*"):
 		z.hide()
 	default:
@@ -142,6 +170,16 @@ func executable(comment string) bool {
 	return strings.HasPrefix(comment, "!") || strings.HasPrefix(comment, "M!") || strings.HasPrefix(comment, "T!")
 }
 
+// harmless tells a comment that is executed, and has nothing in it but words of a query.
+func harmless(comment string) bool {
+	for i := range len(comment) {
+		if b := comment[i]; b >= utf8.RuneSelf || !isWord(rune(b)) && strings.IndexByte(" \t\r\n!,.()=", b) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // doubleQuotes are a name in PostgreSQL. In MySQL they may be a text, and in
 // others as well.
 func (z *sanitiser) doubleQuotes(rest string) {
@@ -149,12 +187,26 @@ func (z *sanitiser) doubleQuotes(rest string) {
 		z.name(rest, '"')
 		return
 	}
-	z.emit(text(rest, '"'), "?")
+	z.text(0, '"')
 }
 
-// name emits a quoted name, in which a quote is doubled.
+// text emits a quoted text that begins behind so many bytes.
+func (z *sanitiser) text(prefix int, quote byte) {
+	n := z.grammar.text(z.in[z.pos+prefix:], quote)
+	if n == 0 {
+		z.hide()
+		return
+	}
+	z.emit(prefix+n, "?")
+}
+
+// name emits a quoted name, in which a quote is doubled. In ClickHouse and BigQuery it may
+// be behind a backslash.
 func (z *sanitiser) name(rest string, quote byte) {
 	for i := 1; i < len(rest); i++ {
+		if rest[i] == '\\' && z.grammar == Unknown {
+			break
+		}
 		if rest[i] != quote {
 			continue
 		}
@@ -162,10 +214,10 @@ func (z *sanitiser) name(rest string, quote byte) {
 			i++
 			continue
 		}
-		z.emitName(rest[:i+1])
+		z.emit(i+1, rest[:i+1])
 		return
 	}
-	z.hide() // it has no end
+	z.hide() // where it ends is not certain
 }
 
 // dollar emits what begins with a dollar: a text in PostgreSQL's dollar quotes,
@@ -182,8 +234,11 @@ func (z *sanitiser) dollar(rest string) {
 	case z.grammar == PostgreSQL:
 		n := 1 + digits(rest[1:])
 		z.emit(n, rest[:n])
+	case z.grammar == Unknown && digits(rest[1:]) > 0: // SQL Server's money
+		z.emit(1+z.grammar.number(rest[1:]), "?")
 	default:
-		z.emitName(rest[:1+z.grammar.word(rest[1:])])
+		n := 1 + z.grammar.word(rest[1:])
+		z.emit(n, rest[:n])
 	}
 }
 
@@ -198,24 +253,20 @@ func (z *sanitiser) skip(n int) {
 	z.space = z.out.Len() > 0
 }
 
-// emitName emits a name, or ? where it is a value.
-func (z *sanitiser) emitName(name string) {
-	if z.clause.value {
-		z.emit(len(name), "?")
+// emit consumes a token, and writes what is shown of it.
+func (z *sanitiser) emit(n int, token string) {
+	z.pos += n
+	token = z.clause.pass(token, z.grammar)
+	if z.clause.secret && z.clause.names(token, z.in[z.pos:]) {
+		z.clause.secret = false
+	}
+	if token == "" { // another part of a value
+		z.space = false
 		return
 	}
-	z.emit(len(name), name)
-}
-
-func (z *sanitiser) emit(n int, text string) {
-	if z.space {
-		z.out.WriteByte(' ')
-		z.space = false
-	}
-	z.out.WriteString(text)
-	z.clause.pass(text, z.grammar)
-	z.outline.pass(text)
-	z.pos += n
+	z.lists.write(&z.out, token, z.space)
+	z.space = false
+	z.outline.pass(token)
 }
 
 // until is how much of s there is up to and including end, or all of it.
@@ -238,11 +289,6 @@ func untilAny(s, ends string) int {
 // text in it.
 func hasQuote(s string) bool { return strings.ContainsAny(s, "'\"`$") || strings.Contains(s, "/*") }
 
-// hasTextOrComment is hasQuote for what may begin a comment as well.
-func hasTextOrComment(s string) bool {
-	return hasQuote(s) || strings.Contains(s, "--") || strings.Contains(s, "#")
-}
-
 func endsInQuotes(s string) bool {
 	var quote byte
 	for i := range len(s) {
@@ -256,17 +302,22 @@ func endsInQuotes(s string) bool {
 	return quote != 0
 }
 
-// mayBeName tells whether a bracket may begin a name of SQL Server's with a
-// quote in it. A bracket in a name is doubled; a name is shorter than what is
-// looked at.
-func mayBeName(s string) bool {
-	const longest = 512
-	s = s[:min(len(s), longest)]
-	end := until(s, "]")
-	for strings.HasPrefix(s[end:], "]") {
-		end += 1 + until(s[end+1:], "]")
+// bracketed tells whether a bracket may begin a name with something in it that would be
+// read otherwise: SQL Server and SQLite have such names, and MariaDB in its mode for SQL
+// Server. A bracket in a name is doubled, but not in SQLite.
+func (z *sanitiser) bracketed() bool {
+	i := max(z.pos, z.bracket)
+	for i < len(z.in) && z.in[i] != ']' {
+		if strings.IndexByte("'\"`$#;", z.in[i]) >= 0 || strings.HasPrefix(z.in[i:], "--") || strings.HasPrefix(z.in[i:], "/*") {
+			return true
+		}
+		i++
+		for strings.HasPrefix(z.in[i:], "]]") {
+			i += 2
+		}
 	}
-	return hasTextOrComment(s[:end])
+	z.bracket = i
+	return false
 }
 
 // nested is the length of the block comment that s begins with, where they nest, and
@@ -290,25 +341,26 @@ func nested(s string) (n int, closed bool) {
 }
 
 // text is the length of the quoted text that s begins with; a doubled quote is
-// part of it. Servers and their settings disagree whether a quote behind a
-// backslash ends it: from there on nothing can be told from a literal, and all
-// the rest counts as one.
-func text(s string, quote byte) int {
+// part of it. It is 0 where the end is not certain: servers and their settings
+// disagree whether a quote behind a backslash ends it, and whether three quotes begin a
+// text that only three end.
+func (g Grammar) text(s string, quote byte) int {
+	if g == Unknown && len(s) > 2 && s[1] == quote && s[2] == quote {
+		return 0
+	}
 	for i := 1; i < len(s); i++ {
 		switch {
 		case s[i] == '\\':
-			if i+1 < len(s) && s[i+1] != '\\' && s[i+1] != quote {
-				i++
-				continue
+			if i++; i == len(s) || s[i] == '\\' || s[i] == quote {
+				return 0
 			}
-			return len(s)
 		case s[i] == quote && i+1 < len(s) && s[i+1] == quote:
 			i++
 		case s[i] == quote:
 			return i + 1
 		}
 	}
-	return len(s)
+	return 0
 }
 
 // dollarTag is the opening tag of dollar quotes, or empty. In PostgreSQL, $1 is
@@ -365,17 +417,17 @@ func (g Grammar) word(s string) int {
 
 func (g Grammar) beginsName(s string) bool {
 	r, _ := utf8.DecodeRuneInString(s)
-	return r == '_' || unicode.IsLetter(r) || r >= utf8.RuneSelf && g == PostgreSQL && s != ""
+	return r == '_' || unicode.IsLetter(r) || r >= utf8.RuneSelf && g != Unknown && s != ""
 }
 
-// inName tells whether a character may be in a name. To PostgreSQL whatever is
-// beyond ASCII may, white space and broken bytes included.
+// inName tells whether a character may be in a name. To PostgreSQL and MySQL whatever is
+// beyond ASCII may, white space included.
 func (g Grammar) inName(r rune) bool {
-	return isWord(r) || r >= utf8.RuneSelf && g == PostgreSQL
+	return isWord(r) || r >= utf8.RuneSelf && g != Unknown
 }
 
 func (g Grammar) isSpace(r rune) bool {
-	return unicode.IsSpace(r) && (r < utf8.RuneSelf || g != PostgreSQL)
+	return unicode.IsSpace(r) && (r < utf8.RuneSelf || g == Unknown)
 }
 
 func isDigit(b byte) bool { return b >= '0' && b <= '9' }

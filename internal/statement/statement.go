@@ -36,7 +36,7 @@ func Summarise(query string, g Grammar) *Summary {
 	z := sanitiser{in: query, grammar: g, outline: newOutline(g)}
 	z.run()
 	s := &Summary{
-		Sanitised: strings.ToValidUTF8(z.out.String(), "\uFFFD"),
+		Sanitised: z.shown(),
 		Moves:     z.moves(),
 	}
 	z.outline.finish(s)
