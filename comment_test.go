@@ -93,3 +93,12 @@ func TestATraceIsWrittenAsItsHeaderIs(t *testing.T) {
 	exec(t, trace.ContextWithRemoteSpanContext(t.Context(), span), p.db, "DO 1")
 	assert.Contains(t, (*got)[0], "tracestate='congo%3Dt61'")
 }
+
+// The first direct call of a driver that has shown nothing yet has its trace, too.
+func TestTheFirstCallOfAPoolHasItsTrace(t *testing.T) {
+	p, got := commentPool(t, Config{})
+	exec(t, t.Context(), p.db, "DO 1")
+	spans := p.take()
+	require.Len(t, *got, 1)
+	assert.Contains(t, (*got)[0], spans[len(spans)-1].SpanContext().SpanID().String())
+}

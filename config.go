@@ -102,10 +102,15 @@ type Config struct {
 	// detected on amd64 and arm64.
 	FailOnDeadlock bool
 
-	// OnLeak is called with each report, on a goroutine that nothing waits
-	// for; of several reports of one place within a minute, the first alone is
-	// logged. It may use the database; a panic in it is logged. Nil: not called.
+	// OnLeak is called with each report of a leak, and of a lease that was reported
+	// and came back, on a goroutine that nothing waits for; of several reports of
+	// one place within a minute, the first alone is logged. It may use the
+	// database; a panic in it is logged. Nil: not called.
 	OnLeak func(Leak)
+
+	// OnSlowCall is called in the same way with each report of a slow call: see
+	// LongCallThreshold. Nil: not called.
+	OnSlowCall func(SlowCall)
 
 	// Logger receives leak reports and warnings. Nil: slog.Default().
 	Logger *slog.Logger

@@ -55,6 +55,13 @@ func newLeakPool(t *testing.T, f *leakFake, cfg Config) *leakPool {
 				then(l)
 			}
 		}
+		cfg.OnSlowCall = func(s SlowCall) { // tests look at both as one story
+			l := s.report()
+			assert.Equal(t, l.String(), s.String())
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.reports = append(p.reports, leakReport{l, time.Now()})
+		}
 	}
 	db, err := OpenDB(f, cfg)
 	require.NoError(t, err)

@@ -31,7 +31,7 @@ type reports struct {
 // lost their sessions cannot end, and then tells the application, whose function may not
 // return, and must keep nothing else from happening.
 func (r *reports) report(f *findings) {
-	defer each(f.leaks, r.callOnLeak)
+	defer each(f.leaks, r.tell)
 	defer r.endLost(f)
 	each(f.leaks, r.record)
 }
@@ -66,8 +66,12 @@ func (r *reports) record(l *Leak) {
 	if l.Returned {
 		level = slog.LevelInfo
 	}
+	about := slog.Any("leak", *l)
+	if l.Class == ClassBusy {
+		about = slog.Any("slow_call", *l)
+	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	r.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.message(), slog.String("pool", l.Pool), slog.Any("leak", *l))
+	r.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.message(), slog.String("pool", l.Pool), about)
 }
 
 // count counts each lease once in each class.
@@ -93,19 +97,21 @@ func (r *reports) count(l *Leak) {
 	}
 }
 
-// callOnLeak survives a panic of the application's function.
-func (r *reports) callOnLeak(l *Leak) {
-	if r.cfg.OnLeak == nil {
-		return
-	}
-	defer r.cfg.recovered("logging a panic of Config.OnLeak")
+// tell tells the application, and survives a panic of its function.
+func (r *reports) tell(l *Leak) {
+	defer r.cfg.recovered("logging a panic of Config.OnLeak or Config.OnSlowCall")
 	defer func() {
 		if v := recover(); v != nil {
-			r.cfg.Logger.Error("sqllease: Config.OnLeak panicked; the report itself is not lost",
+			r.cfg.Logger.Error("sqllease: Config.OnLeak or Config.OnSlowCall panicked; the report itself is not lost",
 				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.String("panic", r.cfg.panicked(v)))
 		}
 	}()
-	r.cfg.OnLeak(*l)
+	switch slow := l.Class == ClassBusy; {
+	case slow && r.cfg.OnSlowCall != nil:
+		r.cfg.OnSlowCall(l.slowCall())
+	case !slow && r.cfg.OnLeak != nil:
+		r.cfg.OnLeak(*l)
+	}
 }
 
 func (r *reports) sanitised(statement string) string {

@@ -108,7 +108,7 @@ func (s *leakServer) open(t *testing.T, number int64, c *leakCase) *app {
 	require.NoError(t, err)
 	a.db, err = sqllease.Open(s.driver, s.dsn(a.home)+c.params, sqllease.Config{
 		MaxOpen: limit, LeakThreshold: cmp.Or(c.threshold, leakAfter), LongCallThreshold: longCall, ReclaimAfter: c.reclaim,
-		OnLeak: a.report, Logger: slog.New(slog.DiscardHandler),
+		OnLeak: a.report, OnSlowCall: a.slowCall, Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	a.c, _ = sqllease.ConnectorOf(a.db)
@@ -151,6 +151,13 @@ func (a *app) report(l sqllease.Leak) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reports = append(a.reports, l)
+}
+
+// slowCall is its OnSlowCall: the catalogue has slow calls beside leaks.
+func (a *app) slowCall(s sqllease.SlowCall) {
+	a.report(sqllease.Leak{
+		Lease: s.Lease, Pool: s.Pool, Class: sqllease.ClassBusy, Threshold: s.Threshold, Returned: s.Returned, Times: s.Times, Folded: s.Folded,
+	})
 }
 
 // reported returns the reports so far, lease by lease, and their kinds.

@@ -93,9 +93,6 @@ var systems = map[string]string{
 	"github.com/googleapis/go-sql-spanner":      "gcp.spanner",
 	"github.com/nakagami/firebirdsql":           "firebirdsql",
 	"github.com/SAP/go-hdb/driver":              "sap.hana",
-	"github.com/ibmdb/go_ibm_db":                "ibm.db2",
-	"github.com/vertica/vertica-sql-go":         "vertica",
-	"github.com/databricks/databricks-sql-go":   "databricks",
 }
 
 // SystemOf is the conventions' name of what a driver connects to; empty: it is not known.

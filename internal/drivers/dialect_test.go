@@ -42,3 +42,13 @@ func TestAVendoredDriverIsTheDriver(t *testing.T) {
 		assert.Equal(t, own, unvendored(path))
 	}
 }
+
+func TestTheSystemOfADriverThatIsNotAskedIsKnown(t *testing.T) {
+	assert.Empty(t, SystemOf(other{}))
+	assert.Empty(t, SystemOf(nil))
+	for path, system := range systems {
+		assert.Empty(t, DialectOf(nil), path)
+		assert.Regexp(t, `^[a-z0-9]+([._][a-z0-9]+)*$`, system, path)
+		assert.NotContains(t, path, " ")
+	}
+}

@@ -1,0 +1,33 @@
+package sqllease
+
+import (
+	"log/slog"
+	"time"
+)
+
+// SlowCall is a report of a driver call that takes longer than [Config.LongCallThreshold]:
+// once when it has taken that long, and once more when its connection is given back. It is
+// not a leak: the connection is in use.
+type SlowCall struct {
+	Lease                   // Call says which call it is, Begun since when, Statement of what
+	Pool      string        // name of the pool
+	Threshold time.Duration // what it took longer than
+	Returned  bool          // this is the report of the return; Hold is final
+	Times     int           // how many such reports there were of leases taken at this very place, this one included
+	Folded    int           // how many of them, since the last one that was logged, were not
+}
+
+// slowCall is the report of one, which the watch makes as it makes those of leaks.
+func (l *Leak) slowCall() SlowCall {
+	return SlowCall{l.Lease, l.Pool, l.Threshold, l.Returned, l.Times, l.Folded}
+}
+
+func (s SlowCall) report() Leak {
+	return Leak{Lease: s.Lease, Pool: s.Pool, Class: ClassBusy, Threshold: s.Threshold, Returned: s.Returned, Times: s.Times, Folded: s.Folded}
+}
+
+// String is the report as people read it, in several lines.
+func (s SlowCall) String() string { return s.report().String() }
+
+// LogValue is the report as attributes.
+func (s SlowCall) LogValue() slog.Value { return s.report().LogValue() }
