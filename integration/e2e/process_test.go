@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,11 +19,12 @@ import (
 
 // This file is the programs that the tests start, and how they wait for them.
 
-// find returns where a program is, or says what to install.
+// find returns where a program of Prometheus is, or says what to run.
 func find(t *testing.T, program string) string {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	require.NoError(t, err, "%s is not installed; run scripts/install-prometheus.sh", program)
+	path, err := filepath.Abs("../../.cache/prometheus-" + prometheusVersion(t) + "/" + program)
+	require.NoError(t, err)
+	require.FileExists(t, path, "run scripts/install-prometheus.sh")
 	return path
 }
 

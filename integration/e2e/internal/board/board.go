@@ -127,6 +127,9 @@ func (p panel) json(id int, place object) object {
 	}
 	if kind == "timeseries" {
 		defaults["custom"] = p.look.custom()
+		if p.look == bars {
+			defaults["decimals"] = 0 // an increase is extrapolated, and nothing happens 1.01 times
+		}
 	}
 	targets := []object{}
 	for i, t := range p.targets {
