@@ -5,15 +5,12 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -76,14 +73,6 @@ func eventually(ctx context.Context, t *testing.T, f func() error) {
 	}
 }
 
-// port is the port of an address.
-func port(t *testing.T, addr string) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(addr)
-	require.NoError(t, err)
-	return port
-}
-
 // freeAddr is an address on loopback that nobody listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
@@ -91,31 +80,4 @@ func freeAddr(t *testing.T) string {
 	require.NoError(t, err)
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
-}
-
-// crowd asks the demo for its slow report, n requests at any time, until the
-// function that it returns is called: more than the pool has connections for.
-func crowd(ctx context.Context, t *testing.T, demo string, n int) (leave func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	for range n {
-		all.Go(func() {
-			for ctx.Err() == nil {
-				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+demo+"/report", nil)
-				if !assert.NoError(t, err) {
-					return
-				}
-				if response, err := http.DefaultClient.Do(request); err == nil {
-					_ = response.Body.Close()
-				}
-			}
-		})
-	}
-	leave = func() {
-		cancel()
-		all.Wait()
-	}
-	t.Cleanup(leave)
-	return leave
 }
