@@ -39,9 +39,7 @@ var statements = []string{
 
 // shop is a server on which each statement takes that long.
 func shop(took time.Duration) mysqlscript.Script {
-	script := mysqlscript.Script{
-		Login: mysqlscript.After(3*ms, mysqlscript.OK()), Statements: map[string]mysqlscript.Answer{},
-	}
+	script := mysqlscript.Script{Statements: map[string]mysqlscript.Answer{}}
 	for i, statement := range statements {
 		answer := mysqlscript.OK()
 		if strings.HasPrefix(statement, "SELECT") {

@@ -86,22 +86,22 @@ func scenes() []scene {
 		{
 			name: "timeouts", config: tooFew, script: slow(300 * ms), run: beyond, fires: starved,
 			shows: []cell{
-				{"Timeouts in 5 min", 5, endless}, {"Acquires: failed: timeout", 1, endless}, {"Acquires: served", 1, endless},
-				{"p99 of acquires", 0.1, 1}, {"Share of acquire: shop", 0.3, 1}, {"Waiters: shop", 3, 8},
+				{"Timeouts in 5 min", 5, endless}, {"Acquires: failed: acquire_timeout", 1, endless}, {"Acquires: served", 1, endless},
+				{"p99 of acquires", 0.1, 5}, {"Share of acquire: shop", 0.3, 1}, {"Waiters: shop", 3, 8},
 			},
 		},
 		{
 			name: "native", config: tooFew, script: slow(300 * ms), native: true, run: beyond, fires: starved,
 			shows: []cell{
-				{"Timeouts in 5 min", 5, endless}, {"Acquires: failed: timeout", 1, endless}, {"Acquires: served", 1, endless},
-				{"p99 of acquires", 0.1, 1}, {"Share of acquire: shop", 0.3, 1}, {"Acquire: p99", 0.1, 1}, {"Parts of the acquire, p99: queue", 0.1, 1},
+				{"Timeouts in 5 min", 5, endless}, {"Acquires: failed: acquire_timeout", 1, endless}, {"Acquires: served", 1, endless},
+				{"p99 of acquires", 0.1, 5}, {"Share of acquire: shop", 0.3, 1}, {"Acquire: p99", 0.1, 5}, {"Parts of the acquire, p99: queue", 0.1, 5},
 			},
 		},
 		{
 			name: "churn", config: sqllease.Config{MaxOpen: 8, MaxLifetime: ms},
-			script: mysqlscript.Script{
-				Login:      mysqlscript.After(20*ms, mysqlscript.OK()),
-				Statements: map[string]mysqlscript.Answer{"slow": mysqlscript.After(20*ms, mysqlscript.OK())},
+			script: mysqlscript.Script{ // a discovery is part of a dial
+				WaitTimeout: mysqlscript.After(20*ms, mysqlscript.Number(mysqlscript.DefaultWaitTimeout)),
+				Statements:  map[string]mysqlscript.Answer{"slow": mysqlscript.After(20*ms, mysqlscript.OK())},
 			},
 			run: func(ctx context.Context, _ *testing.T, all []*instance) {
 				all[0].call(ctx, 60, 0, execute("slow"))
@@ -180,7 +180,7 @@ func scenes() []scene {
 			}},
 			run: func(ctx context.Context, _ *testing.T, all []*instance) {
 				all[0].callers.Go(func() {
-					wait(ctx, 2*time.Second)
+					wait(ctx, warm)
 					db := all[0].process.Load().db
 					_ = leak(ctx, db)
 					_ = drop(ctx, db)
@@ -194,7 +194,7 @@ func scenes() []scene {
 			name: "deadlock", config: sqllease.Config{MaxOpen: 2, FailOnDeadlock: true},
 			run: func(ctx context.Context, _ *testing.T, all []*instance) {
 				all[0].callers.Go(func() {
-					wait(ctx, 4*time.Second)
+					wait(ctx, warm)
 					all[0].call(ctx, 2, time.Hour, within(5*time.Second, nest))
 				})
 			},

@@ -27,7 +27,7 @@ for (const state of ['quiet', 'outage']) {
   const data = JSON.parse(readFileSync(join(answers, `${state}.json`)));
   for (const mode of ['light', 'dark']) {
     const page = join(work, `${state}-${mode}.html`);
-    writeFileSync(page, `<!doctype html><meta charset="utf-8"><body><div id="root"></div>
+    writeFileSync(page, `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="render.css"><body><div id="root"></div>
 <script>window.drawn = ${JSON.stringify({ dashboard, mode, ...data })}</script><script src="render.js"></script>`);
     execFileSync('chromium', [
       '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',

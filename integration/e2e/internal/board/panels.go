@@ -154,6 +154,7 @@ func acquirePanels() []panel {
 }
 
 func sessionPanels() []panel {
+	const closed = "sqllease_session_closed_total"
 	return []panel{
 		{
 			title: "Dials and their failures", width: small, height: tall, unit: "short", look: bars,
@@ -169,10 +170,13 @@ func sessionPanels() []panel {
 			title: "Sessions closed, by reason", width: small, height: tall, unit: "short", look: bars,
 			description: "Within the interval. Expired and idle_limit are the pool at its work. Cut and reset_failed are sessions that the server or the network ended. " +
 				"Cancelled are calls that the application's own deadlines ended. Surplus in numbers is an idle limit of database/sql that is too low.",
-			targets: []target{{
-				expr:   born("sqllease_session_closed_total", "sqllease_close_reason, error_type", "sqllease_close_reason, error_type", interval),
-				legend: "{{sqllease_close_reason}} {{error_type}}",
-			}},
+			targets: []target{
+				{expr: born(closed, "sqllease_close_reason", "sqllease_close_reason", interval, `error_type=""`), legend: "{{sqllease_close_reason}}"},
+				{
+					expr:   born(closed, "sqllease_close_reason, error_type", "sqllease_close_reason, error_type", interval, `error_type!=""`),
+					legend: "{{sqllease_close_reason}}: {{error_type}}",
+				},
+			},
 		},
 	}
 }
@@ -196,7 +200,7 @@ func leakPanels() []panel {
 				"and places in the code that were found to wait for a connection while they hold one. Such a place is a deadlock that waits for enough load.",
 			targets: []target{
 				{expr: "sum(increase(" + of("sqllease_deadlocks_total") + "[" + interval + "]))", legend: "deadlocks"},
-				{expr: "sum(increase(" + of("sqllease_nested_acquires_total") + "[" + interval + "]))", legend: "places of nested acquires"},
+				{expr: born("sqllease_nested_acquires_total", "", "", interval), legend: "places of nested acquires"},
 			},
 			colours: map[string]string{"deadlocks": "red", "places of nested acquires": "orange"},
 		},

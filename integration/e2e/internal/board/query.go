@@ -49,12 +49,13 @@ func grown(counter, by, window string) string {
 	return fmt.Sprintf("sum by (%s) (increase(%s[%s]))", by, of(counter), window)
 }
 
-// born is the increase of a counter whose series begin with their first event.
-// Such a series counts whole if the pool was there before it was. A scrape that
-// fails misses both, so that it counts nothing twice.
-func born(counter, own, by, window string) string {
+// born is the increase of a counter whose series begin with their first event,
+// and have labels of their own. Such a series counts whole if the pool was there
+// before it was. A scrape that fails misses both, so that it counts nothing twice.
+func born(counter, own, by, window string, matchers ...string) string {
+	series := of(counter, matchers...)
 	return fmt.Sprintf("sum by (%s) (\n  (%s unless %s offset %s) and ignoring (%s) (%s offset %s)\n  or increase(%s[%s])\n)",
-		by, of(counter), of(counter), window, own, of("db_client_connection_timeouts_total"), window, of(counter), window)
+		by, series, series, window, own, of("db_client_connection_timeouts_total"), window, series, window)
 }
 
 // share is the acquires' share of the time that callers spend on the database.
