@@ -1,14 +1,14 @@
 // Draws the dashboard with Grafana's own components in a headless Chromium,
-// from what Prometheus answered: node draw.mjs <answers> <pictures>
+// from what Prometheus answered: node draw.mjs <dashboard> <answers> <pictures>
 import { build } from 'esbuild';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const [answers, pictures] = process.argv.slice(2);
+const [model, answers, pictures] = process.argv.slice(2);
 const here = import.meta.dirname;
-const dashboard = JSON.parse(readFileSync(join(here, '../../../dashboards/sqllease.json')));
+const dashboard = JSON.parse(readFileSync(model));
 const work = mkdtempSync(join(tmpdir(), 'pictures-'));
 
 await build({
@@ -20,7 +20,6 @@ await build({
   define: { 'process.env.NODE_ENV': '"production"', global: 'window' },
   loader: { '.svg': 'dataurl', '.png': 'dataurl', '.woff2': 'dataurl', '.woff': 'dataurl', '.ttf': 'dataurl' },
   logLevel: 'error',
-  nodePaths: process.env.NODE_PATH ? [process.env.NODE_PATH] : [],
 });
 
 for (const state of ['quiet', 'outage']) {

@@ -9,6 +9,7 @@ const { dashboard, mode, answers, from, to } = window.drawn;
 const theme = createTheme({ colors: { mode } });
 const cell = 38; // Grafana's 30 pixels and the 8 between two panels
 const width = 1440;
+const step = 500; // milliseconds between two values
 const range = { from: dateTime(from), to: dateTime(to), raw: { from: dateTime(from), to: dateTime(to) } };
 
 // named fills in a legend's labels.
@@ -35,24 +36,21 @@ function configOf(panel, name) {
 function seriesOf(panel) {
   return panel.targets.flatMap((target, i) => (answers[panel.title]?.[i] ?? []).map((series) => ({
     name: named(target.legendFormat, series.metric),
-    values: series.values.map(([at, value]) => [at * 1000, Number(value)]),
+    values: series.values.map(([at, value]) => [Math.round(at * 1000), Number(value)]),
   })));
 }
 
 function framesOf(panel) {
   return seriesOf(panel).map(({ name, values }, i) => {
-    const byTime = new Map(values);
     const times = [];
-    for (let at = from; at <= to; at += 500) times.push(at);
-    const at = (time) => {
-      const value = byTime.get(time);
-      return value === undefined || Number.isNaN(value) ? null : value;
-    };
+    for (let at = from; at <= to; at += step) times.push(at);
+    const shown = times.map(() => null);
+    values.forEach(([at, value]) => { if (!Number.isNaN(value)) shown[Math.round((at - from) / step)] = value; });
     const frame = createDataFrame({
       refId: String(i),
       fields: [
         { name: 'Time', type: FieldType.time, values: times, config: {} },
-        { name, type: FieldType.number, values: times.map(at), config: configOf(panel, name) },
+        { name, type: FieldType.number, values: shown, config: configOf(panel, name) },
       ],
     });
     frame.fields.forEach((field) => { field.display = getDisplayProcessor({ field, theme }); });
@@ -78,7 +76,7 @@ function Gauges({ panel, width, height }) {
     const config = configOf(panel, name);
     const display = getDisplayProcessor({ field: { name, type: FieldType.number, values: [], config }, theme });
     return <BarGauge key={name} width={width} height={each - 8} theme={theme} field={config} display={display}
-      value={{ ...display(last), title: name }} orientation={VizOrientation.Horizontal} displayMode="basic" showUnfilled itemSpacing={8} />;
+      value={{ ...display(last), title: name }} orientation={VizOrientation.Horizontal} displayMode="basic" namePlacement="top" showUnfilled itemSpacing={8} />;
   });
 }
 

@@ -193,7 +193,7 @@ func options(kind string) object {
 		}
 	case "bargauge":
 		return object{
-			"reduceOptions": last, "displayMode": "basic", "valueMode": "color", "namePlacement": "auto", "showUnfilled": true,
+			"reduceOptions": last, "displayMode": "basic", "valueMode": "color", "namePlacement": "top", "showUnfilled": true,
 			"sizing": "auto", "minVizWidth": 8, "minVizHeight": 16, "maxVizHeight": 40, "orientation": "horizontal",
 			"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": []string{}},
 		}

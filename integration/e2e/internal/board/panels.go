@@ -41,21 +41,22 @@ func glance() []panel {
 		}
 	}
 	p99 := figure("p99 of acquires",
-		"What one acquire in a hundred exceeded in the last five minutes. Acquires that failed are in it.", "s", "no acquires",
+		"What one acquire in a hundred exceeded in the last five minutes. Acquires that failed are in it.", "s", "none",
 		"("+quantile(0.99, waits, "", recent)+") >= 0", step{0.025, "orange"}, step{0.1, "red"})
 	p99.links = waitLinks
 	return []panel{
 		figure("Utilisation", "The fullest pool: sessions on lease or being dialled, against the limit. At 100 % callers wait.",
-			"percentunit", "no limit", "max("+utilisation+")", step{0.8, "orange"}, step{0.95, "red"}),
+			"percentunit", "unlimited", "max("+utilisation+")", step{0.8, "orange"}, step{0.95, "red"}),
 		figure("Waiters now", "Callers that wait in the queues now.",
-			"short", "no data", "sum("+of("db_client_connection_pending_requests")+")", step{1, "orange"}, step{10, "red"}),
+			"short", "n/a", "sum("+of("db_client_connection_pending_requests")+")", step{1, "orange"}, step{10, "red"}),
 		figure("Timeouts in 5 min", "Acquires that a deadline ended in the last five minutes. Each one is an error that a caller got.",
-			"short", "no data", "round(sum(increase("+of("db_client_connection_timeouts_total")+"["+recent+"])))", step{1, "red"}),
+			"short", "n/a", "round(sum(increase("+of("db_client_connection_timeouts_total")+"["+recent+"])))", step{1, "red"}),
 		p99,
 		figure("Share of acquire now", "How much of the time on the database was the wait for a connection, in the last five minutes.",
-			"percentunit", "no calls", "("+share("", recent)+") >= 0", step{0.1, "orange"}, step{0.5, "red"}),
+			"percentunit", "none", "("+share("", recent)+") >= 0", step{0.1, "orange"}, step{0.5, "red"}),
 		figure("Failed dials in 5 min", "Sessions that could not be opened in the last five minutes. The panel of dials tells why.",
-			"short", "none", "round("+born("sqllease_dial_failures_total", "error_type", "", recent)+")", step{1, "red"}),
+			"short", "n/a", "round(\n"+born("sqllease_dial_failures_total", "error_type", "", recent)+
+				"\n)\nor 0 * sum("+of("db_client_connection_timeouts_total")+")", step{1, "red"}),
 	}
 }
 
@@ -90,7 +91,7 @@ func poolPanels() []panel {
 			},
 		},
 		{
-			kind: "bargauge", title: "Utilisation by instance", width: 5, height: tall, unit: "percentunit", empty: "no limit",
+			kind: "bargauge", title: "Utilisation by instance", width: 5, height: tall, unit: "percentunit", empty: "unlimited",
 			description: "The fullest pools first: sessions on lease or being dialled, against the limit.",
 			targets:     []target{{expr: "sort_desc(topk(10, " + utilisation + "))", legend: "{{" + pool + "}} {{instance}}"}},
 			steps:       []step{{0.8, "orange"}, {0.95, "red"}},
@@ -102,7 +103,7 @@ func poolPanels() []panel {
 func percentiles(title, metric, unit, description string, matchers ...string) panel {
 	p := panel{
 		title: title, width: small, height: tall, unit: unit, description: description,
-		colours: map[string]string{"p50": "light-blue", "p95": "blue", "p99": "purple"},
+		colours: map[string]string{"p50": "blue", "p95": "orange", "p99": "purple"},
 	}
 	for _, one := range []struct {
 		legend string
