@@ -48,7 +48,7 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 .PHONY: e2e
 e2e: ## the dashboard and the alert rules, on a real Prometheus; builds it, which takes some minutes once
 	scripts/install-prometheus.sh
-	cd integration/e2e && go test -count 1 ./...
+	cd integration/e2e && go test -count 1 -v ./...
 
 .PHONY: jaeger
 jaeger: ## the demo's traces in a real Jaeger; builds it, which takes ten minutes once
@@ -57,7 +57,7 @@ jaeger: ## the demo's traces in a real Jaeger; builds it, which takes ten minute
 
 .PHONY: dashboard
 dashboard: ## write dashboards/sqllease.json from its table of panels
-	cd integration/e2e && go test -count 1 ./internal/board -update
+	cd integration/e2e && go test -count 1 -v ./...ernal/board -update
 
 .PHONY: pictures
 pictures: ## draw docs/trace.svg from the demo, docs/dashboard-*.png by Grafana's components, and the waits; needs Node.js

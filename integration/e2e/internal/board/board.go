@@ -126,7 +126,11 @@ func (p panel) json(id int, place object) object {
 		defaults["max"] = 1
 	}
 	if kind == "timeseries" {
-		defaults["custom"] = p.look.custom()
+		custom := p.look.custom()
+		if p.unit != "s" && p.unit != "percentunit" {
+			custom["axisSoftMax"] = 1 // nothing of 0 to 100 looks like something
+		}
+		defaults["custom"] = custom
 		if p.look == bars {
 			defaults["decimals"] = 0 // an increase is extrapolated, and nothing happens 1.01 times
 		}

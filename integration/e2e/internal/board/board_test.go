@@ -1,14 +1,13 @@
 package board
 
 import (
-	"errors"
+	"encoding/json"
 	"flag"
-	"fmt"
+	"net/url"
 	"os"
-	"slices"
+	"strings"
 	"testing"
 
-	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/stretchr/testify/assert"
@@ -36,23 +35,32 @@ func TestGrafanaAcceptsTheDashboard(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	var d dashboard.Dashboard
-	require.Empty(t, asBuildErrors(d.UnmarshalJSONStrict(text)))
-	require.Empty(t, asBuildErrors(d.Validate()))
+	var d dashboard.Dashboard //nolint:staticcheck // what every Grafana imports; only the newest have the other model
+	require.Empty(t, said(d.UnmarshalJSONStrict(text)))
+	require.Empty(t, said(d.Validate()))
 	assert.Equal(t, dashboard.NewDashboard().SchemaVersion, d.SchemaVersion, "the schema of current Grafana")
 	assert.NotContains(t, string(text), "__inputs", "an import asks for nothing but the data sources")
 }
 
-// asBuildErrors are an error's parts: its own text is empty.
-func asBuildErrors(err error) (texts []string) {
-	var parts cog.BuildErrors
-	if err != nil && !errors.As(err, &parts) {
-		return []string{err.Error()}
+// said is an error's text, which is empty if the model found nothing.
+func said(err error) string {
+	if err == nil {
+		return ""
 	}
-	for _, part := range parts {
-		texts = append(texts, fmt.Sprint(*part))
+	return err.Error()
+}
+
+func TestLinksAreQueriesOfTheTraces(t *testing.T) {
+	for _, link := range append(waitLinks, leakLinks...) {
+		address, err := url.Parse(link["url"].(string))
+		require.NoError(t, err)
+		var panes map[string]struct {
+			Queries []struct{ Service, Operation string }
+		}
+		require.NoError(t, json.Unmarshal([]byte(address.Query().Get("panes")), &panes))
+		assert.Equal(t, "${service}", panes["a"].Queries[0].Service)
+		assert.NotEmpty(t, panes["a"].Queries[0].Operation)
 	}
-	return texts
 }
 
 func TestPanelsCanBeRead(t *testing.T) {
@@ -67,9 +75,8 @@ func TestPanelsCanBeRead(t *testing.T) {
 				assert.NotContains(t, colours, colour, "%s: a colour twice", p.title)
 				colours = append(colours, colour)
 			}
-			constant := func(one target) bool { return !slices.Contains([]rune(one.legend), '{') }
 			for _, one := range p.targets {
-				if p.colours != nil && constant(one) {
+				if constant := !strings.Contains(one.legend, "{"); constant && p.colours != nil {
 					assert.Contains(t, p.colours, one.legend, "%s: all series have a colour, or none", p.title)
 				}
 			}

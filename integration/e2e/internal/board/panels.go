@@ -64,7 +64,7 @@ func poolPanels() []panel {
 	return []panel{
 		{
 			title: "Connections against the limit", width: 9, height: tall, unit: "short", look: stacked, dashed: "limit",
-			description: "Leases by what they are used for, with sessions that are dialled or idle, stacked below the limit. " +
+			description: "Leases by what they are used for, with sessions that are being dialled or are free, stacked below the limit of all chosen instances together. " +
 				"Busy leases at the limit are slow queries. Leases with open rows, in a transaction or idle in hand are connections that nobody uses at this moment.",
 			targets: []target{
 				{expr: "sum by (sqllease_lease_use) (" + of("sqllease_lease_count") + ")", legend: "{{sqllease_lease_use}}"},
