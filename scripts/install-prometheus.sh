@@ -20,6 +20,6 @@ source=$(go mod download -json "$module" | sed -n 's/^.*"Dir": "\(.*\)",$/\1/p')
 cp -r "$source" source
 chmod -R u+w source
 cd source
-GOWORK=off GOTOOLCHAIN=auto CGO_ENABLED=0 go build -tags remove_all_sd -o "$work/bin/" ./cmd/prometheus ./cmd/promtool
+GOWORK=off GOTOOLCHAIN=auto CGO_ENABLED=0 go build -trimpath -tags remove_all_sd -o "$work/bin/" ./cmd/prometheus ./cmd/promtool
 mkdir -p "$target"
 mv "$work"/bin/* "$target/"
