@@ -188,7 +188,7 @@ func scenes() []scene {
 				})
 			},
 			fires: []string{"SqlleaseLeak 1 idle_in_hand", "SqlleaseLeak 1 proven"},
-			shows: []cell{{"Leaks, by class: idle_in_hand", 1, 3}, {"Leaks, by class: proven", 1, 2}, {"Slow calls: shop", 1, 2}},
+			shows: []cell{{"Leaks, by class: idle_in_hand", 1, 4}, {"Leaks, by class: proven", 1, 3}, {"Slow calls: shop", 1, 3}},
 		},
 		{
 			name: "deadlock", config: sqllease.Config{MaxOpen: 2, FailOnDeadlock: true},
