@@ -46,21 +46,26 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 	cd integration/sqlite && go test ./...
 
 .PHONY: e2e
-e2e: ## the dashboard and the alert rules, on a real Prometheus; installs it
+e2e: ## the dashboard and the alert rules, on a real Prometheus; builds it, which takes some minutes once
 	scripts/install-prometheus.sh
-	cd integration/e2e && go test -count 1 ./...
+	cd integration/e2e && go test -count 1 -v ./...
 
 .PHONY: jaeger
 jaeger: ## the demo's traces in a real Jaeger; builds it, which takes ten minutes once
 	scripts/install-jaeger.sh
 	cd integration/e2e && go test -count 1 -tags jaeger -v -run Jaeger .
 
+.PHONY: dashboard
+dashboard: ## write dashboards/sqllease.json from its table of panels
+	cd integration/e2e && go test -count 1 -v ./...ernal/board -update
+
 .PHONY: pictures
-pictures: ## draw docs/trace.svg and docs/dashboard.svg from a run of the demo, and the waits
+pictures: ## draw docs/trace.svg from the demo, docs/dashboard-*.png by Grafana's components, and the waits; needs Node.js
 	cd bench && go test -count 1 -tags pictures -run DrawWaits .
 	scripts/install-jaeger.sh
 	scripts/install-prometheus.sh
-	cd integration/e2e && go test -count 1 -tags pictures -v -run DrawPictures .
+	cd integration/e2e && go test -count 1 -tags pictures -v -run Draw .
+	scripts/draw-dashboard.sh
 
 .PHONY: lint
 lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module

@@ -4,7 +4,9 @@
 # checksums that it has, so that nothing of it gets into our module graphs.
 set -euo pipefail
 
+# The module v1.76.0 is released as Jaeger 2.13.0.
 version=v1.76.0
+released=2.13.0
 target=$(cd "$(dirname "$0")/.." && pwd)/.cache/jaeger-$version
 [[ -x $target/jaeger ]] && exit 0
 

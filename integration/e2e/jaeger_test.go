@@ -7,12 +7,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,6 +107,53 @@ func collect(t *testing.T) (ctx context.Context, jaeger jaegerAPI, demo string) 
 	ctx = start(ctx, t, "env", "OTEL_TRACES_SAMPLER=always_off", program, "--config", config) // it would trace itself
 	eventually(ctx, t, func() error { return jaeger.get(ctx, "services", nil, new([]string)) })
 	return start(ctx, t, binary, "-duration", "15s", "-serve", "-otlp", otlp, "-port", port(t, demo)), jaeger, demo
+}
+
+// build builds the demo.
+func build(t *testing.T) (program string) {
+	t.Helper()
+	program = filepath.Join(t.TempDir(), "demo")
+	cmd := exec.Command("go", "build", "-o", program, ".")
+	cmd.Dir = "../../demo"
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "the demo does not build:\n%s", out)
+	return program
+}
+
+// port is the port of an address.
+func port(t *testing.T, addr string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	return port
+}
+
+// crowd asks the demo for its slow report, n requests at any time, until the
+// function that it returns is called: more than the pool has connections for.
+func crowd(ctx context.Context, t *testing.T, demo string, n int) (leave func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+demo+"/report", nil)
+				if !assert.NoError(t, err) {
+					return
+				}
+				if response, err := http.DefaultClient.Do(request); err == nil {
+					_ = response.Body.Close()
+				}
+			}
+		})
+	}
+	leave = func() {
+		cancel()
+		all.Wait()
+	}
+	t.Cleanup(leave)
+	return leave
 }
 
 // jaegerAPI is the address of Jaeger's query API.

@@ -5,24 +5,23 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os/exec"
-	"sync"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 // This file is the programs that the tests start, and how they wait for them.
 
-// find returns where a program is, or says what to install.
+// find returns where a program of Prometheus is, or says what to run.
 func find(t *testing.T, program string) string {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	require.NoError(t, err, "%s is not installed; run scripts/install-prometheus.sh", program)
+	path, err := filepath.Abs("../../.cache/prometheus-" + prometheusVersion(t) + "/" + program)
+	require.NoError(t, err)
+	require.FileExists(t, path, "run scripts/install-prometheus.sh")
 	return path
 }
 
@@ -74,14 +73,6 @@ func eventually(ctx context.Context, t *testing.T, f func() error) {
 	}
 }
 
-// port is the port of an address.
-func port(t *testing.T, addr string) string {
-	t.Helper()
-	_, port, err := net.SplitHostPort(addr)
-	require.NoError(t, err)
-	return port
-}
-
 // freeAddr is an address on loopback that nobody listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
@@ -89,31 +80,4 @@ func freeAddr(t *testing.T) string {
 	require.NoError(t, err)
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
-}
-
-// crowd asks the demo for its slow report, n requests at any time, until the
-// function that it returns is called: more than the pool has connections for.
-func crowd(ctx context.Context, t *testing.T, demo string, n int) (leave func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(ctx)
-	var all sync.WaitGroup
-	for range n {
-		all.Go(func() {
-			for ctx.Err() == nil {
-				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+demo+"/report", nil)
-				if !assert.NoError(t, err) {
-					return
-				}
-				if response, err := http.DefaultClient.Do(request); err == nil {
-					_ = response.Body.Close()
-				}
-			}
-		})
-	}
-	leave = func() {
-		cancel()
-		all.Wait()
-	}
-	t.Cleanup(leave)
-	return leave
 }

@@ -1,0 +1,251 @@
+package board
+
+// This file is the panels.
+
+const (
+	small  = 8 // a third of the width
+	tall   = 8
+	recent = "5m" // the window of the single figures
+)
+
+const (
+	waits      = "db_client_connection_wait_time_seconds"
+	operations = "db_client_operation_duration_seconds"
+	dials      = "db_client_connection_create_time_seconds"
+	holds      = "db_client_connection_use_time_seconds"
+	pool       = "db_client_connection_pool_name"
+)
+
+func rows() []row {
+	return []row{
+		{"At a glance, of what is chosen", glance()},
+		{"Pool", poolPanels()},
+		{"Acquire against query", acquirePanels()},
+		{"Dials and sessions", sessionPanels()},
+		{"Leaks, slow calls and deadlocks", leakPanels()},
+		{"Holds and rows", holdPanels()},
+		{"Operations", operationPanels()},
+	}
+}
+
+var (
+	waitLinks = []object{tracesOf("Traces that waited 100 ms and longer", "pool.acquire", "100ms")}
+	leakLinks = []object{tracesOf("Traces of leaks", "sqllease.leak", "")}
+)
+
+func glance() []panel {
+	figure := func(title, description, unit, empty, expr string, steps ...step) panel {
+		return panel{
+			kind: "stat", title: title, description: description, width: 4, height: 4, unit: unit, empty: empty,
+			targets: []target{{expr: expr, legend: title}}, steps: steps,
+		}
+	}
+	p99 := figure("p99 of acquires",
+		"What one acquire in a hundred exceeded in the last five minutes. Acquires that failed are in it.", "s", "none",
+		"("+quantile(0.99, waits, "", recent)+") >= 0", step{0.025, "orange"}, step{0.1, "red"})
+	p99.links = waitLinks
+	return []panel{
+		figure("Utilisation", "The fullest pool: sessions on lease or being dialled, against the limit. At 100 % callers wait.",
+			"percentunit", "unlimited", "max("+utilisation+")", step{0.8, "orange"}, step{0.95, "red"}),
+		figure("Waiters now", "Callers that wait in the queues now.",
+			"short", "n/a", "sum("+of("db_client_connection_pending_requests")+")", step{1, "orange"}, step{10, "red"}),
+		figure("Timeouts in 5 min", "Acquires that a deadline ended in the last five minutes. Each one is an error that a caller got.",
+			"short", "n/a", "round(sum(increase("+of("db_client_connection_timeouts_total")+"["+recent+"])))", step{1, "red"}),
+		p99,
+		figure("Share of acquire now", "How much of the time on the database was the wait for a connection, in the last five minutes.",
+			"percentunit", "none", "("+share("", recent)+") >= 0", step{0.1, "orange"}, step{0.5, "red"}),
+		figure("Failed dials in 5 min", "Sessions that could not be opened in the last five minutes. The panel of dials tells why.",
+			"short", "n/a", "round(\n"+born("sqllease_dial_failures_total", "error_type", "", recent)+
+				"\n)\nor 0 * sum("+of("db_client_connection_timeouts_total")+")", step{1, "red"}),
+	}
+}
+
+func poolPanels() []panel {
+	return []panel{
+		{
+			title: "Connections against the limit", width: 9, height: tall, unit: "short", look: stacked, dashed: "limit",
+			description: "Leases by what they are used for, with sessions that are being dialled or are free, stacked below the limit of all chosen instances together. " +
+				"Busy leases at the limit are slow queries. Leases with open rows, in a transaction or idle in hand are connections that nobody uses at this moment.",
+			targets: []target{
+				{expr: "sum by (sqllease_lease_use) (" + of("sqllease_lease_count") + ")", legend: "{{sqllease_lease_use}}"},
+				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="dialing"`) + ")", legend: "being dialled"},
+				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="idle"`) + ")", legend: "free sessions"},
+				{expr: "sum(" + of("db_client_connection_max") + " > 0)", legend: "limit"},
+			},
+			colours: map[string]string{
+				"busy": "blue", "open_rows": "orange", "in_tx": "purple", "idle": "yellow",
+				"being dialled": "super-light-blue", "free sessions": "#8e8e8e", "limit": "red",
+			},
+		},
+		{
+			title: "Waiters", width: 5, height: tall, unit: "short", links: waitLinks,
+			description: "Callers in the queue of each pool.",
+			targets:     []target{{expr: "sum by (" + pool + ") (" + of("db_client_connection_pending_requests") + ")", legend: "{{" + pool + "}}"}},
+		},
+		{
+			title: "Oldest lease and longest wait", width: 5, height: tall, unit: "s",
+			description: "How long the oldest lease has been held, and the longest waiter has waited. A hold that only rises is a lease that does not come back.",
+			targets: []target{
+				{expr: "max by (" + pool + ") (" + of("sqllease_oldest_hold_seconds") + ")", legend: "{{" + pool + "}}: hold"},
+				{expr: "max by (" + pool + ") (" + of("sqllease_oldest_wait_seconds") + ")", legend: "{{" + pool + "}}: wait"},
+			},
+		},
+		{
+			kind: "bargauge", title: "Utilisation by instance", width: 5, height: tall, unit: "percentunit", empty: "unlimited",
+			description: "The fullest pools first: sessions on lease or being dialled, against the limit.",
+			targets:     []target{{expr: "sort_desc(topk(10, " + utilisation + "))", legend: "{{" + pool + "}} {{instance}}"}},
+			steps:       []step{{0.8, "orange"}, {0.95, "red"}},
+		},
+	}
+}
+
+// percentiles is a panel of a histogram's.
+func percentiles(title, metric, unit, description string, matchers ...string) panel {
+	p := panel{
+		title: title, width: small, height: tall, unit: unit, description: description,
+		colours: map[string]string{"p50": "blue", "p95": "orange", "p99": "purple"},
+	}
+	for _, one := range []struct {
+		legend string
+		q      float64
+	}{{"p50", 0.5}, {"p95", 0.95}, {"p99", 0.99}} {
+		p.targets = append(p.targets, target{quantile(one.q, metric, "", interval, matchers...), one.legend, true})
+	}
+	return p
+}
+
+func acquirePanels() []panel {
+	acquire := percentiles("Acquire", waits, "s", "How long callers wait for a connection: queue, dial and reset together. "+
+		"Acquires that failed are in it. Above some milliseconds at p99, the pool makes requests slow, and not the database.")
+	acquire.links = waitLinks
+	parts := panel{
+		title: "Parts of the acquire, p99", width: small, height: tall, unit: "s", links: waitLinks,
+		description: "Of acquires that took time. Queue is a limit that is too low or leases that are held for too long. " +
+			"Dial is a server that is slow to connect to. Reset is a slow network.",
+		targets: []target{{quantile(0.99, "sqllease_acquire_part_seconds", "sqllease_acquire_part", interval), "{{sqllease_acquire_part}}", true}},
+		colours: map[string]string{"queue": "orange", "dial": "super-light-blue", "reset": "purple"},
+	}
+	return []panel{
+		acquire,
+		percentiles("Query", operations, "s", "How long operations take once they have a connection, until their rows are closed. "+
+			"Rows that leak are left out. If this rises first, the acquire only follows.", closedRows),
+		{
+			title: "Share of acquire", width: small, height: tall, unit: "percentunit",
+			description: "The wait for a connection, as a share of the time that callers spend on the database. Near zero is healthy. " +
+				"Where it is high, shorter holds or a higher limit help more than faster queries.",
+			targets: []target{{expr: share(pool, interval), legend: "{{" + pool + "}}"}},
+		},
+		{
+			title: "Acquires", width: small, height: tall, unit: "suffix:/s",
+			description: "Acquires that got a connection, and those that failed, by error. A caller got each of these errors.",
+			targets: []target{
+				{expr: counted(waits, "", interval, `error_type=""`), legend: "served"},
+				{expr: counted(waits, "error_type", interval, `error_type!=""`), legend: "failed: {{error_type}}"},
+			},
+			links: waitLinks,
+		},
+		parts,
+		{
+			title: "Acquires ended by a deadline", width: small, height: tall, unit: "suffix:/s",
+			description: "By the caller's deadline or by Config.AcquireTimeout. Cancelled callers are not in it.",
+			targets:     []target{{expr: "sum by (" + pool + ") (rate(" + of("db_client_connection_timeouts_total") + "[" + interval + "]))", legend: "{{" + pool + "}}"}},
+			links:       waitLinks,
+		},
+	}
+}
+
+func sessionPanels() []panel {
+	const closed = "sqllease_session_closed_total"
+	return []panel{
+		{
+			title: "Dials and their failures", width: small, height: tall, unit: "short", look: bars,
+			description: "Sessions that were opened, and dials that failed, by cause, within the interval. Refused, timeout, dns and unreachable are the network. " +
+				"Authentication, tls and unknown_database are the settings. Too_many_connections is the server's limit.",
+			targets: []target{
+				{expr: "sum(increase(" + of(dials+"_count") + "[" + interval + "]) or histogram_count(increase(" + of(dials) + "[" + interval + "])))", legend: "succeeded"},
+				{expr: born("sqllease_dial_failures_total", "error_type", "error_type", interval), legend: "failed: {{error_type}}"},
+			},
+		},
+		percentiles("Dial", dials, "s", "How long it takes to open a session. Callers wait for it whenever the pool grows or replaces sessions."),
+		{
+			title: "Sessions closed, by reason", width: small, height: tall, unit: "short", look: bars,
+			description: "Within the interval. Expired and idle_limit are the pool at its work. Cut and reset_failed are sessions that the server or the network ended. " +
+				"Cancelled are calls that the application's own deadlines ended. Surplus in numbers is an idle limit of database/sql that is too low.",
+			targets: []target{
+				{expr: born(closed, "sqllease_close_reason", "sqllease_close_reason", interval, `error_type=""`), legend: "{{sqllease_close_reason}}"},
+				{
+					expr:   born(closed, "sqllease_close_reason, error_type", "sqllease_close_reason, error_type", interval, `error_type!=""`),
+					legend: "{{sqllease_close_reason}}: {{error_type}}",
+				},
+			},
+		},
+	}
+}
+
+func leakPanels() []panel {
+	return []panel{
+		{
+			title: "Leaks, by class", width: small, height: tall, unit: "short", look: bars, links: leakLinks,
+			description: "Leases that were reported within the interval. The log and the span sqllease.leak have the line that took each.",
+			targets:     []target{{expr: grown("sqllease_leaks_total", "sqllease_leak_class", interval), legend: "{{sqllease_leak_class}}"}},
+			colours:     map[string]string{"idle_in_hand": "orange", "proven": "red"},
+		},
+		{
+			title: "Slow calls", width: small, height: tall, unit: "short", look: bars,
+			description: "Driver calls that took longer than Config.LongCallThreshold, within the interval. They are no leaks.",
+			targets:     []target{{expr: grown("sqllease_slow_calls_total", pool, interval), legend: "{{" + pool + "}}"}},
+		},
+		{
+			title: "Deadlocks and nested acquires", width: small, height: tall, unit: "short", look: bars,
+			description: "Within the interval: times that every lease was held by a goroutine that waits for another, " +
+				"and places in the code that were found to wait for a connection while they hold one. Such a place is a deadlock that waits for enough load.",
+			targets: []target{
+				{expr: "sum(increase(" + of("sqllease_deadlocks_total") + "[" + interval + "]))", legend: "deadlocks"},
+				{expr: born("sqllease_nested_acquires_total", "", "", interval), legend: "places of nested acquires"},
+			},
+			colours: map[string]string{"deadlocks": "red", "places of nested acquires": "orange"},
+		},
+	}
+}
+
+func holdPanels() []panel {
+	const rowsOf = "db_client_response_returned_rows"
+	return []panel{
+		percentiles("Hold", holds, "s", "How long leases are held. A hold much longer than its queries is a connection that is kept during other work."),
+		percentiles("Rows of a query", rowsOf, "short", "How many rows a query returns. A p99 far above the p50 is a query without a limit."),
+		{
+			title: "Rows returned", width: 4, height: tall, unit: "suffix:/s",
+			description: "Rows that callers read.",
+			targets:     []target{{expr: summed(rowsOf, pool, interval), legend: "{{" + pool + "}}"}},
+		},
+		{
+			title: "Lifetimes", width: 4, height: tall, unit: "s", look: steps,
+			description: "The server's idle limit as discovered, and the lifetime that follows from the limits. A limit that changes is a server whose configuration did.",
+			targets: []target{
+				{expr: "min by (" + pool + ") (" + of("sqllease_idle_limit_seconds") + " > 0)", legend: "{{" + pool + "}}: idle limit"},
+				{expr: "min by (" + pool + ") (" + of("sqllease_lifetime_seconds") + " > 0)", legend: "{{" + pool + "}}: lifetime"},
+			},
+		},
+	}
+}
+
+func operationPanels() []panel {
+	const name = "db_operation_name"
+	return []panel{
+		{
+			title: "Operations by name", width: small, height: tall, unit: "suffix:/s",
+			description: "What the service asks of the database. As many prepares as queries are statements that are prepared for a single use.",
+			targets:     []target{{expr: counted(operations, name, interval), legend: "{{" + name + "}}"}},
+		},
+		{
+			title: "Operations by name, p99", width: small, height: tall, unit: "s",
+			description: "Which kind of operation is slow. A begin or commit that rises with the rest is the server or the network, and not a query.",
+			targets:     []target{{quantile(0.99, operations, name, interval, closedRows), "{{" + name + "}}", true}},
+		},
+		{
+			title: "Errors by type", width: small, height: tall, unit: "suffix:/s",
+			description: "Operations that failed, by the server's code or the error's name. Unclosed are rows that leaked.",
+			targets:     []target{{expr: counted(operations, "error_type", interval, `error_type!=""`), legend: "{{error_type}}"}},
+		},
+	}
+}
