@@ -177,7 +177,7 @@ func whyNot(ctx context.Context, err error) string {
 		return whyDeadlock
 	case err == errPanicked:
 		return "panic"
-	case ended != nil && errors.Is(ended, context.DeadlineExceeded):
+	case ended != nil && errors.Is(ended, context.DeadlineExceeded), endsNow(ctx, err):
 		return whyTooLate
 	case ended != nil:
 		return whyCancelled
@@ -185,6 +185,14 @@ func whyNot(ctx context.Context, err error) string {
 		return whyLate
 	}
 	return cmp.Or(drivers.Failure(err), whyOther)
+}
+
+// endsNow tells whether an error is that of the context's deadline, of which a driver may take
+// notice a little before the context does.
+func endsNow(ctx context.Context, err error) bool {
+	const little = time.Millisecond
+	at, ok := ctx.Deadline()
+	return ok && drivers.Failure(err) == drivers.TimedOut && time.Until(at) <= little && !isOwn(err)
 }
 
 // isOwn tells whether an error is one of ours.

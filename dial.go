@@ -35,12 +35,19 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 		s.release = bound.keep()
 		return s, nil
 	}
-	late := context.Cause(ctx) == errOutOfTime
+	late := context.Cause(ctx) == errOutOfTime || ranOut(err, a.deadline)
 	bound.end()
 	if late {
 		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
 	}
 	return nil, err
+}
+
+// ranOut tells whether a dial failed because of a deadline, of which a driver may take notice
+// a little before its context ends.
+func ranOut(err error, deadline clock.Instant) bool {
+	const little = time.Millisecond
+	return !deadline.IsZero() && drivers.Failure(err) == drivers.TimedOut && deadline.Until() <= little
 }
 
 // dialBound bounds the context of a dial. A driver may use the context that its Connect
@@ -119,7 +126,7 @@ func (c *Connector) dialFailed(ctx context.Context, err error) {
 	c.counts.dialErrors.Add(1)
 	why := whyNot(ctx, err)
 	switch {
-	case context.Cause(ctx) == errOutOfTime, why == whyTooLate:
+	case context.Cause(ctx) == errOutOfTime, why == whyTooLate, why == whyLate:
 		why = drivers.TimedOut
 	case why == whyCancelled:
 		why = drivers.Cancelled

@@ -259,3 +259,37 @@ func TestFailedDialsAreCountedByWhatTheyMetWith(t *testing.T) {
 		assert.Equal(t, uint64(len(want)), p.c.Stats().DialErrors)
 	})
 }
+
+// A driver bounds its dial by the deadline of the context, and may notice that before the
+// context does.
+func TestADialThatRunsOutJustBeforeItsDeadlineIsLate(t *testing.T) {
+	early := func(ctx context.Context, call, _ string) error {
+		if call != "connect" {
+			return nil
+		}
+		at, _ := ctx.Deadline()
+		elapse(time.Until(at) - 100*time.Microsecond)
+		return &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+	}
+	for name, c := range map[string]struct {
+		cfg     Config
+		timeout time.Duration
+		why     string
+	}{
+		"by AcquireTimeout": {Config{AcquireTimeout: time.Second}, time.Hour, "acquire_timeout"},
+		"by the context":    {Config{}, time.Second, "context.DeadlineExceeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTelemetryPool(t, &telemetryFake{on: early}, c.cfg)
+				ctx, cancel := context.WithTimeout(underParent(t), c.timeout)
+				defer cancel()
+				_, err := p.db.ExecContext(ctx, "DO 1")
+				require.Error(t, err)
+				assert.Equal(t, []string{c.why}, p.values(t, "db.client.connection.wait_time", "error.type"))
+				assert.Equal(t, []string{"timeout"}, p.values(t, "sqllease.dial.failures", "error.type"))
+				assert.Equal(t, int64(1), p.sum(t, "db.client.connection.timeouts"))
+			})
+		})
+	}
+}

@@ -39,7 +39,7 @@ func (m *metrics) zeros() {
 	for _, class := range []Class{ClassIdleInHand, ClassProven} {
 		m.countLeaks(class, 0)
 	}
-	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.locks} {
+	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.nestings, m.locks} {
 		counter.Add(context.Background(), 0, m.id.Load().pool.add...)
 	}
 }

@@ -78,11 +78,14 @@ func networkFailure(err error) string {
 		return TimedOut
 	case ofTLS(err), slices.ContainsFunc(tlsTexts, func(text string) bool { return says(err, text) }):
 		return TLS
-	case isCut(err):
+	case isCut(err), says(err, invalidConnection):
 		return Cut
 	}
 	return ""
 }
+
+// invalidConnection is what go-sql-driver says of a connection that ended in between.
+const invalidConnection = "invalid connection"
 
 // tlsTexts are what go-sql-driver, lib/pq and pgx say of a server without encryption.
 var tlsTexts = []string{
@@ -149,7 +152,7 @@ func Ended(err error) (how string) {
 		return "eof"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return TimedOut
-	case isCut(err), says(err, "invalid connection"): // go-sql-driver's ErrInvalidConn
+	case isCut(err), says(err, invalidConnection):
 		return Cut
 	}
 	return ""

@@ -44,6 +44,7 @@ func TestAFailureIsOneOfAFewKinds(t *testing.T) {
 		{&mysql.MySQLError{Number: 1049}, UnknownDatabase},
 		{sqlStateError{"3D000"}, UnknownDatabase},
 		{driver.ErrBadConn, Cut},
+		{mysql.ErrInvalidConn, Cut},
 		{io.ErrUnexpectedEOF, Cut},
 		{os.NewSyscallError("read", syscall.ECONNRESET), Cut},
 		{errors.New("pq: unsupported sslmode"), ""},

@@ -12,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -67,10 +68,47 @@ func (s *Server) Up() error {
 	}
 }
 
-// Stop kills the server: nothing in it is worth a clean end.
+// Stop kills the server: nothing in it is worth a clean end. PostgreSQL has a process for
+// each session, which would answer for a moment longer: they are killed with it.
 func (s *Server) Stop() {
+	sessions := children(s.cmd.Process.Pid)
 	_ = s.cmd.Process.Kill()
+	for _, pid := range sessions {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	_ = s.cmd.Wait()
+	for _, pid := range sessions {
+		for range 1000 {
+			if _, state := stat(pid); state == "" || state == "Z" {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// children are the processes that a process has started.
+func children(of int) (pids []int) {
+	entries, _ := filepath.Glob("/proc/[0-9]*")
+	for _, entry := range entries {
+		pid, _ := strconv.Atoi(filepath.Base(entry))
+		if parent, _ := stat(pid); parent == of {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// stat is a process's parent and state, as proc(5) has them; empty: there is none.
+func stat(pid int) (parent int, state string) {
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, after, _ := strings.Cut(string(line), ") ") // behind the name
+	fields := strings.Fields(after)
+	if len(fields) < 2 {
+		return 0, ""
+	}
+	parent, _ = strconv.Atoi(fields[1])
+	return parent, fields[0]
 }
 
 // MariaDB makes a data directory in dir, which must not exist, and starts
