@@ -147,3 +147,23 @@ func TestACollectionSeesThePoolAsItStands(t *testing.T) {
 		require.NoError(t, first.Close())
 	})
 }
+
+// What a pool costs in series, before and after it is closed: an SDK keeps those of counters
+// and histograms for ever, and has a bound for each instrument.
+func TestAPoolMakesFewSeries(t *testing.T) {
+	p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 3})
+	series := func() (all, ofOne int) {
+		for _, m := range p.collect(t) {
+			n := len(attributeSets(m))
+			all, ofOne = all+n, max(ofOne, n)
+		}
+		return all, ofOne
+	}
+	exec(t, underParent(t), p.db, "DO 1")
+	all, _ := series()
+	assert.LessOrEqual(t, all, 26)
+	require.NoError(t, p.db.Close())
+	all, ofOne := series()
+	assert.LessOrEqual(t, all, 13)
+	assert.LessOrEqual(t, ofOne, 2)
+}

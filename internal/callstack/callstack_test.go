@@ -1,6 +1,8 @@
 package callstack
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"testing"
 
@@ -111,4 +113,29 @@ func TestTheSiteIsTheApplicationsOwnCode(t *testing.T) {
 		assert.Equal(t, own, isOwn(runtime.Frame{Function: "gorm.io/gorm.(*PreparedStmtDB).prepare", File: file}), file)
 	}
 	assert.False(t, isOwn(runtime.Frame{Function: "net/http.(*conn).serve", File: "net/http/server.go"}))
+}
+
+// handled is where a handler of the application's takes a connection.
+func handled(taken *Stack) http.HandlerFunc {
+	return func(http.ResponseWriter, *http.Request) { *taken = Capture(0).Stack() }
+}
+
+// logged is middleware of the application's.
+func logged(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, r) })
+}
+
+func TestAStackEndsWhereAServerCallsTheApplication(t *testing.T) {
+	var taken Stack
+	logged(handled(&taken)).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	assert.Contains(t, taken.String(), "handled.func1")
+	assert.NotContains(t, taken.String(), "net/http.")
+	assert.NotContains(t, taken.String(), "callstack.logged", "middleware is the same for every request")
+	assert.NotEmpty(t, taken.Frames())
+
+	assert.Empty(t, withoutServer(nil))
+	server := runtime.Frame{Function: "net/http.HandlerFunc.ServeHTTP"}
+	assert.Len(t, withoutServer([]runtime.Frame{server, server}), 1, "what is within a server is shown")
+	assert.Len(t, withoutServer([]runtime.Frame{{Function: "main.a"}, {Function: "net/httputil.b"}, {Function: "main.c"}}), 3)
+	assert.Len(t, withoutServer([]runtime.Frame{{Function: "main.a"}, {Function: "github.com/go-chi/chi/v5.(*Mux).ServeHTTP"}}), 1)
 }
