@@ -336,6 +336,23 @@ func (c *Connector) warnLifetime() {
 	}
 }
 
+// limit is the gate's; zero: there is none.
+func (c *Connector) limit() (n int) {
+	c.gate.Look(func() { n = c.gate.FiguresLocked().Limit })
+	return n
+}
+
+// warnUnattached says once, at the first acquire, that the connector knows of no limit and
+// would learn of none.
+func (c *Connector) warnUnattached() {
+	if c.warned.unattached.Load() || c.warned.unattached.Swap(true) || c.limit() > 0 {
+		return
+	}
+	c.cfg.warnAside("sqllease: the connector has no limit, and does not know its *sql.DB: a limit set by SetMaxOpenConns is not seen, nor is who waits for it. "+
+		"Set Config.MaxOpen; or, after sql.Open or sql.OpenDB, write: if c, ok := sqllease.ConnectorOf(db); ok { c.Attach(db) }",
+		slog.String("pool", c.cfg.Name))
+}
+
 // warnUnseen says once that waits happen where they cannot be seen.
 func (c *Connector) warnUnseen() {
 	if c.pools.some.Load() || !c.warned.opener.CompareAndSwap(false, true) {

@@ -18,6 +18,8 @@ func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	if c.pools.some.Load() {
 		c.adopt()
+	} else {
+		c.warnUnattached()
 	}
 	returned := false
 	defer func() {

@@ -101,8 +101,14 @@ func (c dsnConnector) Driver() driver.Driver { return c.driver }
 
 // Register registers the wrapped driver under a name of its own, for code that
 // opens its database with sql.Open(name, dsn). Every sql.Open makes a pool of
-// its own. Call [Connector.Attach] on what [ConnectorOf] finds, so that
-// SetMaxOpenConns is adopted. A name that is taken is refused with a
+// its own. Nobody tells it of the *sql.DB: set [Config.MaxOpen], or attach it after
+// sql.Open, so that SetMaxOpenConns is adopted:
+//
+//	if c, ok := sqllease.ConnectorOf(db); ok {
+//		c.Attach(db)
+//	}
+//
+// At the first acquire, a connector that has neither says so in the log. A name that is taken is refused with a
 // *[ConfigError], where sql.Register would panic.
 func Register(name string, d driver.Driver, cfg Config) error {
 	if isNil(d) {

@@ -3,7 +3,9 @@ package sqllease
 import (
 	"database/sql"
 	"fmt"
+	"log/slog"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -90,4 +92,42 @@ func TestANumberIsUsedAgainOnceItsPoolIsClosed(t *testing.T) {
 		require.NoError(t, again.Close(), "what is closed twice gives back no number that is another's")
 	}
 	require.NoError(t, second.Close())
+}
+
+// A connector that has no limit, and knows no *sql.DB of which it could learn one, says so
+// once, with the line to add.
+func TestAConnectorThatKnowsNoDatabaseSaysSo(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg    Config
+		attach bool
+		want   int
+	}{
+		"neither a limit nor a database": {Config{}, false, 1},
+		"a limit":                        {Config{MaxOpen: 2}, false, 0},
+		"a database":                     {Config{}, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := &keptLog{}
+				c.cfg.Logger = slog.New(log)
+				w, err := Wrap(&telemetryFake{}, c.cfg)
+				require.NoError(t, err)
+				db := sql.OpenDB(w)
+				if c.attach {
+					w.Attach(db)
+				}
+				for range 3 {
+					require.NoError(t, db.PingContext(t.Context()))
+					db.SetMaxIdleConns(-1) // so that the next acquires anew
+				}
+				synctest.Wait()
+				said := log.warnings()
+				require.Len(t, said, c.want)
+				for _, text := range said {
+					assert.Contains(t, text, "c.Attach(db)")
+				}
+				require.NoError(t, db.Close())
+			})
+		})
+	}
 }
