@@ -25,8 +25,9 @@ type acquire struct {
 	called   bool          // it is that of a first call, which may not be tried again
 	away     bool          // it was sent away, and comes back to its place
 	parts    parts
-	traced   trace.Span // nil: none
-	day      time.Time  // the time of day at start, where there is a span
+	refusal  *AcquireError // what it failed with, where that is ours; nil: it did not, or what a dial met with is told
+	traced   trace.Span    // nil: none
+	day      time.Time     // the time of day at start, where there is a span
 }
 
 func (c *Connector) newAcquire() *acquire {
@@ -138,6 +139,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
 	a.c.reports.sanitiseHolders(e)
+	a.refusal = e
 	return e
 }
 
@@ -146,7 +148,7 @@ func (c *Connector) notAcquired(ctx context.Context, a *acquire, err error) {
 	if a.away {
 		return
 	}
-	why := whyNot(ctx, err)
+	why := whyNot(ctx, err, a.refusal)
 	late := why == whyLate || why == whyTooLate
 	switch {
 	case late:
@@ -168,12 +170,13 @@ const (
 )
 
 // whyNot tells why an acquire, or a dial, failed. A driver may say anything of a context
-// that has ended: what that says itself counts.
-func whyNot(ctx context.Context, err error) string {
+// that has ended: what that says itself counts. Only the acquire's own refusal is ours: a
+// driver's connector may ask another pool, and fail with what that says.
+func whyNot(ctx context.Context, err error, refusal *AcquireError) string {
 	switch ended := ctx.Err(); {
-	case errors.Is(err, ErrClosed):
+	case refusal != nil && refusal.Err == ErrClosed:
 		return whyClosed
-	case errors.Is(err, ErrDeadlock):
+	case refusal != nil && refusal.Err == ErrDeadlock:
 		return whyDeadlock
 	case err == errPanicked:
 		return "panic"
@@ -181,16 +184,10 @@ func whyNot(ctx context.Context, err error) string {
 		return whyTooLate
 	case ended != nil:
 		return whyCancelled
-	case isOwn(err):
+	case refusal != nil:
 		return whyLate
 	}
 	return cmp.Or(drivers.Failure(err), whyOther)
-}
-
-// isOwn tells whether an error is one of ours.
-func isOwn(err error) bool {
-	var own *AcquireError
-	return errors.As(err, &own)
 }
 
 // reset readies a session that another holder left, which database/sql

@@ -117,7 +117,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 // dialFailed counts a dial that failed.
 func (c *Connector) dialFailed(ctx context.Context, err error) {
 	c.counts.dialErrors.Add(1)
-	why := whyNot(ctx, err)
+	why := whyNot(ctx, err, nil)
 	switch {
 	case context.Cause(ctx) == errOutOfTime, why == whyTooLate:
 		why = drivers.TimedOut
