@@ -232,10 +232,11 @@ func (t *tracing) linked(options []trace.SpanStartOption, to trace.Span) (all []
 
 // endAcquire ends it with its parts.
 func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time, p parts, err error) {
-	defer t.panicked.survive()
 	if span == nil {
 		return
 	}
+	defer t.end(span, trace.WithTimestamp(at)) // as in endCall
+	defer t.panicked.survive()
 	if span.IsRecording() {
 		span.SetAttributes(
 			keyQueue.Float64(p.queue.Seconds()),
@@ -243,7 +244,6 @@ func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time,
 			keyReset.Float64(p.reset.Seconds()))
 		t.recordError(ctx, span, err, false)
 	}
-	t.end(span, trace.WithTimestamp(at))
 }
 
 // refused emits the span of a checkout whose reset took time and failed:
@@ -351,6 +351,7 @@ func (t *tracing) endCall(ctx context.Context, span trace.Span, err error, retri
 	if span == nil {
 		return
 	}
+	defer t.end(span) // whatever comes of what is said in it
 	defer t.panicked.survive()
 	if span.IsRecording() {
 		if len(said) > 0 {
@@ -358,5 +359,4 @@ func (t *tracing) endCall(ctx context.Context, span trace.Span, err error, retri
 		}
 		t.recordError(ctx, span, err, retried)
 	}
-	t.end(span)
 }

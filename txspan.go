@@ -41,6 +41,7 @@ func (t *tracing) endTx(x *txSpan, outcome string, err error) {
 	if x == nil || x.span == nil {
 		return
 	}
+	defer t.end(x.span) // as in endCall
 	defer t.panicked.survive()
 	if x.recorded {
 		x.span.SetAttributes(keyOutcome.String(outcome), keyTxBusy.Float64(x.busy.Seconds()), keyTxIdle.Float64(x.idle.Seconds()))
@@ -49,7 +50,6 @@ func (t *tracing) endTx(x *txSpan, outcome string, err error) {
 			x.span.SetStatus(codes.Error, outcome)
 		}
 	}
-	t.end(x.span)
 }
 
 // enter and leave count the calls in flight, settle the time until now.
