@@ -174,7 +174,6 @@ func (r *rows) end() {
 	r.closed = true
 	now := clock.Now()
 	if r.op.h.leased && r.op.h.number == r.number { // else the lease is over, and its record another's
-		r.op.h.session.met(r.op.ctx, r.err)
 		r.op.lease.closeResult(r, now)
 		r.op.h.c.used(r.op.h.session)
 	}
