@@ -50,7 +50,7 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	outer := ctx
 	ctx = a.startSpan(ctx, waits, err)
 	ended := errPanicked
-	defer func() { a.c.tracing.endAcquire(outer, a.traced, a.at(clock.Now()), a.parts, ended) }()
+	defer func() { a.c.tracing.endAcquire(outer, a.traced, a.at(clock.Now()), a.parts, ended, a.away) }()
 	s, err = a.slow(ctx, outer, waits, err)
 	ended = err
 	return s, err
@@ -148,7 +148,11 @@ func (c *Connector) notAcquired(ctx context.Context, a *acquire, err error) {
 	if a.away {
 		return
 	}
-	why := whyNot(ctx, err, a.refusal)
+	c.countFailed(ctx, a.parts, clock.Now().Sub(a.start), whyNot(ctx, err, a.refusal))
+}
+
+// countFailed counts one that failed so after that long.
+func (c *Connector) countFailed(ctx context.Context, p parts, took time.Duration, why string) {
 	late := why == whyLate || why == whyTooLate
 	switch {
 	case late:
@@ -156,7 +160,7 @@ func (c *Connector) notAcquired(ctx context.Context, a *acquire, err error) {
 	case why == whyCancelled:
 		c.counts.givenUp.Add(1)
 	}
-	c.metrics.notAcquired(ctx, a.parts, clock.Now().Sub(a.start), why, late)
+	c.metrics.notAcquired(ctx, p, took, why, late)
 }
 
 // Why acquires fail, as error.type says it, where it is nothing that a dial met with.

@@ -38,6 +38,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	late := context.Cause(ctx) == errOutOfTime
 	bound.end()
 	if late {
+		failed = context.DeadlineExceeded // the driver met with the end of a context, which nobody cancelled
 		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
 	}
 	return nil, err

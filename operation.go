@@ -207,7 +207,7 @@ func (o *operation) finish(now clock.Instant, err error, rows *rows) {
 // isRetried tells whether database/sql makes a call again that ended so, on another
 // connection: it does for calls of a *sql.DB, and twice. The lease is still held.
 func (o *operation) isRetried(err error) bool {
-	if !isBad(err) || o.h.tries >= attempts-1 {
+	if !isBad(err) || o.h.tries >= attempts-1 || o.ctx.Err() != nil {
 		return false
 	}
 	told := o.lease.stack.Told(telling)

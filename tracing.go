@@ -231,7 +231,7 @@ func (t *tracing) linked(options []trace.SpanStartOption, to trace.Span) (all []
 }
 
 // endAcquire ends it with its parts.
-func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time, p parts, err error) {
+func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time, p parts, err error, retried bool) {
 	if span == nil {
 		return
 	}
@@ -242,7 +242,7 @@ func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time,
 			keyQueue.Float64(p.queue.Seconds()),
 			keyDial.Float64(p.dial.Seconds()),
 			keyReset.Float64(p.reset.Seconds()))
-		t.recordError(ctx, span, err, false)
+		t.recordError(ctx, span, err, retried)
 	}
 }
 
@@ -250,7 +250,7 @@ func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time,
 // database/sql tries again by itself, and the time must not be lost.
 func (t *tracing) refused(ctx context.Context, start, now clock.Instant, p parts, err error) {
 	_, span, day := t.startAcquire(ctx, start)
-	t.endAcquire(ctx, span, day.Add(now.Sub(start)), p, err)
+	t.endAcquire(ctx, span, day.Add(now.Sub(start)), p, err, ctx.Err() == nil)
 }
 
 // recordError says in a span how its call failed, and marks it as failed, unless the

@@ -37,7 +37,7 @@ func (t *tracing) startTx(ctx context.Context, waited trace.Span) txSpan {
 }
 
 // endTx ends it: what a lease had as its transaction, or nil.
-func (t *tracing) endTx(x *txSpan, outcome string, err error) {
+func (t *tracing) endTx(x *txSpan, outcome string, err error, retried bool) {
 	if x == nil || x.span == nil {
 		return
 	}
@@ -45,7 +45,7 @@ func (t *tracing) endTx(x *txSpan, outcome string, err error) {
 	defer t.panicked.survive()
 	if x.recorded {
 		x.span.SetAttributes(keyOutcome.String(outcome), keyTxBusy.Float64(x.busy.Seconds()), keyTxIdle.Float64(x.idle.Seconds()))
-		t.recordError(x.ctx, x.span, err, false)
+		t.recordError(x.ctx, x.span, err, retried)
 		if outcome == "lost" && x.ctx.Err() != context.Canceled {
 			x.span.SetStatus(codes.Error, outcome)
 		}
