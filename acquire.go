@@ -25,8 +25,9 @@ type acquire struct {
 	called   bool          // it is that of a first call, which may not be tried again
 	away     bool          // it was sent away, and comes back to its place
 	parts    parts
-	traced   trace.Span // nil: none
-	day      time.Time  // the time of day at start, where there is a span
+	refusal  *AcquireError // what it failed with, where that is ours; nil: it did not, or what a dial met with is told
+	traced   trace.Span    // nil: none
+	day      time.Time     // the time of day at start, where there is a span
 }
 
 func (c *Connector) newAcquire() *acquire {
@@ -49,7 +50,7 @@ func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	outer := ctx
 	ctx = a.startSpan(ctx, waits, err)
 	ended := errPanicked
-	defer func() { a.c.tracing.endAcquire(outer, a.traced, a.at(clock.Now()), a.parts, ended) }()
+	defer func() { a.c.tracing.endAcquire(outer, a.traced, a.at(clock.Now()), a.parts, ended, a.away) }()
 	s, err = a.slow(ctx, outer, waits, err)
 	ended = err
 	return s, err
@@ -138,6 +139,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
 	a.c.reports.sanitiseHolders(e)
+	a.refusal = e
 	return e
 }
 
@@ -146,7 +148,11 @@ func (c *Connector) notAcquired(ctx context.Context, a *acquire, err error) {
 	if a.away {
 		return
 	}
-	why := whyNot(ctx, err)
+	c.countFailed(ctx, a.parts, clock.Now().Sub(a.start), whyNot(ctx, err, a.refusal))
+}
+
+// countFailed counts one that failed so after that long.
+func (c *Connector) countFailed(ctx context.Context, p parts, took time.Duration, why string) {
 	late := why == whyLate || why == whyTooLate
 	switch {
 	case late:
@@ -154,7 +160,7 @@ func (c *Connector) notAcquired(ctx context.Context, a *acquire, err error) {
 	case why == whyCancelled:
 		c.counts.givenUp.Add(1)
 	}
-	c.metrics.notAcquired(ctx, a.parts, clock.Now().Sub(a.start), why, late)
+	c.metrics.notAcquired(ctx, p, took, why, late)
 }
 
 // Why acquires fail, as error.type says it, where it is nothing that a dial met with.
@@ -168,20 +174,21 @@ const (
 )
 
 // whyNot tells why an acquire, or a dial, failed. A driver may say anything of a context
-// that has ended: what that says itself counts.
-func whyNot(ctx context.Context, err error) string {
+// that has ended: what that says itself counts. Only the acquire's own refusal is ours: a
+// driver's connector may ask another pool, and fail with what that says.
+func whyNot(ctx context.Context, err error, refusal *AcquireError) string {
 	switch ended := ctx.Err(); {
-	case errors.Is(err, ErrClosed):
+	case refusal != nil && refusal.Err == ErrClosed:
 		return whyClosed
-	case errors.Is(err, ErrDeadlock):
+	case refusal != nil && refusal.Err == ErrDeadlock:
 		return whyDeadlock
 	case err == errPanicked:
 		return "panic"
-	case ended != nil && errors.Is(ended, context.DeadlineExceeded), endsNow(ctx, err):
+	case ended != nil && errors.Is(ended, context.DeadlineExceeded), refusal == nil && endsNow(ctx, err):
 		return whyTooLate
 	case ended != nil:
 		return whyCancelled
-	case isOwn(err):
+	case refusal != nil:
 		return whyLate
 	}
 	return cmp.Or(drivers.Failure(err), whyOther)
@@ -192,13 +199,7 @@ func whyNot(ctx context.Context, err error) string {
 func endsNow(ctx context.Context, err error) bool {
 	const little = time.Millisecond
 	at, ok := ctx.Deadline()
-	return ok && drivers.Failure(err) == drivers.TimedOut && time.Until(at) <= little && !isOwn(err)
-}
-
-// isOwn tells whether an error is one of ours.
-func isOwn(err error) bool {
-	var own *AcquireError
-	return errors.As(err, &own)
+	return ok && time.Until(at) <= little && drivers.Failure(err) == drivers.TimedOut
 }
 
 // reset readies a session that another holder left, which database/sql

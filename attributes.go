@@ -23,6 +23,8 @@ const mostCombinations = 128
 // overflow stands for those that are not, as in OpenTelemetry's SDKs.
 var overflow = attribute.Bool("otel.metric.overflow", true)
 
+var overflowed = metric.WithAttributeSet(attribute.NewSet(overflow))
+
 type combinations struct {
 	mu    sync.RWMutex
 	known map[attribute.Distinct]metric.MeasurementOption // guarded by mu
@@ -65,17 +67,22 @@ func (o *ownAttributes) ask(ctx context.Context) []attribute.KeyValue {
 
 func (c *combinations) of(set attribute.Set) metric.MeasurementOption {
 	c.mu.RLock()
-	known := c.known[set.Equivalent()]
+	known, full := c.known[set.Equivalent()], len(c.known) >= mostCombinations
 	c.mu.RUnlock()
-	if known != nil {
+	switch {
+	case known != nil:
 		return known
+	case full:
+		return overflowed
 	}
+	// What is ours says what a measurement is of: the application's does not replace it.
+	theirs, _ := set.Filter(func(a attribute.KeyValue) bool { return a.Valid() && !isReserved(a.Key) })
+	option := metric.WithAttributeSet(theirs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.known) >= mostCombinations {
-		set = attribute.NewSet(overflow)
+		return overflowed
 	}
-	option := metric.WithAttributeSet(set)
 	c.known[set.Equivalent()] = option
 	return option
 }

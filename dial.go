@@ -38,6 +38,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	late := context.Cause(ctx) == errOutOfTime || ranOut(err, a.deadline)
 	bound.end()
 	if late {
+		failed = context.DeadlineExceeded // the driver met with the end of a context, which nobody cancelled
 		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
 	}
 	return nil, err
@@ -124,7 +125,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 // dialFailed counts a dial that failed.
 func (c *Connector) dialFailed(ctx context.Context, err error) {
 	c.counts.dialErrors.Add(1)
-	why := whyNot(ctx, err)
+	why := whyNot(ctx, err, nil)
 	switch {
 	case context.Cause(ctx) == errOutOfTime, why == whyTooLate, why == whyLate:
 		why = drivers.TimedOut

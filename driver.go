@@ -97,6 +97,9 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	if isBad(err) {
 		s.dies(closedReset, howReset(ctx, err))
 		c.tracing.refused(ctx, start, now, p, err)
+		if ctx.Err() != nil { // database/sql does not try again
+			c.countFailed(ctx, p, p.reset, whyNot(ctx, err, nil))
+		}
 		return err
 	}
 	l.hold(now, p, h.single)

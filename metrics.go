@@ -51,11 +51,12 @@ func (m *metrics) close() {
 	}
 }
 
-// counts tells whether anybody collects what is recorded of each lease, by one of the
-// instruments: they have one provider.
+// counts tells whether anybody collects what is recorded of each lease. A view may drop
+// some of the instruments.
 func (m *metrics) counts() (does bool) {
 	defer m.panicked.survive()
-	return m.waitTime.Enabled(noExample)
+	return m.waitTime.Enabled(noExample) || m.useTime.Enabled(noExample) || m.parts.Enabled(noExample) ||
+		m.own.of != nil && m.duration.Enabled(noExample) // it is asked
 }
 
 // acquired records a successful acquire that took that long.

@@ -68,9 +68,7 @@ func (o *operation) startSpan(ctx context.Context, late bool) context.Context {
 	if late {
 		options = append(options, trace.WithTimestamp(o.begun.Time()))
 	}
-	if o.h.waited != nil {
-		options, o.h.waited = t.linked(options, o.h.waited), nil
-	}
+	options = t.linked(options, o.h.waited)
 	tx := o.lease.tx
 	if o.query == "" {
 		tx = nil
@@ -140,12 +138,22 @@ func (o *operation) end(result *error) {
 		return // a span that was started, since the driver had never declined, is not ended, and so not seen
 	}
 	o.finish(now, err, nil)
+	o.linked()
+}
+
+// linked notes that its span has the link to the acquire, which no other is to have. A call
+// that the driver has declined has none.
+func (o *operation) linked() {
+	if o.span != nil && o.h.waited != nil {
+		o.h.waited = nil
+	}
 }
 
 // rows ends the call, and lets the operation go on until its rows are closed, which the
 // application reads when it will. of is the prepared statement that they are of, if any.
 func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 	o.startSpan(o.ctx, true)
+	o.linked()
 	o.reading = true
 	r := o.newRows()
 	r.inner, r.op, r.session, r.number = inner, *o, o.h.session, o.h.number
@@ -174,7 +182,6 @@ func (r *rows) end() {
 	r.closed = true
 	now := clock.Now()
 	if r.op.h.leased && r.op.h.number == r.number { // else the lease is over, and its record another's
-		r.op.h.session.met(r.op.ctx, r.err)
 		r.op.lease.closeResult(r, now)
 		r.op.h.c.used(r.op.h.session)
 	}
@@ -208,7 +215,7 @@ func (o *operation) finish(now clock.Instant, err error, rows *rows) {
 // isRetried tells whether database/sql makes a call again that ended so, on another
 // connection: it does for calls of a *sql.DB, and twice. The lease is still held.
 func (o *operation) isRetried(err error) bool {
-	if !isBad(err) || o.h.tries >= attempts-1 {
+	if !isBad(err) || o.h.tries >= attempts-1 || o.ctx.Err() != nil {
 		return false
 	}
 	told := o.lease.stack.Told(telling)

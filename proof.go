@@ -168,7 +168,7 @@ func (r *reports) endLost(f *findings) {
 	})
 	defer each(f.lostTx, func(t *txSpan) {
 		defer r.cfg.recovered("ending the span of a lost transaction")
-		r.tracing.endTx(t, "lost", nil)
+		r.tracing.endTx(t, "lost", nil, false)
 	})
 	each(f.leaks, func(l *Leak) {
 		defer r.cfg.recovered("counting the time of a lost lease")

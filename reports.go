@@ -222,7 +222,7 @@ func (s *reportedSpans) keep(l *Leak, span trace.SpanContext) {
 	if s.known == nil {
 		s.known = map[uint64]trace.SpanContext{}
 	}
-	if len(s.known) >= mostReportedSpans {
+	if _, known := s.known[l.ID]; !known && len(s.known) >= mostReportedSpans {
 		delete(s.known, slices.Min(slices.Collect(maps.Keys(s.known))))
 	}
 	s.known[l.ID] = span

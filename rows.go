@@ -206,6 +206,7 @@ func (r *rows) Close() error {
 	if r.err == nil {
 		r.err = err
 	}
+	r.session.met(r.op.ctx, r.err) // here, since another goroutine closes a session that was reclaimed
 	return err
 }
 

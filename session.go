@@ -118,10 +118,21 @@ func (s *session) met(ctx context.Context, err error) {
 	if err == driver.ErrSkip {
 		return
 	}
-	switch how := drivers.Ended(err); {
-	case ctx.Err() != nil:
+	if tx, ok := ctx.(lasting); ok {
+		ctx = tx.Context
+	}
+	if ctx.Err() != nil {
 		s.ails(closedCancelled, "")
-	case how != "":
+		return
+	}
+	if err == nil {
+		return
+	}
+	switch how := drivers.Ended(err); {
+	case how == "":
+	case how == drivers.Cut && s.illness.hold == s.Hold():
+		// The driver says that it has given the connection up, which is not why.
+	default:
 		s.ails(closedCut, how)
 	}
 }

@@ -231,26 +231,26 @@ func (t *tracing) linked(options []trace.SpanStartOption, to trace.Span) (all []
 }
 
 // endAcquire ends it with its parts.
-func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time, p parts, err error) {
-	defer t.panicked.survive()
+func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time, p parts, err error, retried bool) {
 	if span == nil {
 		return
 	}
+	defer t.end(span, trace.WithTimestamp(at)) // as in endCall
+	defer t.panicked.survive()
 	if span.IsRecording() {
 		span.SetAttributes(
 			keyQueue.Float64(p.queue.Seconds()),
 			keyDial.Float64(p.dial.Seconds()),
 			keyReset.Float64(p.reset.Seconds()))
-		t.recordError(ctx, span, err, false)
+		t.recordError(ctx, span, err, retried)
 	}
-	t.end(span, trace.WithTimestamp(at))
 }
 
 // refused emits the span of a checkout whose reset took time and failed:
 // database/sql tries again by itself, and the time must not be lost.
 func (t *tracing) refused(ctx context.Context, start, now clock.Instant, p parts, err error) {
 	_, span, day := t.startAcquire(ctx, start)
-	t.endAcquire(ctx, span, day.Add(now.Sub(start)), p, err)
+	t.endAcquire(ctx, span, day.Add(now.Sub(start)), p, err, ctx.Err() == nil)
 }
 
 // recordError says in a span how its call failed, and marks it as failed, unless the
@@ -351,6 +351,7 @@ func (t *tracing) endCall(ctx context.Context, span trace.Span, err error, retri
 	if span == nil {
 		return
 	}
+	defer t.end(span) // whatever comes of what is said in it
 	defer t.panicked.survive()
 	if span.IsRecording() {
 		if len(said) > 0 {
@@ -358,5 +359,4 @@ func (t *tracing) endCall(ctx context.Context, span trace.Span, err error, retri
 		}
 		t.recordError(ctx, span, err, retried)
 	}
-	t.end(span)
 }

@@ -28,13 +28,13 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 		h.waited = nil
 	}
 	ctx = traced.ctx
+	o := operation{h: h, call: callBegin}
 	began := false
 	defer func() {
 		if !began {
-			h.c.tracing.endTx(&traced, "not begun", cmp.Or(err, errPanicked))
+			h.c.tracing.endTx(&traced, "not begun", cmp.Or(err, errPanicked), o.retried)
 		}
 	}()
-	o := operation{h: h, call: callBegin}
 	callCtx := o.start(ctx)
 	defer o.end(&err)
 	s := h.session
@@ -46,7 +46,7 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	began = true
 	s.statements.began()
 	begun := &tx{h: h, number: h.number, inner: inner, traced: traced}
-	h.c.tracing.endTx(s.lease.beginTx(&begun.traced, clock.Now()), "lost", nil) // one whose end has not been seen
+	h.c.tracing.endTx(s.lease.beginTx(&begun.traced, clock.Now()), "lost", nil, false) // one whose end has not been seen
 	return begun, nil
 }
 
@@ -132,7 +132,7 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	o.start(lasting{t.traced.ctx})
 	defer func() { // after the call's own span
 		if o.returned {
-			t.h.c.tracing.endTx(lease.endTx(&t.traced, clock.Now()), outcome(c, err), err)
+			t.h.c.tracing.endTx(lease.endTx(&t.traced, clock.Now()), outcome(c, err), err, false)
 		}
 	}()
 	defer o.end(&err)

@@ -37,19 +37,19 @@ func (t *tracing) startTx(ctx context.Context, waited trace.Span) txSpan {
 }
 
 // endTx ends it: what a lease had as its transaction, or nil.
-func (t *tracing) endTx(x *txSpan, outcome string, err error) {
+func (t *tracing) endTx(x *txSpan, outcome string, err error, retried bool) {
 	if x == nil || x.span == nil {
 		return
 	}
+	defer t.end(x.span) // as in endCall
 	defer t.panicked.survive()
 	if x.recorded {
 		x.span.SetAttributes(keyOutcome.String(outcome), keyTxBusy.Float64(x.busy.Seconds()), keyTxIdle.Float64(x.idle.Seconds()))
-		t.recordError(x.ctx, x.span, err, false)
+		t.recordError(x.ctx, x.span, err, retried)
 		if outcome == "lost" && x.ctx.Err() != context.Canceled {
 			x.span.SetStatus(codes.Error, outcome)
 		}
 	}
-	t.end(x.span)
 }
 
 // enter and leave count the calls in flight, settle the time until now.

@@ -251,7 +251,7 @@ func (c *Connector) leaseEnded(e *ended) {
 		c.metrics.held(&e.span, e.held)
 	}
 	if e.tx != nil {
-		c.tracing.endTx(e.tx, "lost", nil)
+		c.tracing.endTx(e.tx, "lost", nil, false)
 	}
 	c.watch.tellEndings()
 	c.refill()

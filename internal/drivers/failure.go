@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -70,7 +71,7 @@ func networkFailure(err error) string {
 		return Cancelled
 	case errors.As(err, &dns):
 		return DNS
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT): // of a socket's path
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT) && !ofFile(err): // of a socket's path
 		return Refused
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return Unreachable
@@ -86,6 +87,12 @@ func networkFailure(err error) string {
 
 // invalidConnection is what go-sql-driver says of a connection that ended in between.
 const invalidConnection = "invalid connection"
+
+// ofFile tells an error of a file, such as that of a certificate.
+func ofFile(err error) bool {
+	var file *fs.PathError
+	return errors.As(err, &file)
+}
 
 // tlsTexts are what go-sql-driver, lib/pq and pgx say of a server without encryption.
 var tlsTexts = []string{

@@ -1,0 +1,5 @@
+package sqllease
+
+import "go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+func newRecorder() *tracetest.SpanRecorder { return tracetest.NewSpanRecorder() }
