@@ -57,10 +57,10 @@ jaeger: ## the demo's traces in a real Jaeger; builds it, which takes ten minute
 
 .PHONY: dashboard
 dashboard: ## write dashboards/sqllease.json from its table of panels
-	cd integration/e2e && go test -count 1 -v ./...ernal/board -update
+	cd integration/e2e && go test -count 1 -v ./internal/board -update
 
 .PHONY: pictures
-pictures: ## draw docs/trace.svg from the demo, docs/dashboard-*.png by Grafana's components, and the waits; needs Node.js
+pictures: ## draw docs/trace*.svg from the demo, docs/dashboard-*.png by Grafana's components, and the waits; needs Node.js
 	cd bench && go test -count 1 -tags pictures -run DrawWaits .
 	scripts/install-jaeger.sh
 	scripts/install-prometheus.sh

@@ -31,6 +31,17 @@ func TestDrawTrace(t *testing.T) {
 	drawTrace(t, typical, "../../docs/trace.svg")
 }
 
+func TestDrawTransaction(t *testing.T) {
+	ctx, jaeger, _ := collect(t)
+	var found []jaegerTrace
+	eventually(ctx, t, func() (err error) {
+		found, err = jaeger.traces(ctx, "POST /orders", "commit")
+		return atLeast(1, found, err)
+	})
+	t.Logf("a transaction:\n%s", found[0].tree())
+	drawTrace(t, found[0], "../../docs/trace-transaction.svg")
+}
+
 // drawTrace draws the spans of a trace as bars.
 func drawTrace(t *testing.T, trace jaegerTrace, path string) {
 	t.Helper()
@@ -45,7 +56,8 @@ func drawTrace(t *testing.T, trace jaegerTrace, path string) {
 const (
 	line   = 32
 	margin = 14
-	names  = 270 // what the names take
+	names  = 340 // what the names take
+	letter = 34  // what a name may have of them
 	longer = 540 // the bar of the request
 )
 
@@ -60,30 +72,46 @@ func (b bar) Baseline() int { return b.Top + 20 }
 func (b bar) Bar() int      { return b.Top + 5 }
 func (b bar) End() int      { return b.Left + b.Width + 6 }
 
-var barColors = map[string]string{"GET /report": "#9aa5b1", "pool.acquire": "#e07b39", "pool.queue": "#f2b48c"}
+// barColors are those of spans that are no call: the wait, and what the calls are in.
+var barColors = map[string]string{"GET /report": "#9aa5b1", "POST /orders": "#9aa5b1", "transaction": "#b9a0d4", "pool.acquire": "#e07b39", "pool.queue": "#f2b48c"}
 
 // bars places the spans of a trace: each under what it is a child of, in order
 // of time, and as long as it took.
 func bars(t *testing.T, trace jaegerTrace) (out []bar) {
 	t.Helper()
-	whole := trace.span(t, "GET /report")
+	var whole *span
 	trace.walk(func(s span, depth int) {
+		if whole == nil {
+			whole = &s
+		}
 		out = append(out, bar{
 			Top: margin + line*len(out), Indent: margin + 18*depth,
 			Left:  names + int((s.StartTime-whole.StartTime)*longer/whole.Duration),
 			Width: max(int(s.Duration*longer/whole.Duration), 1),
-			Name:  s.OperationName, Took: s.took().Round(100 * time.Microsecond).String(),
+			Name:  shown(s.OperationName, letter-2*depth), Took: s.took().Round(100 * time.Microsecond).String(),
 			Color: cmp.Or(barColors[s.OperationName], "#3d7ea6"),
 		})
 	})
 	return out
 }
 
+// shown is a name, cut where there is no more room.
+func shown(name string, most int) string {
+	if len(name) > most {
+		return name[:most-1] + "…"
+	}
+	return name
+}
+
 var waterfall = template.Must(template.New("waterfall").Parse(
-	`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {{.Height}}" font-family="sans-serif" font-size="14">
-<rect width="100%" height="100%" fill="#ffffff"/>
-{{range .Bars}}<text x="{{.Indent}}" y="{{.Baseline}}">{{.Name}}</text>
-<rect x="{{.Left}}" y="{{.Bar}}" width="{{.Width}}" height="22" fill="{{.Color}}"/>
-<text x="{{.End}}" y="{{.Baseline}}" fill="#52606d">{{.Took}}</text>
+	`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 970 {{.Height}}" font-family="sans-serif" font-size="14">
+<style>
+.back { fill: #ffffff } .name { fill: #1f2933 } .took { fill: #52606d }
+@media (prefers-color-scheme: dark) { .back { fill: #161b22 } .name { fill: #e6edf3 } .took { fill: #9da7b3 } }
+</style>
+<rect class="back" width="100%" height="100%" rx="6"/>
+{{range .Bars}}<text class="name" x="{{.Indent}}" y="{{.Baseline}}">{{.Name}}</text>
+<rect x="{{.Left}}" y="{{.Bar}}" width="{{.Width}}" height="22" rx="2" fill="{{.Color}}"/>
+<text class="took" x="{{.End}}" y="{{.Baseline}}">{{.Took}}</text>
 {{end}}</svg>
 `))
