@@ -63,7 +63,6 @@ func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs
 	m.id, m.codes = id, &bounded{}
 	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
 	m.own = newOwnAttributes(cfg)
-	m.takers = &sync.Pool{}
 	m.waitTime, m.useTime, m.dialTime = made.histogram(metricWaitTime), made.histogram(metricUseTime), made.histogram(metricCreateTime)
 	m.duration, m.parts = made.histogram(metricDuration), made.histogram(metricParts)
 	var err error

@@ -3,7 +3,6 @@ package sqllease
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -21,10 +20,9 @@ type metrics struct {
 
 	timeouts, failures, leaks, slowCalls, closed, nestings, locks metric.Int64Counter
 
-	id     *present
-	codes  *bounded // the values of error.type of operations
-	own    ownAttributes
-	takers *sync.Pool // of *taker
+	id    *present
+	codes *bounded // the values of error.type of operations
+	own   ownAttributes
 
 	panicked survivor            // of the application's views, exemplar filter or meter
 	observed metric.Registration // nil if it could not be made
@@ -110,40 +108,26 @@ func (m *metrics) held(span *trace.SpanContext, took time.Duration) {
 	if !m.useTime.Enabled(noExample) {
 		return
 	}
-	if took < brief {
-		m.useTime.Record(noExample, took.Seconds(), m.id.Load().pool.record...)
-		return
+	example := noExample
+	if took >= brief && span.IsValid() {
+		example = trace.ContextWithSpan(example, taker{span: *span})
 	}
-	by, ok := m.takers.Get().(*taker)
-	if !ok {
-		by = &taker{}
-	}
-	by.span = *span
-	m.useTime.Record(by.context(), took.Seconds(), m.id.Load().pool.record...)
-	m.takers.Put(by)
+	m.useTime.Record(example, took.Seconds(), m.id.Load().pool.record...)
 }
 
 // noExample is the context of a measurement that is no example to look at: to
 // keep one costs a third of what the measurement does.
 var noExample = context.Background()
 
-// taker stands for the span that took a lease, which may be over: its context
-// can be used again, where one for each lease would cost two allocations.
+// taker stands for the span that took a lease, which may be over. An SDK keeps the context
+// of an example, and asks it for the span when metrics are collected.
 type taker struct {
 	noop.Span
 	span trace.SpanContext
-	ctx  context.Context // nil: not made yet
 }
 
 // SpanContext is that of the span.
-func (t *taker) SpanContext() trace.SpanContext { return t.span }
-
-func (t *taker) context() context.Context {
-	if t.ctx == nil {
-		t.ctx = trace.ContextWithSpan(context.Background(), t)
-	}
-	return t.ctx
-}
+func (t taker) SpanContext() trace.SpanContext { return t.span }
 
 func (m *metrics) leaked(class Class) { m.countLeaks(class, 1) }
 
