@@ -53,7 +53,7 @@ func (m *metrics) close() {
 // some of the instruments.
 func (m *metrics) counts() (does bool) {
 	defer m.panicked.survive()
-	return m.waitTime.Enabled(noExample) || m.useTime.Enabled(noExample) || m.parts.Enabled(noExample) ||
+	return m.waitTime.Enabled(noExample) || m.useTime.Enabled(noExample) ||
 		m.own.of != nil && m.duration.Enabled(noExample) // it is asked
 }
 

@@ -32,9 +32,12 @@ func (c *Connector) forOneCall(k *callstack.Known) bool {
 // acquired counts an acquire. If Config.MetricAttributes ends the goroutine, gone gives the
 // session up.
 func (h *handle) acquired(ctx context.Context, p parts, took time.Duration, gone func(*handle)) {
-	if h.single {
-		return
+	if !h.single {
+		h.count(ctx, p, took, gone)
 	}
+}
+
+func (h *handle) count(ctx context.Context, p parts, took time.Duration, gone func(*handle)) {
 	returned := false
 	defer func() {
 		if !returned {
