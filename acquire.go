@@ -110,7 +110,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 	}
 	s, place, err := a.c.gate.Wait(ctx, &a.Waiter, over)
 	a.parts.queue = clock.Now().Sub(a.Since())
-	a.c.tracing.part(ctx, a.traced, "pool.queue", a.at(a.Since()), a.parts.queue)
+	a.tellQueue(ctx, s, err)
 	if err == nil {
 		return s, nil
 	}
@@ -126,6 +126,26 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 		return nil, driver.ErrBadConn
 	}
 	return nil, a.failed(ctx, err, place)
+}
+
+// tellQueue emits the span of the wait. If Config.SpanAttributes ends the goroutine, what the
+// wait came to goes on.
+func (a *acquire) tellQueue(ctx context.Context, s *session, err error) {
+	returned := false
+	defer func() {
+		switch {
+		case returned:
+		case s != nil && err == nil:
+			a.c.gate.Reject(&s.Session, gate.Dropped)
+			fallthrough
+		case s != nil:
+			a.c.retireAside(s)
+		case err == nil:
+			a.c.gate.Unreserve()
+		}
+	}()
+	a.c.tracing.part(ctx, a.traced, "pool.queue", a.at(a.Since()), a.parts.queue)
+	returned = true
 }
 
 // failed makes the error of an acquire that the gate refused or let go.
@@ -219,9 +239,6 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		err := a.resetInTime(ctx, s, start)
 		took := clock.Now().Sub(start)
 		a.parts.reset += took
-		if took >= slowReset {
-			a.c.tracing.part(ctx, a.traced, "pool.reset", a.at(start), took)
-		}
 		if !isBad(err) {
 			return true // database/sql takes no notice of other errors here either
 		}
@@ -238,6 +255,7 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 	if !s.needsReset() {
 		return nil
 	}
+	outer := ctx
 	if !a.deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, a.deadline.Sub(now), errOutOfTime)
@@ -252,6 +270,9 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 		}
 	}()
 	err := s.reset(ctx)
+	if took := clock.Now().Sub(now); took >= slowReset {
+		a.c.tracing.part(outer, a.traced, "pool.reset", a.at(now), took)
+	}
 	returned = true
 	return err
 }

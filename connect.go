@@ -78,7 +78,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 		h.ctx, h.tries = idOf(ctx), before.tries
 		s.lease.begin(h.number, now, a.parts, h.single)
 		c.begun(s)
-		h.acquired(ctx, a.parts, now.Sub(a.start))
+		h.acquired(ctx, a.parts, now.Sub(a.start), (*handle).discard) // Connect tells that it is lost
 	}
 	*a = acquire{c: a.c, Waiter: a.Waiter} // a panic leaves it to the garbage collector
 	c.acquires.Put(a)

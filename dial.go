@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/sqllease/sqllease/internal/bare"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
@@ -22,7 +24,7 @@ const discoveryTimeout = 5 * time.Second
 // back if the driver fails or panics.
 func (a *acquire) dial(ctx context.Context) (*session, error) {
 	start, outer := clock.Now(), ctx
-	ctx, span := a.c.tracing.startDial(ctx, a.traced, a.at(start))
+	ctx, span := a.startDial(ctx, start)
 	failed := errPanicked
 	defer func() {
 		a.parts.dial = clock.Now().Sub(start)
@@ -49,6 +51,20 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 func ranOut(err error, deadline clock.Instant) bool {
 	const little = time.Millisecond
 	return !deadline.IsZero() && drivers.Failure(err) == drivers.TimedOut && deadline.Until() <= little
+}
+
+// startDial starts its span. If Config.SpanAttributes ends the goroutine, the room is given
+// back.
+func (a *acquire) startDial(ctx context.Context, start clock.Instant) (in context.Context, span trace.Span) {
+	returned := false
+	defer func() {
+		if !returned {
+			a.c.gate.Unreserve()
+		}
+	}()
+	in, span = a.c.tracing.startDial(ctx, a.traced, a.at(start))
+	returned = true
+	return in, span
 }
 
 // dialBound bounds the context of a dial. A driver may use the context that its Connect

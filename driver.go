@@ -86,7 +86,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	if !s.needsReset() {
 		l.begin(h.number, start, parts{}, h.single)
 		c.begun(s)
-		h.acquired(ctx, parts{}, 0)
+		h.acquired(ctx, parts{}, 0, (*handle).lose)
 		return nil
 	}
 	l.begin(h.number, 0, parts{}, h.single)
@@ -103,7 +103,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		return err
 	}
 	l.hold(now, p, h.single)
-	h.acquired(ctx, p, now.Sub(start))
+	h.acquired(ctx, p, now.Sub(start), (*handle).lose)
 	return err
 }
 
@@ -241,18 +241,22 @@ func (h *handle) drop(now clock.Instant) error {
 // state is unknown. It is closed aside, since the driver may hold a lock for
 // ever.
 func (h *handle) lose() {
-	s, now := h.session, clock.Now()
-	if s == nil || !h.leased {
-		return
+	if h.session != nil && h.leased {
+		h.discard()
+		h.taken = true
+		h.c.lose(1)
 	}
+}
+
+// discard ends the lease, and closes the session aside.
+func (h *handle) discard() {
+	s, now := h.session, clock.Now()
 	s.lease.lose()
 	s.dies(closedPanicked, "")
 	e := h.c.endOf(s, now, !h.single)
 	h.leaveSession()
-	h.taken = true
 	h.c.gate.Condemn(&s.Session, gate.Bad, now)
 	h.c.leaseEnded(&e)
-	h.c.lose(1)
 	h.c.retireAside(s)
 }
 

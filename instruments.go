@@ -6,6 +6,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // The buckets of histograms, where no view says otherwise. Those of seconds have
@@ -61,6 +63,9 @@ func (m *maker) gauge(i instrument) metric.Float64ObservableGauge {
 func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs []error) {
 	made := &maker{Meter: cfg.MeterProvider.Meter(scope, metric.WithInstrumentationVersion(version()), metric.WithSchemaURL(schema))}
 	m.id, m.codes = id, &bounded{}
+	if drivers.PackageOf(cfg.MeterProvider) == "go.opentelemetry.io/otel/internal/global" {
+		m.silent = cfg.MeterProvider
+	}
 	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
 	m.own = newOwnAttributes(cfg)
 	m.waitTime, m.useTime, m.dialTime = made.histogram(metricWaitTime), made.histogram(metricUseTime), made.histogram(metricCreateTime)

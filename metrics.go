@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
@@ -19,6 +20,8 @@ type metrics struct {
 	returned metric.Int64Histogram
 
 	timeouts, failures, leaks, slowCalls, closed, nestings, locks metric.Int64Counter
+
+	silent metric.MeterProvider // as in tracing; nil: somebody may collect
 
 	id    *present
 	codes *bounded // the values of error.type of operations
@@ -52,8 +55,11 @@ func (m *metrics) close() {
 // counts tells whether anybody collects what is recorded of each lease. A view may drop
 // some of the instruments.
 func (m *metrics) counts() (does bool) {
+	if m.silent != nil && otel.GetMeterProvider() == m.silent {
+		return false // nobody does, and to ask an instrument takes longer
+	}
 	defer m.panicked.survive()
-	return m.waitTime.Enabled(noExample) || m.useTime.Enabled(noExample) || m.parts.Enabled(noExample) ||
+	return m.waitTime.Enabled(noExample) || m.useTime.Enabled(noExample) ||
 		m.own.of != nil && m.duration.Enabled(noExample) // it is asked
 }
 

@@ -29,11 +29,23 @@ func (c *Connector) forOneCall(k *callstack.Known) bool {
 	return k.Recognised() && k.Told(telling)&isSingle != 0 && !c.metrics.counts()
 }
 
-// acquired counts an acquire.
-func (h *handle) acquired(ctx context.Context, p parts, took time.Duration) {
+// acquired counts an acquire. If Config.MetricAttributes ends the goroutine, gone gives the
+// session up.
+func (h *handle) acquired(ctx context.Context, p parts, took time.Duration, gone func(*handle)) {
 	if !h.single {
-		h.c.metrics.acquired(ctx, p, took)
+		h.count(ctx, p, took, gone)
 	}
+}
+
+func (h *handle) count(ctx context.Context, p parts, took time.Duration, gone func(*handle)) {
+	returned := false
+	defer func() {
+		if !returned {
+			gone(h)
+		}
+	}()
+	h.c.metrics.acquired(ctx, p, took)
+	returned = true
 }
 
 // opens makes a lease of a single call one like any other, in a call or between two, and
