@@ -2,9 +2,7 @@ package sqllease
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"io/fs"
 	"log/slog"
 	"runtime"
@@ -22,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -35,8 +34,8 @@ type oddAs struct{}
 func (oddAs) Error() string      { return "odd" }
 func (oddAs) As(target any) bool { *target.(*oddAs) = oddAs{}; return true }
 
-// R1: an error whose As panics costs the room of the dial for ever.
-func TestReviewAnErrorWhoseAsPanicsCostsNoRoom(t *testing.T) {
+// An error whose As panics costs the room of the dial for ever.
+func TestAnErrorWhoseAsPanicsCostsNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{on: failing("connect", oddAs{})}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
@@ -53,7 +52,7 @@ func TestReviewAnErrorWhoseAsPanicsCostsNoRoom(t *testing.T) {
 }
 
 // nilInside is a nil pointer as an error, whose Unwrap looks into it.
-func TestReviewATypedNilErrorOfADialCostsNoRoom(t *testing.T) {
+func TestATypedNilErrorOfADialCostsNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var none *fs.PathError
 		f := &telemetryFake{on: failing("connect", none)}
@@ -70,9 +69,9 @@ func TestReviewATypedNilErrorOfADialCostsNoRoom(t *testing.T) {
 	})
 }
 
-// R2: rows of a lease that was reclaimed write the illness of a session that another goroutine
+// Rows of a lease that was reclaimed write the illness of a session that another goroutine
 // closes. Run with -race.
-func TestReviewRowsOfAReclaimedLeaseDoNotRaceWithItsCloser(t *testing.T) {
+func TestRowsOfAReclaimedLeaseDoNotRaceWithItsCloser(t *testing.T) {
 	f := &slowCloseFake{closes: make(chan struct{}), goOn: make(chan struct{})}
 	p := newTelemetryPool(t, f, Config{MaxOpen: 1, LeakThreshold: 20 * time.Millisecond, ReclaimAfter: 40 * time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -107,9 +106,9 @@ func (c *slowCloseConn) Close() error {
 	return c.telemetryFakeConn.Close()
 }
 
-// R3: go-sql-driver closes the connection when the context of a call ends; database/sql then
+// Go-sql-driver closes the connection when the context of a call ends; database/sql then
 // rolls back, which fails with ErrInvalidConn. The caller did it, not the network.
-func TestReviewACancelledTransactionIsNotCut(t *testing.T) {
+func TestACancelledTransactionIsNotCut(t *testing.T) {
 	for name, end := range map[string]error{"mysql": mysql.ErrInvalidConn, "pq": driver.ErrBadConn} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -140,8 +139,8 @@ func TestReviewACancelledTransactionIsNotCut(t *testing.T) {
 	}
 }
 
-// R3b: the same, where no call was in flight as the context ended.
-func TestReviewATransactionWhoseContextEndedIsNotCut(t *testing.T) {
+// The same, where no call was in flight as the context ended.
+func TestATransactionWhoseContextEndedIsNotCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &dyingFake{}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 2})
@@ -163,8 +162,8 @@ func TestReviewATransactionWhoseContextEndedIsNotCut(t *testing.T) {
 	})
 }
 
-// R4: the deadline passes while the session of a ticket is reset: pgx pings there.
-func TestReviewAnAcquireWhoseDeadlinePassesInAResetIsCounted(t *testing.T) {
+// The deadline passes while the session of a ticket is reset: pgx pings there.
+func TestAnAcquireWhoseDeadlinePassesInAResetIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
@@ -186,8 +185,8 @@ func TestReviewAnAcquireWhoseDeadlinePassesInAResetIsCounted(t *testing.T) {
 	})
 }
 
-// R5: a view that drops one of the metrics does not make others false.
-func TestReviewAViewThatDropsWaitTimeLeavesUseTime(t *testing.T) {
+// A view that drops one of the metrics does not make others false.
+func TestAViewThatDropsWaitTimeLeavesUseTime(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	db, err := OpenDB(&telemetryFake{}, Config{MaxOpen: 1, MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithView(
 		sdkmetric.NewView(sdkmetric.Instrument{Name: "db.client.connection.wait_time"}, sdkmetric.Stream{Aggregation: sdkmetric.AggregationDrop{}})))})
@@ -201,8 +200,8 @@ func TestReviewAViewThatDropsWaitTimeLeavesUseTime(t *testing.T) {
 	assert.EqualValues(t, 100, got["db.client.operation.duration"].times)
 }
 
-// R6: AcquireTimeout that passes in a dial is a deadline, not the caller's cancelling.
-func TestReviewADialThatAcquireTimeoutEndsHasFailed(t *testing.T) {
+// AcquireTimeout that passes in a dial is a deadline, not the caller's cancelling.
+func TestADialThatAcquireTimeoutEndsHasFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{on: slow("connect", time.Hour)}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1, AcquireTimeout: time.Second})
@@ -215,8 +214,8 @@ func TestReviewADialThatAcquireTimeoutEndsHasFailed(t *testing.T) {
 	})
 }
 
-// R7: a dial that asks another pool (for a password, say) and finds that one exhausted or closed.
-func TestReviewAnotherPoolsErrorIsNotThisPoolsTimeout(t *testing.T) {
+// A dial that asks another pool (for a password, say) and finds that one exhausted or closed.
+func TestAnotherPoolsErrorIsNotThisPoolsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other := &AcquireError{Pool: "secrets", Err: ErrClosed}
 		f := &telemetryFake{on: failing("connect", other)}
@@ -232,8 +231,8 @@ func TestReviewAnotherPoolsErrorIsNotThisPoolsTimeout(t *testing.T) {
 	})
 }
 
-// R8: application's code that ends its goroutine in an acquire.
-func TestReviewAttributesThatEndTheirGoroutineCostNoSession(t *testing.T) {
+// Application's code that ends its goroutine in an acquire.
+func TestAttributesThatEndTheirGoroutineCostNoSession(t *testing.T) {
 	for name, configure := range map[string]func(*Config, func()){
 		"SpanAttributes": func(cfg *Config, end func()) {
 			cfg.SpanAttributes = func(context.Context) []attribute.KeyValue { end(); return nil }
@@ -269,8 +268,8 @@ func TestReviewAttributesThatEndTheirGoroutineCostNoSession(t *testing.T) {
 	}
 }
 
-// R9: a span whose methods panic is ended.
-func TestReviewASpanWhoseSetAttributesPanicsIsEnded(t *testing.T) {
+// A span whose methods panic is ended.
+func TestASpanWhoseSetAttributesPanicsIsEnded(t *testing.T) {
 	ended := &atomic.Int64{}
 	started := &atomic.Int64{}
 	db, err := OpenDB(&telemetryFake{}, Config{MaxOpen: 1, Logger: slog.New(slog.DiscardHandler), TracerProvider: oddTracers{started: started, ended: ended}})
@@ -308,19 +307,19 @@ func (oddSpan) IsRecording() bool                   { return true }
 func (oddSpan) SetAttributes(...attribute.KeyValue) { panic("odd") }
 func (s oddSpan) End(...trace.SpanEndOption)        { s.p.ended.Add(1) }
 
-// R10: a missing file is not a server that refuses.
-func TestReviewAMissingFileIsNoRefusal(t *testing.T) {
+// A missing file is not a server that refuses.
+func TestAMissingFileIsNoRefusal(t *testing.T) {
 	assert.NotEqual(t, drivers.Refused, drivers.Failure(&fs.PathError{Op: "open", Path: "/etc/ssl/root.crt", Err: syscall.ENOENT}))
 }
 
-// R11: with comments, the first call of a pool has a span before it is known whether the driver
+// With comments, the first call of a pool has a span before it is known whether the driver
 // declines it: the link to the dial goes with that span.
-func TestReviewTheLinkToTheAcquireSurvivesADecline(t *testing.T) {
+func TestTheLinkToTheAcquireSurvivesADecline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{on: failing("exec", driver.ErrSkip)}
 		spans := &telemetryPool{}
 		_ = spans
-		p := newReviewPool(t, f, Config{MaxOpen: 1, Comments: CommentsAppend})
+		p := newOddPool(t, f, Config{MaxOpen: 1, Comments: CommentsAppend})
 		exec(t, t.Context(), p.db, "UPDATE stock SET a = ?", 1)
 		linked := 0
 		for _, s := range p.takeAll() {
@@ -332,9 +331,9 @@ func TestReviewTheLinkToTheAcquireSurvivesADecline(t *testing.T) {
 	})
 }
 
-// newReviewPool is newTelemetryPool without the check that each span ends.
-func newReviewPool(t *testing.T, inner driver.Connector, cfg Config) *telemetryPool {
-	p := &telemetryPool{spans: newRecorder(), reader: sdkmetric.NewManualReader()}
+// newOddPool is newTelemetryPool without the check that each span ends.
+func newOddPool(t *testing.T, inner driver.Connector, cfg Config) *telemetryPool {
+	p := &telemetryPool{spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader()}
 	cfg.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p.spans))
 	cfg.MeterProvider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader))
 	cfg.Logger = slog.New(slog.DiscardHandler)
@@ -345,6 +344,3 @@ func newReviewPool(t *testing.T, inner driver.Connector, cfg Config) *telemetryP
 	t.Cleanup(func() { _ = db.Close() })
 	return p
 }
-
-var _ = errors.New
-var _ *sql.DB

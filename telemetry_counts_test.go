@@ -16,8 +16,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// R12: database/sql does not make a call again whose context has ended.
-func TestReviewACallWhoseDeadlinePassedIsNotRetried(t *testing.T) {
+// Database/sql does not make a call again whose context has ended.
+func TestACallWhoseDeadlinePassedIsNotRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
@@ -44,8 +44,8 @@ func TestReviewACallWhoseDeadlinePassedIsNotRetried(t *testing.T) {
 	})
 }
 
-// R13: a transaction whose begin database/sql makes again has not failed.
-func TestReviewATransactionThatIsBegunAgainHasNotFailed(t *testing.T) {
+// A transaction whose begin database/sql makes again has not failed.
+func TestATransactionThatIsBegunAgainHasNotFailed(t *testing.T) {
 	f := &telemetryFake{}
 	p := newTelemetryPool(t, f, Config{MaxOpen: 1})
 	exec(t, t.Context(), p.db, "DO 1")
@@ -66,8 +66,8 @@ func TestReviewATransactionThatIsBegunAgainHasNotFailed(t *testing.T) {
 	}
 }
 
-// R14: a checkout whose reset failed is made again by database/sql, and the call succeeds.
-func TestReviewACheckoutThatIsMadeAgainHasNotFailed(t *testing.T) {
+// A checkout whose reset failed is made again by database/sql, and the call succeeds.
+func TestACheckoutThatIsMadeAgainHasNotFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
@@ -89,8 +89,8 @@ func TestReviewACheckoutThatIsMadeAgainHasNotFailed(t *testing.T) {
 	})
 }
 
-// R15: a second report of a lease whose span is known needs no room.
-func TestReviewReportedSpansKeepTheOldest(t *testing.T) {
+// A second report of a lease whose span is known needs no room.
+func TestReportedSpansKeepTheOldest(t *testing.T) {
 	var s reportedSpans
 	span := func(n int) trace.SpanContext {
 		return trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{byte(n), byte(n >> 8), 1}})
@@ -102,8 +102,8 @@ func TestReviewReportedSpansKeepTheOldest(t *testing.T) {
 	assert.True(t, s.of(&Leak{Lease: Lease{ID: 1}}).IsValid(), "the oldest is still out, and there is room")
 }
 
-// R16: a folded late return is forgotten too.
-func TestReviewAFoldedLateReturnIsForgotten(t *testing.T) {
+// A folded late return is forgotten too.
+func TestAFoldedLateReturnIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 8, LeakThreshold: time.Second})
 		for range 3 {
@@ -119,7 +119,7 @@ func TestReviewAFoldedLateReturnIsForgotten(t *testing.T) {
 	})
 }
 
-func TestReviewAFoldedLateReturnIsForgottenAtOnce(t *testing.T) {
+func TestAFoldedLateReturnIsForgottenAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 8, LeakThreshold: time.Second})
 		take := func() func() {
@@ -140,8 +140,8 @@ func TestReviewAFoldedLateReturnIsForgottenAtOnce(t *testing.T) {
 	})
 }
 
-// R17: attributes of the application's that are sqllease's own.
-func TestReviewOwnAttributesDoNotReplaceOurs(t *testing.T) {
+// Attributes of the application's that are sqllease's own.
+func TestOwnAttributesDoNotReplaceOurs(t *testing.T) {
 	p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 1, MetricAttributes: func(context.Context) []attribute.KeyValue {
 		return []attribute.KeyValue{attribute.String("db.client.connection.pool.name", "theirs"), attribute.String("db.operation.name", "x")}
 	}})
@@ -150,8 +150,8 @@ func TestReviewOwnAttributesDoNotReplaceOurs(t *testing.T) {
 	assert.Equal(t, []string{"DO"}, p.values(t, "db.client.operation.duration", keyOperation))
 }
 
-// R18: what the overflow costs.
-func BenchmarkReviewCombinations(b *testing.B) {
+// What the overflow costs.
+func BenchmarkCombinations(b *testing.B) {
 	o := ownAttributes{seen: &combinations{known: map[attribute.Distinct]metric.MeasurementOption{}}, of: nil}
 	n := 0
 	o.of = func(context.Context) []attribute.KeyValue {
@@ -164,8 +164,8 @@ func BenchmarkReviewCombinations(b *testing.B) {
 	}
 }
 
-// R19: MinIdle, an error whose As panics: no room is lost for ever.
-func TestReviewDialsAheadThatFailOddlyCostNoRoom(t *testing.T) {
+// MinIdle, an error whose As panics: no room is lost for ever.
+func TestDialsAheadThatFailOddlyCostNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{on: failing("connect", oddAs{})}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 4, MinIdle: 2})
@@ -175,8 +175,8 @@ func TestReviewDialsAheadThatFailOddlyCostNoRoom(t *testing.T) {
 	})
 }
 
-// R20: a crowd of contexts that end while queued, dialling and in resets: the counts add up.
-func TestReviewEachAcquireIsCountedOnce(t *testing.T) {
+// A crowd of contexts that end while queued, dialling and in resets: the counts add up.
+func TestEachAcquireIsCountedOnce(t *testing.T) {
 	for seed := range 6 {
 		synctest.Test(t, func(t *testing.T) {
 			f := &telemetryFake{}

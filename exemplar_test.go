@@ -11,9 +11,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// R20: the SDK reads the span of an exemplar when it collects, not when it records: a context
+// The SDK reads the span of an exemplar when it collects, not when it records: a context
 // that is used again has the exemplars of earlier holds lead to the trace of a later one.
-func TestReviewAnExemplarOfAHoldIsOfItsTrace(t *testing.T) {
+func TestAnExemplarOfAHoldIsOfItsTrace(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one free list of a sync.Pool
 	p := newTelemetryPool(t, &telemetryFake{}, Config{MaxOpen: 1})
 	for i, hold := range []time.Duration{2 * time.Millisecond, 60 * time.Millisecond} {
