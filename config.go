@@ -168,7 +168,8 @@ type Config struct {
 	Attributes []attribute.KeyValue
 
 	// SpanAttributes returns attributes of a call for its spans: a tenant, a job.
-	// It is called in the application's calls, and has to be quick. Nil: none.
+	// It is called in the application's calls, and has to be quick. One of the name of
+	// an attribute of ours replaces it. Nil: none.
 	SpanAttributes func(context.Context) []attribute.KeyValue
 
 	// MetricAttributes does so for the metrics of operations and of waits. Of their
