@@ -34,7 +34,7 @@ func TestGoose(t *testing.T) {
 		p.request(b.cancelled)
 		assert.LessOrEqual(p, sessions(), limit, "sessions on the server at a time")
 		assert.Empty(p, p.conn.Leases())
-		p.wantSpans("CREATE users", "CREATE posts", "INSERT users", "DROP users", "INSERT goose_db_version",
+		p.wantSpans("CREATE TABLE users", "CREATE TABLE posts", "INSERT users", "DROP TABLE users", "INSERT goose_db_version",
 			"SELECT goose_db_version", "begin", "commit", "rollback", "pool.acquire")
 	})
 }

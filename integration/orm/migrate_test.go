@@ -48,7 +48,7 @@ func TestMigrate(t *testing.T) {
 		noErrors(p, m)
 		assert.LessOrEqual(p, sessions(), limit, "sessions on the server at a time")
 		assert.Empty(p, p.conn.Leases())
-		p.wantSpans("CREATE users", "CREATE posts", "DROP users", "INSERT nowhere", "begin", "commit", "pool.acquire")
+		p.wantSpans("CREATE TABLE users", "CREATE TABLE posts", "DROP TABLE users", "INSERT nowhere", "begin", "commit", "pool.acquire")
 	})
 }
 

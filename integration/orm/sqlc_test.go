@@ -20,10 +20,10 @@ func TestSqlc(t *testing.T) {
 				b := &sqlcBlog{p: p, prepared: prepared}
 				p.Cleanup(b.close)
 				p.work(b)
-				p.wantSpans("INSERT users", "INSERT posts", "SELECT users", "SELECT posts", "UPDATE users", "DELETE posts",
+				p.wantSpans("CreateUser", "CreatePost", "UserName", "Posts", "RenameUser", "DeletePosts", // sqlc's names
 					"begin", "commit", "rollback", "pool.acquire")
 				if prepared {
-					p.wantSpans("prepare INSERT users", "prepare SELECT posts")
+					p.wantSpans("prepare CreateUser", "prepare Posts")
 					assert.NotZero(p, p.conn.Stats().StatementsShared, "prepared statements survive handovers")
 				}
 			})
