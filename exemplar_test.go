@@ -22,7 +22,7 @@ func TestAnExemplarOfAHoldIsOfItsTrace(t *testing.T) {
 		}))
 		conn, err := p.db.Conn(ctx)
 		require.NoError(t, err)
-		time.Sleep(hold)
+		elapse(hold)
 		require.NoError(t, conn.Close())
 	}
 	got := map[byte]float64{}

@@ -34,11 +34,10 @@ type countingTracers struct {
 }
 
 type counting struct {
-	next    atomic.Uint64
-	mu      sync.Mutex
-	open    map[*countedSpan]bool
-	faults  map[string]int
-	wrongTx atomic.Int64
+	next   atomic.Uint64
+	mu     sync.Mutex
+	open   map[*countedSpan]bool
+	faults map[string]int
 }
 
 func (c *counting) fault(format string, args ...any) {
@@ -306,7 +305,7 @@ func one(db *sql.DB, tracer trace.Tracer, owner string) {
 	defer cancel()
 	nap := func() {
 		if rand.N(25) == 0 {
-			time.Sleep(60 * time.Millisecond) // reclaimed
+			elapse(60 * time.Millisecond) // reclaimed
 		}
 	}
 	use := func(q interface {

@@ -77,7 +77,7 @@ func TestRowsOfAReclaimedLeaseDoNotRaceWithItsCloser(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	rows, err := p.db.QueryContext(ctx, "SELECT 1")
 	require.NoError(t, err)
-	time.Sleep(500 * time.Millisecond) // reclaimed: its session is being closed. No channel, which would order the two
+	time.Sleep(500 * time.Millisecond) //nolint:forbidigo // reclaimed: its session is being closed. A channel, or a bubble, would order the two
 	cancel()
 	_ = rows.Close()
 	close(f.goOn)
@@ -191,7 +191,7 @@ func TestAViewThatDropsWaitTimeLeavesUseTime(t *testing.T) {
 	db, err := OpenDB(&telemetryFake{}, Config{MaxOpen: 1, MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithView(
 		sdkmetric.NewView(sdkmetric.Instrument{Name: "db.client.connection.wait_time"}, sdkmetric.Stream{Aggregation: sdkmetric.AggregationDrop{}})))})
 	require.NoError(t, err)
-	defer db.Close()
+	defer func() { assert.NoError(t, db.Close()) }()
 	for range 100 {
 		exec(t, t.Context(), db, "DO 1")
 	}
@@ -254,7 +254,7 @@ func TestAttributesThatEndTheirGoroutineCostNoSession(t *testing.T) {
 				})
 				db, err := OpenDB(&telemetryFake{}, cfg)
 				require.NoError(t, err)
-				defer db.Close()
+				defer func() { assert.NoError(t, db.Close()) }()
 				c, _ := ConnectorOf(db)
 				left.Store(int64(at + 1))
 				var gone sync.WaitGroup
