@@ -214,12 +214,17 @@ func whyNot(ctx context.Context, err error, refusal *AcquireError) string {
 	return cmp.Or(drivers.Failure(err), whyOther)
 }
 
-// endsNow tells whether an error is that of the context's deadline, of which a driver may take
-// notice a little before the context does.
+// endsNow tells whether an error is that of the context's deadline.
 func endsNow(ctx context.Context, err error) bool {
-	const little = time.Millisecond
 	at, ok := ctx.Deadline()
-	return ok && time.Until(at) <= little && drivers.Failure(err) == drivers.TimedOut
+	return ok && ranOut(err, time.Until(at))
+}
+
+// ranOut tells whether an error is that of a deadline until which so much is left: a driver
+// may take notice of it a little before its context does.
+func ranOut(err error, left time.Duration) bool {
+	const little = time.Millisecond
+	return left <= little && drivers.Failure(err) == drivers.TimedOut
 }
 
 // reset readies a session that another holder left, which database/sql

@@ -2,39 +2,26 @@ package sqllease
 
 import (
 	"context"
-	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
 
 // ownAttributes are the application's own, which Config.MetricAttributes tells of each
-// call. Their combinations are counted: an application that makes up values must not make
-// up series.
+// call. Their combinations are counted.
 type ownAttributes struct {
-	of       func(context.Context) []attribute.KeyValue // nil: there are none
-	panicked survivor
-	seen     *combinations
+	of   func(context.Context) []attribute.KeyValue // nil: there are none
+	seen *firsts[attribute.Distinct, metric.MeasurementOption]
 }
 
-// mostCombinations is how many are told apart in one pool.
-const mostCombinations = 128
-
-// overflow stands for those that are not, as in OpenTelemetry's SDKs.
-var overflow = attribute.Bool("otel.metric.overflow", true)
-
-var overflowed = metric.WithAttributeSet(attribute.NewSet(overflow))
-
-type combinations struct {
-	mu    sync.RWMutex
-	known map[attribute.Distinct]metric.MeasurementOption // guarded by mu
-}
+// overflowed stands for those that are not told apart, as in OpenTelemetry's SDKs.
+var overflowed = metric.WithAttributeSet(attribute.NewSet(attribute.Bool("otel.metric.overflow", true)))
 
 func newOwnAttributes(cfg *settings) ownAttributes {
 	return ownAttributes{
-		of:       cfg.MetricAttributes,
-		panicked: once(cfg, "sqllease: Config.MetricAttributes panicked; metrics have none of its attributes where it does, and this is said once"),
-		seen:     &combinations{known: map[attribute.Distinct]metric.MeasurementOption{}},
+		of: guardedAttributes(cfg, cfg.MetricAttributes,
+			"sqllease: Config.MetricAttributes panicked; metrics have none of its attributes where it does, and this is said once"),
+		seen: &firsts[attribute.Distinct, metric.MeasurementOption]{},
 	}
 }
 
@@ -52,49 +39,36 @@ func (o *ownAttributes) record(ctx context.Context, m measured) []metric.RecordO
 
 // option is the application's attributes of a call; nil: it has none.
 func (o *ownAttributes) option(ctx context.Context) metric.MeasurementOption {
-	attrs := o.ask(ctx)
+	attrs := o.of(ctx)
 	if len(attrs) == 0 {
 		return nil
 	}
 	set := attribute.NewSet(attrs...)
-	return o.seen.of(set)
-}
-
-func (o *ownAttributes) ask(ctx context.Context) []attribute.KeyValue {
-	defer o.panicked.survive()
-	return o.of(ctx)
-}
-
-func (c *combinations) of(set attribute.Set) metric.MeasurementOption {
-	c.mu.RLock()
-	known, full := c.known[set.Equivalent()], len(c.known) >= mostCombinations
-	c.mu.RUnlock()
+	made, known, full := o.seen.get(set.Equivalent())
 	switch {
-	case known != nil:
-		return known
+	case known:
+		return made
 	case full:
 		return overflowed
 	}
 	// What is ours says what a measurement is of: the application's does not replace it.
 	theirs, _ := set.Filter(func(a attribute.KeyValue) bool { return a.Valid() && !isReserved(a.Key) })
-	option := metric.WithAttributeSet(theirs)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.known) >= mostCombinations {
+	made = metric.WithAttributeSet(theirs)
+	if !o.seen.add(set.Equivalent(), made) {
 		return overflowed
 	}
-	c.known[set.Equivalent()] = option
-	return option
+	return made
 }
 
-// ownSpanAttributes is Config.SpanAttributes, which may panic; nil where there is none.
-func ownSpanAttributes(cfg *settings) func(context.Context) []attribute.KeyValue {
-	if cfg.SpanAttributes == nil {
+// guardedAttributes is a function of the application's that may panic, and then has none;
+// nil where there is none.
+func guardedAttributes(cfg *settings, of func(context.Context) []attribute.KeyValue, text string) func(context.Context) []attribute.KeyValue {
+	if of == nil {
 		return nil
 	}
-	tell := once(cfg, "sqllease: Config.SpanAttributes panicked; spans have none of its attributes where it does, and this is said once")
+	tell := once(cfg, text)
 	return func(ctx context.Context) []attribute.KeyValue {
 		defer tell.survive()
-		return cfg.SpanAttributes(ctx)
+		return of(ctx)
 	}
 }

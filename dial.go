@@ -37,20 +37,13 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 		s.release = bound.keep()
 		return s, nil
 	}
-	late := context.Cause(ctx) == errOutOfTime || ranOut(err, a.deadline)
+	late := context.Cause(ctx) == errOutOfTime || !a.deadline.IsZero() && ranOut(err, a.deadline.Until())
 	bound.end()
 	if late {
 		failed = context.DeadlineExceeded // the driver met with the end of a context, which nobody cancelled
 		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
 	}
 	return nil, err
-}
-
-// ranOut tells whether a dial failed because of a deadline, of which a driver may take notice
-// a little before its context ends.
-func ranOut(err error, deadline clock.Instant) bool {
-	const little = time.Millisecond
-	return !deadline.IsZero() && drivers.Failure(err) == drivers.TimedOut && deadline.Until() <= little
 }
 
 // startDial starts its span. If Config.SpanAttributes ends the goroutine, the room is given
@@ -143,7 +136,7 @@ func (c *Connector) dialFailed(ctx context.Context, err error) {
 	c.counts.dialErrors.Add(1)
 	why := whyNot(ctx, err, nil)
 	switch {
-	case context.Cause(ctx) == errOutOfTime, why == whyTooLate, why == whyLate:
+	case context.Cause(ctx) == errOutOfTime, why == whyTooLate:
 		why = drivers.TimedOut
 	case why == whyCancelled:
 		why = drivers.Cancelled

@@ -2,12 +2,9 @@ package sqllease
 
 import (
 	"context"
-	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-
-	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // The buckets of histograms, where no view says otherwise. Those of seconds have
@@ -63,7 +60,7 @@ func (m *maker) gauge(i instrument) metric.Float64ObservableGauge {
 func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs []error) {
 	made := &maker{Meter: cfg.MeterProvider.Meter(scope, metric.WithInstrumentationVersion(version()), metric.WithSchemaURL(schema))}
 	m.id, m.codes = id, &bounded{}
-	if drivers.PackageOf(cfg.MeterProvider) == "go.opentelemetry.io/otel/internal/global" {
+	if isDefault(cfg.MeterProvider) {
 		m.silent = cfg.MeterProvider
 	}
 	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
@@ -135,27 +132,23 @@ func with(attrs []attribute.KeyValue, more ...attribute.KeyValue) measured {
 type labels struct {
 	attrs []attribute.KeyValue
 	key   attribute.Key
-	few   bounded
-
-	mu    sync.RWMutex
-	known map[string]measured // guarded by mu
+	made  firsts[string, measured]
 }
 
 func newLabels(attrs []attribute.KeyValue, key attribute.Key) *labels {
-	return &labels{attrs: attrs, key: key, known: map[string]measured{}}
+	return &labels{attrs: attrs, key: key}
 }
 
 func (l *labels) of(value string) measured {
-	value = l.few.of(value)
-	l.mu.RLock()
-	m, ok := l.known[value]
-	l.mu.RUnlock()
-	if ok {
+	m, known, full := l.made.get(value)
+	if known {
 		return m
 	}
-	m = with(l.attrs, l.key.String(value))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.known[value] = m
-	return m
+	if !full {
+		m = with(l.attrs, l.key.String(value))
+		if l.made.add(value, m) {
+			return m
+		}
+	}
+	return with(l.attrs, l.key.String(notToldApart))
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/sqllease/sqllease/internal/drivers"
 )
@@ -44,40 +43,6 @@ func innermost(err error) error {
 		err = inner
 	}
 	return err
-}
-
-// bounded lets the first values through that it sees, and calls all later ones
-// by the conventions' name for what is not told apart, so that an application
-// which makes up values cannot make up series of a metric.
-type bounded struct {
-	mu    sync.RWMutex
-	known map[string]struct{} // guarded by mu
-}
-
-// mostValues is how many values one attribute of a metric may have.
-const mostValues = 128
-
-func (b *bounded) of(value string) string {
-	b.mu.RLock()
-	_, known := b.known[value]
-	full := len(b.known) >= mostValues
-	b.mu.RUnlock()
-	switch {
-	case known:
-		return value
-	case full:
-		return "_OTHER"
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.known == nil {
-		b.known = map[string]struct{}{}
-	}
-	if len(b.known) >= mostValues {
-		return "_OTHER"
-	}
-	b.known[value] = struct{}{}
-	return value
 }
 
 // saysNothingOfData tells whether the text of an error can hold no data of the

@@ -152,7 +152,7 @@ func TestOwnAttributesDoNotReplaceOurs(t *testing.T) {
 
 // What the overflow costs.
 func BenchmarkCombinations(b *testing.B) {
-	o := ownAttributes{seen: &combinations{known: map[attribute.Distinct]metric.MeasurementOption{}}, of: nil}
+	o := ownAttributes{seen: &firsts[attribute.Distinct, metric.MeasurementOption]{}}
 	n := 0
 	o.of = func(context.Context) []attribute.KeyValue {
 		n++

@@ -20,7 +20,6 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -329,18 +328,4 @@ func TestTheLinkToTheAcquireSurvivesADecline(t *testing.T) {
 		}
 		assert.Equal(t, 1, linked)
 	})
-}
-
-// newOddPool is newTelemetryPool without the check that each span ends.
-func newOddPool(t *testing.T, inner driver.Connector, cfg Config) *telemetryPool {
-	p := &telemetryPool{spans: tracetest.NewSpanRecorder(), reader: sdkmetric.NewManualReader()}
-	cfg.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(p.spans))
-	cfg.MeterProvider = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader))
-	cfg.Logger = slog.New(slog.DiscardHandler)
-	db, err := OpenDB(inner, cfg)
-	require.NoError(t, err)
-	p.db = db
-	p.c, _ = ConnectorOf(db)
-	t.Cleanup(func() { _ = db.Close() })
-	return p
 }

@@ -42,16 +42,18 @@ func newTracing(cfg *settings, id *present, sums *descriptions) tracing {
 	t := tracing{
 		raw:    cfg.QueryText == QueryTextRaw,
 		text:   cfg.QueryText != QueryTextOff,
-		filter: guarded(cfg),
-		failed: guardedErrors(cfg),
-		own:    ownSpanAttributes(cfg),
+		filter: guarded(cfg, cfg.FilterSpan, "sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once"),
+		failed: guarded(cfg, cfg.IsError, "sqllease: Config.IsError panicked; what it was asked about counts as an error, and this is said once"),
+		own:    guardedAttributes(cfg, cfg.SpanAttributes, "sqllease: Config.SpanAttributes panicked; spans have none of its attributes where it does, and this is said once"),
 		tracer: cfg.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(schema)),
 		roots:  !cfg.OmitRootSpans && !isNoop(cfg.TracerProvider),
-		silent: silence(cfg.TracerProvider),
 		id:     id,
 
 		summaries: sums,
 		panicked:  once(cfg, "sqllease: the tracer provider panicked; there is no span where it does, and this is said once"),
+	}
+	if isDefault(cfg.TracerProvider) {
+		t.silent = cfg.TracerProvider
 	}
 	for c := range calls {
 		t.omit[c] = slices.Contains(cfg.OmitSpans, c.String())
@@ -85,39 +87,25 @@ func once(cfg *settings, text string) survivor {
 	}
 }
 
-// guarded is Config.FilterSpan, which may panic.
-func guarded(cfg *settings) func(context.Context, Operation) bool {
-	if cfg.FilterSpan == nil {
+// guarded is a function of the application's that may panic, and then says yes; nil where
+// there is none.
+func guarded[A any](cfg *settings, ask func(context.Context, A) bool, text string) func(context.Context, A) bool {
+	if ask == nil {
 		return nil
 	}
-	tell := once(cfg, "sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once")
-	return func(ctx context.Context, op Operation) (wanted bool) {
-		wanted = true
+	tell := once(cfg, text)
+	return func(ctx context.Context, about A) (yes bool) {
+		yes = true
 		defer tell.survive()
-		return cfg.FilterSpan(ctx, op)
+		return ask(ctx, about)
 	}
 }
 
-// guardedErrors is Config.IsError, which may panic.
-func guardedErrors(cfg *settings) func(context.Context, error) bool {
-	if cfg.IsError == nil {
-		return nil
-	}
-	tell := once(cfg, "sqllease: Config.IsError panicked; what it was asked about counts as an error, and this is said once")
-	return func(ctx context.Context, err error) (is bool) {
-		is = true
-		defer tell.survive()
-		return cfg.IsError(ctx, err)
-	}
-}
-
-// silence is the provider that OpenTelemetry has globally before an application sets one:
-// spans without a parent that it makes are none, and need not be asked for.
-func silence(p trace.TracerProvider) trace.TracerProvider {
-	if drivers.PackageOf(p) == "go.opentelemetry.io/otel/internal/global" {
-		return p
-	}
-	return nil
+// isDefault tells the provider that OpenTelemetry has globally before an application sets
+// one: as long as it is the global one, nobody hears of a span without a parent, or of a
+// measurement, and it need not be asked.
+func isDefault(provider any) bool {
+	return drivers.PackageOf(provider) == "go.opentelemetry.io/otel/internal/global"
 }
 
 // isNoop tells a provider whose spans nobody ever hears of.

@@ -118,24 +118,10 @@ func isCut(err error) bool {
 
 // ofTLS tells an error of the packages that encrypt, which are not imported for it.
 func ofTLS(err error) bool {
-	for range 16 {
-		if err == nil {
-			return false
-		}
-		if path := PackageOf(err); path == "crypto/tls" || path == "crypto/x509" {
-			return true
-		}
-		if joined, ok := err.(interface{ Unwrap() []error }); ok {
-			for _, err := range joined.Unwrap() {
-				if ofTLS(err) {
-					return true
-				}
-			}
-			return false
-		}
-		err = errors.Unwrap(err)
-	}
-	return false
+	return within(err, func(err error) bool {
+		path := PackageOf(err)
+		return path == "crypto/tls" || path == "crypto/x509"
+	})
 }
 
 // Ended tells how the server, or the network, ended a session in the middle of a call: the

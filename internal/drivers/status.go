@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -17,24 +18,28 @@ func StatusCode(err error) (code string) {
 			code = ""
 		}
 	}()
+	within(err, func(err error) bool {
+		code = ownCode(err)
+		return code != ""
+	})
+	return code
+}
+
+// within tells whether something is so of an error, or of one that it wraps.
+func within(err error, is func(error) bool) bool {
 	for range 16 { // more have not been wrapped in each other in good faith
 		if err == nil {
-			return ""
+			return false
 		}
-		if code := ownCode(err); code != "" {
-			return code
+		if is(err) {
+			return true
 		}
 		if joined, ok := err.(interface{ Unwrap() []error }); ok {
-			for _, err := range joined.Unwrap() {
-				if code := StatusCode(err); code != "" {
-					return code
-				}
-			}
-			return ""
+			return slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return within(err, is) })
 		}
 		err = errors.Unwrap(err)
 	}
-	return ""
+	return false
 }
 
 // sqlState is what an SQLSTATE looks like: an error may say other things.

@@ -96,32 +96,16 @@ func (p *placer) skip(n int, line bool) {
 	p.pos += n
 }
 
-// lineComment consumes what begins with # or --. To PostgreSQL # is an operator; to MySQL
-// -- is one, unless white space follows.
+// lineComment consumes what begins with # or --.
 func (p *placer) lineComment(rest string) {
-	switch {
-	case p.grammar == PostgreSQL && rest[0] == '#', p.grammar == MySQL && twoMinuses(rest):
+	switch n, certain := p.grammar.lineComment(rest); {
+	case n == 0:
 		p.token(1)
-		return
-	case p.grammar == PostgreSQL:
-		p.skip(untilAny(rest, "\r\n"), true)
-		return
-	}
-	line := rest[:until(rest, "\n")]
-	if p.mayGoOn(line) {
+	case !certain:
 		p.refused = true
-		return
+	default:
+		p.skip(n, true)
 	}
-	p.skip(len(line), true)
-}
-
-// mayGoOn tells whether what may be a comment may be none, or end before its line does.
-func (p *placer) mayGoOn(line string) bool {
-	certain := line[0] == '-' && blankFollows(line)
-	if p.grammar == MySQL {
-		return line[0] == '-' && !certain
-	}
-	return strings.Contains(strings.TrimSuffix(line, "\r\n"), "\r") || !certain && hasQuote(line)
 }
 
 // comment consumes a block comment.

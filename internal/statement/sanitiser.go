@@ -107,33 +107,40 @@ func (z *sanitiser) word(rest string) {
 	}
 }
 
-// lineComment skips what begins with # or --. To PostgreSQL # is an operator;
-// to MySQL -- is one, unless white space follows.
+// lineComment skips what begins with # or --.
 func (z *sanitiser) lineComment(rest string) {
-	switch {
-	case z.grammar == PostgreSQL && rest[0] == '#', z.grammar == MySQL && twoMinuses(rest):
+	switch n, certain := z.grammar.lineComment(rest); {
+	case n == 0:
 		z.emit(1, rest[:1])
-		return
-	case z.grammar == PostgreSQL:
-		z.skip(untilAny(rest, "\r\n"))
-		return
-	}
-	line := rest[:until(rest, "\n")]
-	if z.mayGoOn(line) {
+	case !certain:
 		z.hide()
-		return
+	default:
+		z.skip(n)
 	}
-	z.skip(len(line))
+}
+
+// lineComment is the length of the comment that begins with # or --, and whether it is one
+// for certain, to its end. Zero: it is an operator. To PostgreSQL # is one; to MySQL -- is,
+// unless white space follows.
+func (g Grammar) lineComment(rest string) (n int, certain bool) {
+	switch {
+	case g == PostgreSQL && rest[0] == '#', g == MySQL && twoMinuses(rest):
+		return 0, true
+	case g == PostgreSQL:
+		return untilAny(rest, "\r\n"), true
+	}
+	n = until(rest, "\n")
+	return n, !g.mayGoOn(rest[:n])
 }
 
 // mayGoOn tells whether what may be a comment may be none, or end before its
 // line does: MySQL's ends at a zero byte, TiDB's does not.
-func (z *sanitiser) mayGoOn(line string) bool {
+func (g Grammar) mayGoOn(line string) bool {
 	certain := line[0] != '#' && blankFollows(line)
 	switch {
 	case strings.Contains(line, "\x00"):
 		return true
-	case z.grammar == MySQL:
+	case g == MySQL:
 		return !certain && line[0] != '#' // a control character follows, which not all take for white space
 	}
 	return strings.Contains(strings.TrimSuffix(line, "\r\n"), "\r") || !certain && hasQuote(line)
