@@ -122,7 +122,7 @@ func TestADeadlockOfValuersIsSeenAfterThePrepare(t *testing.T) {
 		}
 		leakPause(10 * time.Second)
 		for _, l := range c.Leases() {
-			assert.False(t, l.Busy, "%s since %v: it is idle in hand, while the application works out an argument", l.Call, l.Since.Sub(start))
+			assert.False(t, l.Busy, "%s since %v: it is unused, while the application works out an argument", l.Call, l.Since.Sub(start))
 		}
 		assert.EqualValues(t, 1, c.Stats().Deadlocks)
 		all.Wait()

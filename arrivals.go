@@ -43,7 +43,7 @@ func (a *arrival) isLast() bool {
 }
 
 // wantsNew tells whether the caller, who has come to Connect, is to have a connection that
-// is new: a bare pool would have dialled.
+// is new: a bare pool would have dialed.
 func (a *arrival) wantsNew() bool { return a.bad || a.isLast() }
 
 const (

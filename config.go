@@ -36,12 +36,12 @@ type Config struct {
 	Name string
 
 	// MaxOpen is the gate's limit: how many sessions may exist at once,
-	// leased, ready or being dialled. Zero: no limit, until the
+	// leased, ready or being dialed. Zero: no limit, until the
 	// application calls SetMaxOpenConns on the *sql.DB, which the gate adopts.
 	MaxOpen int
 
 	// MinIdle is how many sessions are kept ready for the next caller, within
-	// MaxOpen, from the start. They are dialled ahead, on a goroutine that lives
+	// MaxOpen, from the start. They are dialed ahead, on a goroutine that lives
 	// only as long as a session is missing, in a context without the values of
 	// any caller's; while dials fail, later and later, up to half a minute. It
 	// wins over SetMaxIdleConns(0) and SetConnMaxIdleTime. Zero: none.

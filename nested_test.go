@@ -61,7 +61,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, queued.UTC(), records[0].attrs["since"].(time.Time).UTC())
 		assert.Contains(t, records[0].attrs["places"], "1 taken by ")
 		assert.Equal(t, "none goes on until one of their contexts ends; Config.FailOnDeadlock makes one fail", records[0].attrs["end"])
-		assert.Contains(t, records[0].attrs["nested.cure"], "use the connection that is held")
+		assert.Contains(t, records[0].attrs["nested.fix"], "use the connection that is held")
 		leakPause(59 * time.Second)
 		assert.Empty(t, log.take())
 		leakPause(2 * time.Second)
@@ -82,11 +82,11 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 			}
 		}
 		require.Len(t, nested, 1)
-		assert.Equal(t, "sqllease: a request holds a connection and waits for another: if as many do so as there are connections, the pool deadlocks", nested[0].message)
+		assert.Equal(t, "sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks", nested[0].message)
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.waiter"])
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.holder"])
-		assert.Equal(t, "use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before; "+
-			"or raise the limit from 1 to at least 2: 1 request at once × (2 connections per request − 1) + 1", nested[0].attrs["nested.cure"])
+		assert.Equal(t, "use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before it; "+
+			"or raise the limit from 1 to at least 2: 1 request at once × (2 connections per request − 1) + 1", nested[0].attrs["nested.fix"])
 		assert.Contains(t, nested[0].attrs["nested.holder_stack"], "nestedRequest")
 		assert.Contains(t, nested[0].attrs["nested.waiter_stack"], "nestedRequest")
 		assert.NotEqual(t, nested[0].attrs["nested.holder_stack"], nested[0].attrs["nested.waiter_stack"])
@@ -136,7 +136,7 @@ func TestADeadlockIsEndedByOneThatFails(t *testing.T) {
 				errs++
 				assert.Contains(t, r.attrs["places"], "nested_test.go")
 				assert.Contains(t, r.attrs["end"], "fails for the others, by Config.FailOnDeadlock")
-				assert.Regexp(t, `or raise the limit from 10 to at least \d+: \d+ requests at once × \(2 connections per request − 1\) \+ 1`, r.attrs["nested.cure"])
+				assert.Regexp(t, `or raise the limit from 10 to at least \d+: \d+ requests at once × \(2 connections per request − 1\) \+ 1`, r.attrs["nested.fix"])
 			} else {
 				warnings++
 			}
@@ -298,7 +298,7 @@ func TestANestedAcquireOnAnotherGoroutineIsToldByItsTrace(t *testing.T) {
 		leakPause(10 * time.Second)
 		records := log.take()
 		require.Len(t, records, 1, "it may be a deadlock; but the holder may go on, for all that can be seen")
-		assert.Contains(t, records[0].attrs["nested.cure"], "at least 3: 2 requests at once × (2 connections per request − 1) + 1")
+		assert.Contains(t, records[0].attrs["nested.fix"], "at least 3: 2 requests at once × (2 connections per request − 1) + 1")
 		assert.Equal(t, "trace", records[0].attrs["nested.common"])
 		assert.True(t, records[0].span.TraceID().IsValid(), "it belongs to the trace")
 		wait.Wait()
