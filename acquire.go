@@ -290,7 +290,7 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 func (a *acquire) read(now clock.Instant) Lease {
 	day := clock.Clocks()
 	return Lease{
-		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: callReset.String(),
+		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: CallReset,
 		Since: a.start.On(day), SpanContext: a.span, Stack: Stack(a.stack.Stack()),
 	}
 }

@@ -152,7 +152,7 @@ func TestTheTimeOfAnArgumentIsNoTimeOfTheQuery(t *testing.T) {
 				calls := map[string]bool{}
 				work := func() {
 					<-time.After(takes)
-					calls[c.Leases()[0].Call] = true
+					calls[string(c.Leases()[0].Call)] = true
 				}
 				v := &pointerValuer{work}
 				var arg any = &v

@@ -33,7 +33,7 @@ type Stats struct {
 	DiscoveryFailures uint64        // sessions whose limits could not be found out
 	Leaks             uint64        // leases reported as leaked: unused for too long, or proven
 	Proven            uint64        // those of them that the garbage collector has proved
-	LongCalls         uint64        // leases reported as busy: a slow call, and not a leak
+	SlowCalls         uint64        // leases reported as busy: a slow call, and not a leak
 	LateReturns       uint64        // leases reported, and given back after all
 	NestedAcquires    uint64        // places in the code where a request that held a lease waited for another
 	Deadlocks         uint64        // times that every lease was held by a goroutine that waited for another

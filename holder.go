@@ -7,7 +7,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Lease is one checkout of one connection, from the moment database/sql got
+// Lease is one checkout of one connection, from the moment database/sql gets
 // it to the moment it gives it back, as it stood when it was read.
 type Lease struct {
 	ID       uint64        // counts the leases of a connector, from 1
@@ -18,7 +18,7 @@ type Lease struct {
 	Reset    time.Duration // part of the acquire: session reset and validation
 
 	Busy      bool      // a driver call is in flight
-	Call      string    // the call in flight, or the last one: "query", "exec", "prepare", "begin", …; empty: none yet
+	Call      Call      // the call in flight, or the last one; empty: none yet
 	Since     time.Time // since when it is in that call, or unused
 	InTx      bool      // inside a transaction begun through database/sql
 	OpenRows  int       // result sets not closed

@@ -84,7 +84,7 @@ func (l Leak) message() string {
 	case l.Reclaimed:
 		return "leaked connection taken back after Config.ReclaimAfter: sqllease has closed it"
 	case l.Class == ClassBusy:
-		return "slow call: one call takes longer than Config.LongCallThreshold; this is not a leak"
+		return "slow call: one call takes longer than Config.SlowCallThreshold; this is not a leak"
 	}
 	return "leaked connection: checked out but unused for longer than Config.LeakThreshold"
 }
@@ -113,10 +113,10 @@ func (l Leak) fix() string {
 	var s string
 	switch {
 	case l.Returned && l.Class == ClassBusy:
-		return "it was a slow call; make it shorter, or raise Config.LongCallThreshold"
+		return "it was a slow call; make it shorter, or raise Config.SlowCallThreshold"
 	case l.Returned:
 		return "it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold"
-	case l.Class == ClassBusy && l.Call == callReset.String():
+	case l.Class == ClassBusy && l.Call == CallReset:
 		return "the connection's reset does not come back, and the acquire waits for it; give its context a deadline"
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
@@ -156,7 +156,7 @@ func (l Leak) attrs() []slog.Attr {
 		attrs = append(attrs, slog.String("statement", l.Statement))
 	}
 	if !l.Begun.IsZero() {
-		attrs = append(attrs, slog.String("call", l.Call), slog.Time("call_begun", l.Begun))
+		attrs = append(attrs, slog.String("call", string(l.Call)), slog.Time("call_begun", l.Begun))
 	}
 	attrs = append(attrs,
 		slog.String("class", l.Class.String()),

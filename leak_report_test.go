@@ -137,7 +137,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, cfg := &leakFake{takes: map[string]time.Duration{c.slow: 15 * time.Second}}, Config{LeakThreshold: 10 * time.Second, LongCallThreshold: 10 * time.Second}
+				f, cfg := &leakFake{takes: map[string]time.Duration{c.slow: 15 * time.Second}}, Config{LeakThreshold: 10 * time.Second, SlowCallThreshold: 10 * time.Second}
 				if c.idle != "" {
 					cfg.Dialect, f.rows = DialectPostgreSQL, [][]driver.Value{{"0", c.idle}}
 				}
@@ -146,7 +146,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 				held := c.hold(t, p.DB)
 				leakPause(time.Until(start.Add(10*time.Second + c.used)))
 				l := p.one(t)
-				assert.Equal(t, c.want, state{l.Class, l.InTx, l.OpenRows, l.Call, l.headline(), l.doing(), l.fix()})
+				assert.Equal(t, c.want, state{l.Class, l.InTx, l.OpenRows, string(l.Call), l.headline(), l.doing(), l.fix()})
 				assert.Equal(t, c.want.class == ClassBusy, l.Busy)
 				assert.NotContains(t, l.String(), "secret")
 				require.NoError(t, held.Close())

@@ -97,7 +97,7 @@ func TestReportsAreCountedByClass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := sdkmetric.NewManualReader()
 		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"ping": 40 * time.Second}}, Config{
-			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), LongCallThreshold: DefaultLeakThreshold,
+			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), SlowCallThreshold: DefaultLeakThreshold,
 		})
 		first, second := p.lease(t), p.lease(t)
 		assert.NoError(t, p.PingContext(t.Context()))

@@ -388,7 +388,7 @@ func (l *lease) read(now clock.Instant) Lease {
 	day := clock.Clocks()
 	if l.isOn() && !l.isReady() { // else it is held, or was taken
 		out.Acquired, out.Hold, out.Busy = l.start.On(day), now.Sub(l.start), true
-		out.Call, out.Since = callReset.String(), out.Acquired
+		out.Call, out.Since = CallReset, out.Acquired
 		return out
 	}
 	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
@@ -397,9 +397,9 @@ func (l *lease) read(now clock.Instant) Lease {
 	defer l.mu.Unlock()
 	busy, since := l.stateLocked(now)
 	out.Busy, out.Since = busy, since.On(day)
-	out.Call = l.last.String()
+	out.Call = l.last.name()
 	if busy && l.inCall == callNone {
-		out.Call = callRows.String()
+		out.Call = CallRows
 	}
 	out.InTx = l.inTx
 	out.OpenRows = l.openRows

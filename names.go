@@ -106,7 +106,7 @@ var (
 	metricParts     = instrument{"sqllease.acquire.part", "s", "The parts of acquires that took time: queue, dial, and resets of a millisecond and more."}
 	metricUses      = instrument{"sqllease.lease.count", "{lease}", "Leases that are out, by what they are used for."}
 	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Leases reported as leaked, once in each class: one that is unused may be proven later."}
-	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Driver calls that took longer than Config.LongCallThreshold."}
+	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Driver calls that took longer than Config.SlowCallThreshold."}
 	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by what they met with."}
 	metricClosed    = instrument{"sqllease.session.closed", "{connection}", "Sessions closed, by reason."}
 	metricNestings  = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a lease waits for another."}

@@ -102,7 +102,7 @@ func TestRowsThatNobodyCanCloseAreProvenAndCured(t *testing.T) {
 				require.NoError(t, <-waiter, "it is cured")
 				assert.Equal(t, c.slow+2*time.Second, time.Since(start))
 				s := p.c.Stats()
-				assert.Equal(t, [4]uint64{1, 1, 0, 1}, [4]uint64{s.Leaks, s.Proven, s.LongCalls, s.Closed.Reclaimed})
+				assert.Equal(t, [4]uint64{1, 1, 0, 1}, [4]uint64{s.Leaks, s.Proven, s.SlowCalls, s.Closed.Reclaimed})
 				assert.Equal(t, [3]int{1, 0, 1}, [3]int{s.Open, s.InUse, s.Idle})
 				var ended bool
 				for _, span := range spans.Ended() {

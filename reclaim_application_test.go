@@ -153,7 +153,7 @@ func TestAReclaimedErrorHasTheLeaseAsItStood(t *testing.T) {
 		_, err = tx.ExecContext(t.Context(), "DO 2")
 		var e *ReclaimedError
 		require.ErrorAs(t, err, &e)
-		assert.Equal(t, "exec", e.Lease.Call)
+		assert.Equal(t, CallExec, e.Lease.Call)
 		assert.Equal(t, before.Statement, e.Lease.Statement)
 		assert.Equal(t, before.Begun, e.Lease.Begun)
 		assert.Equal(t, before.Since, e.Lease.Since)

@@ -97,7 +97,7 @@ func TestALeaseThatIsUnusedForTooLongLosesItsSession(t *testing.T) {
 func TestWhatIsInUseIsNotReclaimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &leakFake{takes: map[string]time.Duration{"exec": 2 * time.Hour}}
-		p := newLeakPool(t, f, Config{MaxOpen: 3, LeakThreshold: 10 * time.Second, ReclaimAfter: time.Minute, LongCallThreshold: -1})
+		p := newLeakPool(t, f, Config{MaxOpen: 3, LeakThreshold: 10 * time.Second, ReclaimAfter: time.Minute, SlowCallThreshold: -1})
 		busy, raw := p.lease(t), p.lease(t)
 		done := make(chan error, 1)
 		go func() { _, err := busy.ExecContext(t.Context(), "DO 1"); done <- err }()

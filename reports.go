@@ -24,7 +24,7 @@ type reports struct {
 	sites     sites
 	reported  reportedSpans
 
-	leaks, proven, longCalls, lateReturns atomic.Uint64
+	leaks, proven, slowCalls, lateReturns atomic.Uint64
 }
 
 // report tells the log, the trace and the metrics, ends what the holders of leases that
@@ -81,7 +81,7 @@ func (r *reports) count(l *Leak) {
 		r.lateReturns.Add(1)
 		return
 	case l.Class == ClassBusy:
-		r.longCalls.Add(1)
+		r.slowCalls.Add(1)
 		r.metrics.slowCall()
 		return
 	case l.Class == ClassProven:

@@ -251,7 +251,7 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 		w.reclaimLocked(s, f)
 		return
 	}
-	class, report, again := judge(busy, lasts, l.limit, w.cfg.LongCallThreshold, l.told)
+	class, report, again := judge(busy, lasts, l.limit, w.cfg.SlowCallThreshold, l.told)
 	if class == ClassUnused && reclaimAfter > 0 && (report || l.told.idle) {
 		again = max(reclaimAfter-lasts, soonest)
 	}
@@ -263,7 +263,7 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 	}
 	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.IdleTx}
 	if class == ClassBusy {
-		l.told.busy, leak.Threshold = true, w.cfg.LongCallThreshold
+		l.told.busy, leak.Threshold = true, w.cfg.SlowCallThreshold
 	} else {
 		leak.told = l.told.leaked
 		l.told.idle, l.told.leaked = true, true

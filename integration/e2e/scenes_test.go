@@ -174,7 +174,7 @@ func scenes() []scene {
 			shows: []cell{{"Utilisation by instance: shop 1", 1, 1}, {"Utilisation by instance: shop 2", 0, 0.5}},
 		},
 		{
-			name: "leaks", config: sqllease.Config{MaxOpen: 8, LeakThreshold: 500 * ms, LongCallThreshold: 500 * ms},
+			name: "leaks", config: sqllease.Config{MaxOpen: 8, LeakThreshold: 500 * ms, SlowCallThreshold: 500 * ms},
 			script: mysqlscript.Script{Statements: map[string]mysqlscript.Answer{
 				"slow": mysqlscript.After(time.Second, mysqlscript.OK()), "rows": mysqlscript.Rows("value", "a", "b", "c"),
 			}},

@@ -192,7 +192,7 @@ func leakPanels() []panel {
 		},
 		{
 			title: "Slow calls", width: small, height: tall, unit: "short", look: bars,
-			description: "Driver calls that took longer than Config.LongCallThreshold, within the interval. They are no leaks.",
+			description: "Driver calls that took longer than Config.SlowCallThreshold, within the interval. They are no leaks.",
 			targets:     []target{{expr: grown("sqllease_slow_calls_total", pool, interval), legend: "{{" + pool + "}}"}},
 		},
 		{
