@@ -1,4 +1,4 @@
-//go:build gc && (amd64 || arm64)
+//go:build gc && (amd64 || arm64) && !sqllease_no_assembly
 
 // Elsewhere goroutines are not told apart.
 
@@ -405,4 +405,46 @@ func TestANestedAcquireIsToldAfterAnyRows(t *testing.T) {
 			require.NoError(t, <-waited)
 		})
 	}
+}
+
+// A driver without direct calls gets the arguments after it has prepared the statement.
+// What the application does to say what they are is no call of the driver's: two that each
+// wait for another connection are a deadlock, which Config.FailOnDeadlock ends.
+func TestADeadlockOfValuersIsSeenAfterThePrepare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, c := openPool(t, &preparingFake{}, Config{MaxOpen: 2, FailOnDeadlock: true})
+		nested := false
+		var both sync.WaitGroup
+		ask := func() error {
+			if !nested {
+				return nil
+			}
+			both.Done()
+			both.Wait()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+			defer cancel()
+			return db.PingContext(ctx)
+		}
+		use := func() error {
+			_, err := db.ExecContext(context.Background(), "UPDATE t SET a = ?", valuer{ask})
+			return err
+		}
+		for range 3 { // so that the stack is known
+			require.NoError(t, use())
+		}
+		nested = true
+		both.Add(2)
+		var all sync.WaitGroup
+		start := time.Now()
+		for range 2 {
+			all.Go(func() { _ = use() })
+		}
+		leakPause(10 * time.Second)
+		for _, l := range c.Leases() {
+			assert.False(t, l.Busy, "%s since %v: it is unused, while the application works out an argument", l.Call, l.Since.Sub(start))
+		}
+		assert.EqualValues(t, 1, c.Stats().Deadlocks)
+		all.Wait()
+		assert.Less(t, time.Since(start), time.Minute)
+	})
 }
