@@ -41,11 +41,11 @@ func (c *Connector) newAcquire() *acquire {
 // reading of the clocks, so that its parts are within it.
 func (a *acquire) at(i clock.Instant) time.Time { return a.day.Add(i.Sub(a.start)) }
 
-// session gets a session: from the gate, or by dialling.
+// session gets a session: from the gate, or by dialing.
 func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	s, waits, err := a.c.gate.Ask(&a.Waiter, clock.Now())
 	if s != nil && a.reset(ctx, s) {
-		return s, nil // neither queued nor dialled: no span
+		return s, nil // neither queued nor dialed: no span
 	}
 	outer := ctx
 	ctx = a.startSpan(ctx, waits, err)
@@ -148,8 +148,9 @@ func (a *acquire) tellQueue(ctx context.Context, s *session, err error) {
 	returned = true
 }
 
-// failed makes the error of an acquire that the gate refused or let go.
-func (a *acquire) failed(ctx context.Context, err error, place int) error {
+// failed makes the error of an acquire that the gate refused or let go, or that ended while
+// it dialed. The context is the caller's.
+func (a *acquire) failed(ctx context.Context, err error, place int) *AcquireError {
 	if err == gate.ErrShut {
 		err = ErrClosed
 	}
@@ -158,6 +159,9 @@ func (a *acquire) failed(ctx context.Context, err error, place int) error {
 		e.Waiting++ // it has left the queue to say so
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
+	if err == context.DeadlineExceeded && ctx.Err() == nil {
+		e.Within = a.c.cfg.AcquireTimeout
+	}
 	a.c.reports.sanitiseHolders(e)
 	a.refusal = e
 	return e
@@ -286,7 +290,7 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 func (a *acquire) read(now clock.Instant) Lease {
 	day := clock.Clocks()
 	return Lease{
-		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: callReset.String(),
+		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: CallReset,
 		Since: a.start.On(day), SpanContext: a.span, Stack: Stack(a.stack.Stack()),
 	}
 }

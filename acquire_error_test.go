@@ -1,8 +1,10 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -38,7 +40,7 @@ func TestTheErrorOfAnAcquireTellsHowThePoolStood(t *testing.T) {
 		err = <-late
 		assert.EqualError(t, err, `sqllease: pool "orders": no connection after 5s (context deadline exceeded): `+
 			`3 of 3 in use, 0 idle, place 2 of 3 in the queue; `+
-			`held by `+pair+` (2, the oldest for 2m15s, idle in hand for 2m15s), `+
+			`held by `+pair+` (2, the oldest for 2m15s, unused for 2m15s), `+
 			single+` (1, the oldest for 15s, idle in transaction for 15s)`)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.NotErrorIs(t, err, context.Canceled)
@@ -74,9 +76,10 @@ func TestTheErrorOfAnAcquireSaysWhyItEnded(t *testing.T) {
 		timeout time.Duration
 		is      error
 		isTime  bool
+		says    string
 	}{
-		{"cancelled", 0, context.Canceled, false},
-		{"the acquire timeout", 7 * time.Second, context.DeadlineExceeded, true},
+		{"cancelled", 0, context.Canceled, false, "after 7s (context canceled)"},
+		{"the acquire timeout", 7 * time.Second, context.DeadlineExceeded, true, "within 7s (Config.AcquireTimeout)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -88,7 +91,7 @@ func TestTheErrorOfAnAcquireSaysWhyItEnded(t *testing.T) {
 				cancel()
 				err := <-failed
 				assert.ErrorIs(t, err, c.is)
-				assert.ErrorContains(t, err, `sqllease: pool "orders": no connection after 7s (`+c.is.Error()+`): 1 of 1 in use, 0 idle, place 1 of 1 in the queue; held by `)
+				assert.ErrorContains(t, err, `sqllease: pool "orders": no connection `+c.says+`: 1 of 1 in use, 0 idle, place 1 of 1 in the queue; held by `)
 				var acquire *AcquireError
 				require.ErrorAs(t, err, &acquire)
 				assert.Equal(t, c.isTime, acquire.Timeout())
@@ -98,15 +101,75 @@ func TestTheErrorOfAnAcquireSaysWhyItEnded(t *testing.T) {
 	}
 }
 
-func TestTheErrorOfAnAcquireThatDialledNamesNoPlaceInTheQueue(t *testing.T) {
+// An acquire that ended in its dial says what it dialed, and what the driver made of it.
+func TestTheErrorOfAnAcquireThatDialedNamesTheServer(t *testing.T) {
+	unreachable := errors.New("no route to host")
+	for _, c := range []struct {
+		name   string
+		config Config
+		caller time.Duration // the deadline of its context; zero: it cancels after 3 s
+		says   error         // what the driver says, where it is not what its context does
+		text   string
+		is, no []error
+	}{
+		{"the acquire timeout", Config{AcquireTimeout: 2 * time.Second}, time.Hour, nil,
+			"within 2s (Config.AcquireTimeout), still dialing db.example:3306 after 2s: 0 in use (no limit), 0 idle",
+			[]error{context.DeadlineExceeded}, []error{context.Canceled}},
+		{"the caller's deadline", Config{}, 3 * time.Second, nil,
+			"after 3s (context deadline exceeded), still dialing db.example:3306 after 3s: 0 in use (no limit), 0 idle",
+			[]error{context.DeadlineExceeded}, []error{context.Canceled}},
+		{"the caller, with what the driver says", Config{}, 3 * time.Second, unreachable,
+			"after 3s (context deadline exceeded), still dialing db.example:3306 after 3s: 0 in use (no limit), 0 idle",
+			[]error{context.DeadlineExceeded, unreachable}, []error{context.Canceled}},
+		{"a caller who went", Config{}, 0, nil,
+			"after 3s (context canceled), still dialing db.example:3306 after 3s: 0 in use (no limit), 0 idle",
+			[]error{context.Canceled}, []error{context.DeadlineExceeded}},
+		{"a driver that calls it bad", Config{AcquireTimeout: 2 * time.Second}, time.Hour, driver.ErrBadConn,
+			"within 2s (Config.AcquireTimeout), still dialing db.example:3306 after 2s: 0 in use (no limit), 0 idle",
+			[]error{context.DeadlineExceeded}, []error{driver.ErrBadConn}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &telemetryFake{on: func(ctx context.Context, call, _ string) error {
+					if call != "connect" {
+						return nil
+					}
+					<-ctx.Done()
+					return cmp.Or(c.says, ctx.Err())
+				}}
+				c.config.Name, c.config.ServerAddress, c.config.ServerPort = "orders", "db.example", 3306
+				db, err := OpenDB(f, c.config)
+				require.NoError(t, err)
+				ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(c.caller, time.Hour))
+				defer cancel()
+				if c.caller == 0 {
+					time.AfterFunc(3*time.Second, cancel)
+				}
+				start := time.Now()
+				_, err = db.ExecContext(ctx, "DO 1")
+				assert.EqualError(t, err, `sqllease: pool "orders": no connection `+c.text)
+				for _, is := range c.is {
+					assert.ErrorIs(t, err, is)
+				}
+				for _, no := range c.no {
+					assert.NotErrorIs(t, err, no)
+				}
+				assert.LessOrEqual(t, time.Since(start), 3*time.Second, "it was tried once")
+				require.NoError(t, db.Close())
+			})
+		})
+	}
+}
+
+func TestTheErrorOfAnAcquireThatDialedNamesNoPlaceInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"connect": time.Minute}}, Config{AcquireTimeout: time.Second})
 		other := p.waiter(t.Context())
 		<-time.After(500 * time.Millisecond)
 		_, err := p.Conn(t.Context())
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.EqualError(t, err, `sqllease: pool "orders": no connection after 1s (context deadline exceeded): 0 without limit in use, 0 idle`)
-		assert.ErrorContains(t, <-other, `0 without limit in use, 0 idle, 1 being dialled`)
+		assert.EqualError(t, err, `sqllease: pool "orders": no connection within 1s (Config.AcquireTimeout), still dialing the server after 1s: 0 in use (no limit), 0 idle`)
+		assert.ErrorContains(t, <-other, `0 in use (no limit), 0 idle, 1 being dialed`)
 	})
 }
 
@@ -150,7 +213,7 @@ func TestWaitersAreToldThatTheConnectorWasClosed(t *testing.T) {
 			assert.False(t, acquire.Timeout())
 			assert.Equal(t, 3*time.Second, acquire.Waited)
 			assert.EqualError(t, err, `sqllease: pool "orders": no connection after 3s (`+ErrClosed.Error()+`): `+
-				`1 of 1 in use, 0 idle; held by `+site+` (1, the oldest for 3s, idle in hand for 3s)`)
+				`1 of 1 in use, 0 idle; held by `+site+` (1, the oldest for 3s, unused for 3s)`)
 		}
 		_, err := p.c.Connect(t.Context())
 		assert.ErrorIs(t, err, ErrClosed, "and so is who comes later")

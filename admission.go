@@ -53,7 +53,7 @@ func (a admission) describe(now clock.Instant) (e *AcquireError) {
 func (a admission) describeLocked(now clock.Instant) *AcquireError {
 	f := a.FiguresLocked()
 	return &AcquireError{
-		Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialling: f.Dialling, Waiting: f.Waiting,
+		Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialing: f.Dialing, Waiting: f.Waiting,
 		Holders: a.leasesLocked(mostHolders, now),
 	}
 }

@@ -66,7 +66,7 @@ type pool struct {
 //
 // Several databases may share a connector, and its limit, if all of them are attached.
 // They share no connection, since what one does to a session, such as USE, is not for
-// the other: where both use the limit, connections are closed and dialled. The connector
+// the other: where both use the limit, connections are closed and dialed. The connector
 // is closed with the last of them.
 func (c *Connector) Attach(db *sql.DB) {
 	if db == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,48 +87,6 @@ func (s columnFakeStmt) Exec([]driver.Value) (driver.Result, error) {
 	return driver.RowsAffected(1), nil
 }
 
-// A driver without direct calls gets the arguments after it has prepared the statement.
-// What the application does to say what they are is no call of the driver's: two that each
-// wait for another connection are a deadlock, which Config.FailOnDeadlock ends.
-func TestADeadlockOfValuersIsSeenAfterThePrepare(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db, c := openPool(t, &preparingFake{}, Config{MaxOpen: 2, FailOnDeadlock: true})
-		nested := false
-		var both sync.WaitGroup
-		ask := func() error {
-			if !nested {
-				return nil
-			}
-			both.Done()
-			both.Wait()
-			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-			defer cancel()
-			return db.PingContext(ctx)
-		}
-		use := func() error {
-			_, err := db.ExecContext(context.Background(), "UPDATE t SET a = ?", valuer{ask})
-			return err
-		}
-		for range 3 { // so that the stack is known
-			require.NoError(t, use())
-		}
-		nested = true
-		both.Add(2)
-		var all sync.WaitGroup
-		start := time.Now()
-		for range 2 {
-			all.Go(func() { _ = use() })
-		}
-		leakPause(10 * time.Second)
-		for _, l := range c.Leases() {
-			assert.False(t, l.Busy, "%s since %v: it is idle in hand, while the application works out an argument", l.Call, l.Since.Sub(start))
-		}
-		assert.EqualValues(t, 1, c.Stats().Deadlocks)
-		all.Wait()
-		assert.Less(t, time.Since(start), time.Minute)
-	})
-}
-
 // What passes while the application says what an argument is, by a pointer to a pointer
 // whose type is a Valuer (which database/sql follows), or by whatever the driver's own
 // checker asks, is no time of the query's, and no reset.
@@ -152,7 +109,7 @@ func TestTheTimeOfAnArgumentIsNoTimeOfTheQuery(t *testing.T) {
 				calls := map[string]bool{}
 				work := func() {
 					<-time.After(takes)
-					calls[c.Leases()[0].Call] = true
+					calls[string(c.Leases()[0].Call)] = true
 				}
 				v := &pointerValuer{work}
 				var arg any = &v

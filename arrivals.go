@@ -43,7 +43,7 @@ func (a *arrival) isLast() bool {
 }
 
 // wantsNew tells whether the caller, who has come to Connect, is to have a connection that
-// is new: a bare pool would have dialled.
+// is new: a bare pool would have dialed.
 func (a *arrival) wantsNew() bool { return a.bad || a.isLast() }
 
 const (
@@ -73,10 +73,7 @@ func (x *arrivals) provedBad(ctx contextID, tries int, now clock.Instant) {
 
 // keep keeps what is known of the calling goroutine's arrival.
 func (x *arrivals) keep(a arrival, now clock.Instant) {
-	id := callstack.Goroutine()
-	if id == 0 {
-		return
-	}
+	id := callstack.GoroutineAnywhere()
 	a.kept = now
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -98,7 +95,7 @@ func (x *arrivals) take(ctx context.Context, now clock.Instant) (a arrival) {
 	if !x.some() {
 		return a
 	}
-	id := callstack.Goroutine()
+	id := callstack.GoroutineAnywhere()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	kept, ok := x.of[id]

@@ -21,21 +21,24 @@ const (
 	calls
 )
 
-var callNames = [calls]string{"", "query", "exec", "prepare", "begin", "commit", "rollback", "ping", "acquire", "transaction", "rows", "reset"}
+var callNames = [calls]Call{"", CallQuery, CallExec, CallPrepare, CallBegin, CallCommit, CallRollback, CallPing, CallAcquire, CallTransaction, CallRows, CallReset}
 
 // spanCalls are the names of those that have spans.
 var spanCalls = callNames[callQuery:callRows]
 
-func (c call) String() string { return callNames[c] }
+// name is the call as the application reads it.
+func (c call) name() Call { return callNames[c] }
+
+func (c call) String() string { return string(callNames[c]) }
 
 // brief is how long something takes that is over as soon as it began, to people
 // who look at a trace: it is no event and no example.
 const brief = time.Millisecond
 
 // ofStatement tells whether a call is one of the last statement.
-func ofStatement(call string) bool {
+func ofStatement(call Call) bool {
 	switch call {
-	case callQuery.String(), callExec.String(), callPrepare.String(), callRows.String():
+	case CallQuery, CallExec, CallPrepare, CallRows:
 		return true
 	}
 	return false

@@ -42,18 +42,15 @@ func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
 		cfg                  Config
 		field, value, remedy string
 	}{
-		"negative MaxOpen":          {Config{MaxOpen: -1}, "MaxOpen", "-1", "use zero for none"},
-		"negative MinIdle":          {Config{MinIdle: -2}, "MinIdle", "-2", "use zero for none"},
-		"negative AcquireTimeout":   {Config{AcquireTimeout: -time.Second}, "AcquireTimeout", "-1s", "use zero for none"},
-		"negative MaxLifetime":      {Config{MaxLifetime: -1}, "MaxLifetime", "-1ns", "use zero for none"},
-		"negative NetworkIdleLimit": {Config{NetworkIdleLimit: math.MinInt64}, "NetworkIdleLimit", "-2562047h47m16.854775808s", "use zero for none"},
-		"AcquireTimeout no unit":    {Config{AcquireTimeout: 30}, "AcquireTimeout", "30ns", "was a unit forgotten?"},
-		"MaxLifetime no unit":       {Config{MaxLifetime: 3600}, "MaxLifetime", "3.6µs", "was a unit forgotten?"},
-		"NetworkIdleLimit no unit":  {Config{NetworkIdleLimit: time.Millisecond - 1}, "NetworkIdleLimit", "999.999µs", "was a unit forgotten?"},
-		"MinIdle over MaxOpen":      {Config{MaxOpen: 3, MinIdle: 4}, "MinIdle", "4", "MaxOpen, which is 3; lower it or raise MaxOpen"},
-		"LeakThreshold over MaxLifetime": {
-			Config{MaxLifetime: time.Minute, LeakThreshold: time.Hour}, "LeakThreshold", "1h0m0s", "MaxLifetime, which is 1m0s; lower it, or use a negative value",
-		},
+		"negative MaxOpen":             {Config{MaxOpen: -1}, "MaxOpen", "-1", "use zero for none"},
+		"negative MinIdle":             {Config{MinIdle: -2}, "MinIdle", "-2", "use zero for none"},
+		"negative AcquireTimeout":      {Config{AcquireTimeout: -time.Second}, "AcquireTimeout", "-1s", "use zero for none"},
+		"negative MaxLifetime":         {Config{MaxLifetime: -1}, "MaxLifetime", "-1ns", "use zero for none"},
+		"negative NetworkIdleLimit":    {Config{NetworkIdleLimit: math.MinInt64}, "NetworkIdleLimit", "-2562047h47m16.854775808s", "use zero for none"},
+		"AcquireTimeout no unit":       {Config{AcquireTimeout: 30}, "AcquireTimeout", "30ns", "was a unit forgotten?"},
+		"MaxLifetime no unit":          {Config{MaxLifetime: 3600}, "MaxLifetime", "3.6µs", "was a unit forgotten?"},
+		"NetworkIdleLimit no unit":     {Config{NetworkIdleLimit: time.Millisecond - 1}, "NetworkIdleLimit", "999.999µs", "was a unit forgotten?"},
+		"MinIdle over MaxOpen":         {Config{MaxOpen: 3, MinIdle: 4}, "MinIdle", "4", "MaxOpen, which is 3; lower it or raise MaxOpen"},
 		"unknown Comments":             {Config{Comments: "yes"}, "Comments", `"yes"`, "use CommentsOff, CommentsAppend or CommentsPrepend"},
 		"CommentTags without Comments": {Config{CommentTags: func(context.Context) map[string]string { return nil }}, "CommentTags", "a function", "set it, or leave CommentTags nil"},
 		"unknown Dialect":              {Config{Dialect: "oracle"}, "Dialect", `"oracle"`, `use one of ["mysql" "mariadb" "tidb" "postgresql" "cockroachdb" "none"], or leave it empty`},
@@ -81,6 +78,7 @@ func TestAConfigAtItsBoundsIsAccepted(t *testing.T) {
 		"MinIdle without a limit":    {MinIdle: 3},
 		"LeakThreshold is the age":   {MaxLifetime: time.Minute, LeakThreshold: time.Minute},
 		"LeakThreshold alone":        {LeakThreshold: time.Hour},
+		"LeakThreshold over the age": {MaxLifetime: time.Minute, LeakThreshold: time.Hour}, // a connection on lease is not cut
 		"LeakThreshold is off":       {MaxLifetime: time.Second, LeakThreshold: -1},
 		"LeakThreshold is not given": {MaxLifetime: time.Second},
 	} {
@@ -96,5 +94,40 @@ func TestAConfigAtItsBoundsIsAccepted(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What is wrapped already is not wrapped again.
+func TestWhatIsWrappedAlreadyIsRefused(t *testing.T) {
+	c, err := Wrap(&lifetimeFake{}, Config{})
+	require.NoError(t, err)
+	_, err = Wrap(c, Config{})
+	wantConfigError(t, err, "connector", "a *sqllease.Connector", "give Wrap the connector of your driver")
+	require.NoError(t, Register("wrapped once", c.Driver(), Config{}))
+	db, err := Open("wrapped once", "", Config{Name: "the outer"})
+	require.NoError(t, err)
+	outer, _ := ConnectorOf(db)
+	_, twice := outer.inner.(*Connector)
+	assert.False(t, twice, "the name leads to the driver itself")
+	require.NoError(t, db.Close())
+	require.NoError(t, c.Close())
+}
+
+func TestADriverWithoutANameIsNotRegistered(t *testing.T) {
+	wantConfigError(t, Register("", &lifetimeFake{}, Config{}), "name", `""`, "give it one")
+}
+
+// A warning of slow acquires comes before the acquires fail.
+func TestTheWarningOfSlowAcquiresComesBeforeTheTimeout(t *testing.T) {
+	for _, c := range []struct{ timeout, threshold, want time.Duration }{
+		{0, 0, 5 * time.Second},
+		{time.Minute, 0, 5 * time.Second},
+		{4 * time.Second, 0, 2 * time.Second},
+		{4 * time.Second, 3 * time.Second, 3 * time.Second},
+		{4 * time.Second, -1, -1},
+	} {
+		set, err := newSettings(Config{AcquireTimeout: c.timeout, SlowAcquireThreshold: c.threshold})
+		require.NoError(t, err)
+		assert.Equal(t, c.want, set.SlowAcquireThreshold, c)
 	}
 }

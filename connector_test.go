@@ -57,10 +57,13 @@ func TestClosingASharedConnectorItselfClosesIt(t *testing.T) {
 	assert.Zero(t, c.Stats().Open)
 }
 
+// disguised is a connector of the application's own around another.
+type disguised struct{ driver.Connector }
+
 func TestUnwrapReachesTheDriverThroughAllLayers(t *testing.T) {
 	var connector driver.Connector = nothing.Driver{}
 	for range 3 {
-		outer, err := sqllease.Wrap(connector, sqllease.Config{})
+		outer, err := sqllease.Wrap(disguised{connector}, sqllease.Config{})
 		require.NoError(t, err)
 		connector = outer
 	}
@@ -92,10 +95,11 @@ func TestUnwrapReachesTheDriverThroughAllLayers(t *testing.T) {
 	assert.Same(t, own, got)
 }
 
+// A connector that is wrapped already is refused where it can be seen. Where it cannot, both limits hold.
 func TestWrappedTwiceEverythingStillWorks(t *testing.T) {
 	inner, err := sqllease.Wrap(nothing.Driver{}, sqllease.Config{MaxOpen: 2})
 	require.NoError(t, err)
-	db, err := sqllease.OpenDB(inner, sqllease.Config{MaxOpen: 3})
+	db, err := sqllease.OpenDB(disguised{inner}, sqllease.Config{MaxOpen: 3})
 	require.NoError(t, err)
 	outer, _ := sqllease.ConnectorOf(db)
 	var conns []*sql.Conn
@@ -116,4 +120,5 @@ func TestWrappedTwiceEverythingStillWorks(t *testing.T) {
 	require.NoError(t, db.Close())
 	assert.Zero(t, outer.Stats().Open)
 	assert.Zero(t, inner.Stats().Open)
+	require.NoError(t, inner.Close())
 }

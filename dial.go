@@ -39,11 +39,27 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	}
 	late := context.Cause(ctx) == errOutOfTime || !a.deadline.IsZero() && ranOut(err, a.deadline.Until())
 	bound.end()
-	if late {
+	switch {
+	case outer.Err() != nil:
+		return nil, a.endedInDial(outer, outer.Err(), err, start)
+	case late:
 		failed = context.DeadlineExceeded // the driver met with the end of a context, which nobody cancelled
-		return nil, a.failed(ctx, context.DeadlineExceeded, 0)
+		return nil, a.endedInDial(outer, context.DeadlineExceeded, err, start)
 	}
 	return nil, err
+}
+
+// endedInDial makes the error of an acquire that ended while it dialed. Two things that the
+// driver may say are kept from its caller: that the connection is bad, since database/sql
+// would try again, with as much time; and that it was cancelled, where nobody but
+// Config.AcquireTimeout did so.
+func (a *acquire) endedInDial(ctx context.Context, why, said error, start clock.Instant) error {
+	e := a.failed(ctx, why, 0)
+	e.Dial, e.Server = clock.Now().Sub(start), a.c.cfg.endpoint.String()
+	if !isBad(said) && said != why && (why == context.Canceled || !errors.Is(said, context.Canceled)) {
+		e.DialErr = said
+	}
+	return e
 }
 
 // startDial starts its span. If Config.SpanAttributes ends the goroutine, the room is given
@@ -145,7 +161,7 @@ func (c *Connector) dialFailed(ctx context.Context, err error) {
 }
 
 // connect dials and discovers. A discovery that costs the connection is not
-// held against it: it is dialled again, and not asked.
+// held against it: it is dialed again, and not asked.
 func (c *Connector) connect(ctx context.Context) (driver.Conn, drivers.Limits, error) {
 	conn, err := c.inner.Connect(ctx)
 	if err != nil {

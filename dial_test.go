@@ -54,7 +54,7 @@ func TestAConnectThatHangsEndsWithItsContext(t *testing.T) {
 		})
 		synctest.Wait()
 		s := c.Stats()
-		assert.Equal(t, []int{1, 1, 1}, []int{s.Open, s.Dialling, s.Waiting})
+		assert.Equal(t, []int{1, 1, 1}, []int{s.Open, s.Dialing, s.Waiting})
 		all.Wait()
 		s = c.Stats()
 		assert.Zero(t, s.Open)

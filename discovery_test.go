@@ -100,7 +100,7 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 				}, remedies...)
 				assert.Contains(t, text, c.err)
 				endLimited(t, db, pool, f)
-				assert.Len(t, f.sessions(), 4, "no session was dialled twice")
+				assert.Len(t, f.sessions(), 4, "no session was dialed twice")
 			})
 		})
 	}

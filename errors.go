@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,26 +30,36 @@ func (e *ConfigError) Error() string {
 	return fmt.Sprintf("sqllease: %s is %s: %s", e.Field, e.Value, e.Reason)
 }
 
-// AcquireError is the error of an acquire that ended before it had a session:
+// AcquireError is the error of an acquire that ended before it had a connection:
 // by the caller's context, by [Config.AcquireTimeout], by [Config.FailOnDeadlock],
-// or because the connector was closed. It says how the pool stood and who held
-// its sessions, and unwraps to the context's error, to [ErrDeadlock] or to [ErrClosed]. Making one costs O(1);
-// stacks are symbolised when it is printed.
+// or because the connector was closed. It says how the pool stood, who held its
+// connections, and whether it was dialing the server. Making one costs O(1); stacks are
+// symbolised when it is printed.
 type AcquireError struct {
 	Pool     string        // name of the pool
-	Limit    int           // sessions the gate allows; 0: no limit
-	InUse    int           // sessions on lease
-	Idle     int           // sessions that are ready
-	Dialling int           // sessions being dialled
+	Limit    int           // connections the pool allows; 0: no limit
+	InUse    int           // connections checked out
+	Idle     int           // connections that are ready
+	Dialing  int           // connections being dialed
 	Waiting  int           // waiters in the queue, this one included
 	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued, or the connector was closed
 	Waited   time.Duration // how long this acquire took until it gave up
+	Within   time.Duration // Config.AcquireTimeout, if that ended it; 0: something else did
+	Dial     time.Duration // for how long it was dialing when it ended; 0: it was not
+	Server   string        // what it dialed, as host:port or the path of a socket; empty: it did not, or that is not known
 	Holders  []Lease       // the oldest leases, at most 8
 	Err      error         // context.DeadlineExceeded, context.Canceled, ErrDeadlock or ErrClosed
+	DialErr  error         // what the driver said of the dial that ended with it; nil: nothing more
 }
 
-// Unwrap returns the context's error, ErrDeadlock or ErrClosed.
+// Unwrap returns Err.
 func (e *AcquireError) Unwrap() error { return e.Err }
+
+// Is reports whether DialErr is the target, for errors.Is.
+func (e *AcquireError) Is(target error) bool { return e.DialErr != nil && errors.Is(e.DialErr, target) }
+
+// As finds the target in DialErr, for errors.As.
+func (e *AcquireError) As(target any) bool { return e.DialErr != nil && errors.As(e.DialErr, target) }
 
 // Timeout reports whether time ran out, as net.Error does.
 func (e *AcquireError) Timeout() bool {
@@ -58,12 +69,28 @@ func (e *AcquireError) Timeout() bool {
 
 func (e *AcquireError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "sqllease: pool %q: no connection after %v (%v): %s", e.Pool, round(e.Waited), e.why(), e.load())
+	fmt.Fprintf(&b, "sqllease: pool %q: no connection %s%s: %s", e.Pool, e.ended(), e.dialed(), e.load())
 	if e.Position > 0 {
 		fmt.Fprintf(&b, ", place %d of %d in the queue", e.Position, e.Waiting)
 	}
 	b.WriteString(e.heldBy())
 	return b.String()
+}
+
+// ended says after how long, and by what.
+func (e *AcquireError) ended() string {
+	if e.Within > 0 {
+		return fmt.Sprintf("within %v (Config.AcquireTimeout)", e.Within)
+	}
+	return fmt.Sprintf("after %v (%s)", round(e.Waited), e.why())
+}
+
+// dialed says what it was dialing, and for how long.
+func (e *AcquireError) dialed() string {
+	if e.Dial == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", still dialing %s after %v", cmp.Or(e.Server, "the server"), round(e.Dial))
 }
 
 const heldByText = "; held by "
@@ -89,13 +116,12 @@ func (e *AcquireError) heldBy() string {
 
 // load says how full the pool was.
 func (e *AcquireError) load() string {
-	limit := "without limit"
-	if e.Limit > 0 {
-		limit = fmt.Sprintf("of %d", e.Limit)
+	s := fmt.Sprintf("%d of %d in use, %d idle", e.InUse, e.Limit, e.Idle)
+	if e.Limit == 0 {
+		s = fmt.Sprintf("%d in use (no limit), %d idle", e.InUse, e.Idle)
 	}
-	s := fmt.Sprintf("%d %s in use, %d idle", e.InUse, limit, e.Idle)
-	if e.Dialling > 0 {
-		s += fmt.Sprintf(", %d being dialled", e.Dialling)
+	if e.Dialing > 0 {
+		s += fmt.Sprintf(", %d being dialed", e.Dialing)
 	}
 	return s
 }
@@ -104,13 +130,13 @@ func (e *AcquireError) load() string {
 // away, because its holder had not used it for [Config.ReclaimAfter].
 type ReclaimedError struct {
 	Pool  string        // name of the pool
-	After time.Duration // for how long the lease had to be idle in hand
+	After time.Duration // for how long the connection was unused: Config.ReclaimAfter
 	Lease Lease         // the lease, as it stood when it was reclaimed
 }
 
 func (e *ReclaimedError) Error() string {
-	return fmt.Sprintf("sqllease: pool %q: the connection was taken away after it was idle in hand for %v (Config.ReclaimAfter): lease %d, taken by %s; "+
-		"give it back sooner, or raise the limit", e.Pool, e.After, e.Lease.ID, e.Lease.Stack.site())
+	return fmt.Sprintf("sqllease: pool %q: the connection was closed, because it was unused for %v (Config.ReclaimAfter); taken by %s (lease %d); "+
+		"give it back sooner, or raise Config.ReclaimAfter", e.Pool, e.After, e.Lease.Stack.site(), e.Lease.ID)
 }
 
 // holderSite is what the leases taken at one place in the code have in common.
@@ -158,6 +184,8 @@ func round(d time.Duration) time.Duration {
 		return d.Round(10 * time.Millisecond)
 	case d >= time.Millisecond:
 		return d.Round(10 * time.Microsecond)
+	case d >= time.Microsecond:
+		return d.Round(time.Microsecond)
 	}
 	return d
 }

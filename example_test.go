@@ -276,7 +276,7 @@ func ExampleConfig() {
 	leak := <-reports // nobody closes the rows
 	fmt.Println(leak.Pool, leak.Class, leak.OpenRows, leak.Statement)
 	rows.Close()
-	// Output: shop idle in hand 1 SELECT name FROM fruit
+	// Output: shop unused 1 SELECT name FROM fruit
 }
 
 // A report says what is held, since when, by which line, and what to do about
@@ -307,7 +307,7 @@ func ExampleLeak() {
 	}
 	leak := <-reports // nobody ends the transaction
 	for line := range strings.Lines(leak.String()) {
-		if s := strings.TrimSpace(line); strings.HasPrefix(s, "sqllease:") || strings.HasPrefix(s, "statement") || strings.HasPrefix(s, "cure") {
+		if s := strings.TrimSpace(line); strings.HasPrefix(s, "sqllease:") || strings.HasPrefix(s, "statement") || strings.HasPrefix(s, "fix") {
 			fmt.Println(s)
 		}
 	}
@@ -315,9 +315,9 @@ func ExampleLeak() {
 	fmt.Println("taken by  ", function)
 	tx.Rollback()
 	// Output:
-	// sqllease: pool "shop": lease 1 is idle in hand for longer than 10ms: a leak
+	// sqllease: pool "shop": leaked connection: checked out but unused for longer than 10ms (lease 1)
 	// statement  UPDATE fruit SET name = ? WHERE name = ?
-	// cure       end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx
+	// fix        end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx
 	// taken by   sqllease_test.ExampleLeak
 }
 

@@ -97,7 +97,7 @@ func TestAWaiterThatLeavesAsItIsServedPassesTheSessionOn(t *testing.T) {
 			require.NoError(t, b.conn.Close())
 			s := c.Stats()
 			assert.Equal(t, 1, s.Open)
-			assert.Zero(t, s.InUse+s.Waiting+s.Dialling)
+			assert.Zero(t, s.InUse+s.Waiting+s.Dialing)
 			require.NoError(t, db.Close())
 			assert.Zero(t, c.Stats().Open)
 		})

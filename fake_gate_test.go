@@ -26,7 +26,7 @@ type gateFake struct {
 
 	mu     sync.Mutex
 	conns  []*gateFakeConn // guarded by mu
-	dials  int             // guarded by mu: connections that exist or are being dialled
+	dials  int             // guarded by mu: connections that exist or are being dialed
 	peak   int             // guarded by mu: the most there ever were
 	faults int             // guarded by mu
 }
@@ -269,7 +269,7 @@ func (f *gateFake) end(db *sql.DB, c *Connector) {
 	s := c.Stats()
 	assert.Zero(f.t, s.InUse, "leases are left: %v", c.Leases())
 	assert.Zero(f.t, s.Waiting, "waiters are left")
-	assert.Zero(f.t, s.Dialling, "dials are left")
+	assert.Zero(f.t, s.Dialing, "dials are left")
 	assert.Equal(f.t, s.Idle, s.Open, "sessions are lost")
 	assert.NoError(f.t, db.Close())
 	synctest.Wait()
@@ -298,5 +298,5 @@ func (f *gateFake) nothingLeft(c *Connector) {
 	}
 	total := s.Closed.Total()
 	assert.Equal(f.t, len(f.conns), int(total), "sessions counted as closed: %+v", s.Closed)
-	assert.Equal(f.t, s.Dials-s.DialErrors, total, "every session that was dialled is closed")
+	assert.Equal(f.t, s.Dials-s.DialErrors, total, "every session that was dialed is closed")
 }

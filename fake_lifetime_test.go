@@ -23,14 +23,14 @@ import (
 // change while it is used.
 type lifetimeFake struct {
 	idleLimit time.Duration // what it does; 0: nothing
-	announced []any         // what it says, in order of dialling, the last for all that follow: a row, an error, or a function
+	announced []any         // what it says, in order of dialing, the last for all that follow: a row, an error, or a function
 	connect   func(ctx context.Context, dial int) error
 	exec      func(ctx context.Context) error
 	dress     func(*lifetimeFakeConn) driver.Conn // gives a connection further interfaces; nil: none
 
 	mu    sync.Mutex
 	dials int                 // guarded by mu
-	conns []*lifetimeFakeConn // guarded by mu: all that were dialled
+	conns []*lifetimeFakeConn // guarded by mu: all that were dialed
 }
 
 // lifetimeFakeConn is one session.
@@ -226,7 +226,7 @@ func endLimited(t *testing.T, db *sql.DB, c *Connector, f *lifetimeFake) {
 	synctest.Wait()
 	s := c.Stats()
 	assert.Zero(t, s.Open)
-	assert.Zero(t, s.Dialling)
+	assert.Zero(t, s.Dialing)
 	assert.Zero(t, s.Waiting)
 	for _, session := range f.sessions() {
 		session.closedAfter(t)

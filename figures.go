@@ -12,12 +12,12 @@ import (
 type Stats struct {
 	Name string // of the pool
 
-	Limit    int // sessions the gate allows; 0: no limit
-	Open     int // sessions that exist or are being dialled
-	InUse    int // on lease
-	Idle     int // ready for the next caller
-	Dialling int // being dialled
-	Waiting  int // waiters in the queue
+	Limit   int // sessions the gate allows; 0: no limit
+	Open    int // sessions that exist or are being dialed
+	InUse   int // on lease
+	Idle    int // ready for the next caller
+	Dialing int // being dialed
+	Waiting int // waiters in the queue
 
 	Use UseStats // what those on lease are used for
 
@@ -26,14 +26,14 @@ type Stats struct {
 	QueueTime         time.Duration // what those spent in the queue, together
 	Timeouts          uint64        // acquires that ended by a deadline: their context's, or Config.AcquireTimeout
 	Cancelled         uint64        // acquires whose context was cancelled
-	Dials             uint64        // sessions dialled, failures included
+	Dials             uint64        // sessions dialed, failures included
 	DialErrors        uint64        // dials that failed
 	Handovers         uint64        // sessions that went from a release to a waiter
 	StatementsShared  uint64        // uses of a *sql.Stmt on another connection that found it prepared there
 	DiscoveryFailures uint64        // sessions whose limits could not be found out
-	Leaks             uint64        // leases reported as leaked: idle in hand for too long, or proven
+	Leaks             uint64        // leases reported as leaked: unused for too long, or proven
 	Proven            uint64        // those of them that the garbage collector has proved
-	LongCalls         uint64        // leases reported as busy: a slow call, and not a leak
+	SlowCalls         uint64        // leases reported as busy: a slow call, and not a leak
 	LateReturns       uint64        // leases reported, and given back after all
 	NestedAcquires    uint64        // places in the code where a request that held a lease waited for another
 	Deadlocks         uint64        // times that every lease was held by a goroutine that waited for another
@@ -50,9 +50,9 @@ type Stats struct {
 // UseStats counts the leases by what they are used for.
 type UseStats struct {
 	Busy     int // a driver call is in flight, or the reset of the acquire
-	OpenRows int // idle in hand, with a result set open
-	InTx     int // idle in hand, in a transaction
-	Idle     int // idle in hand otherwise
+	OpenRows int // unused, with a result set open
+	InTx     int // unused, in a transaction
+	Idle     int // unused otherwise
 }
 
 // LeakSite is a place in the code that takes leases which are reported.
@@ -94,7 +94,7 @@ func (c ClosedStats) Dead() uint64 { return c.Cut + c.ResetFailed + c.Invalid }
 
 // figures are what the gate says.
 func (s *Stats) figures(f gate.Figures) {
-	s.Limit, s.Open, s.InUse, s.Idle, s.Dialling, s.Waiting = f.Limit, f.Open, f.Held, f.Ready, f.Dialling, f.Waiting
+	s.Limit, s.Open, s.InUse, s.Idle, s.Dialing, s.Waiting = f.Limit, f.Open, f.Held, f.Ready, f.Dialing, f.Waiting
 	n := f.Counts
 	s.Acquires, s.Waits, s.QueueTime, s.Handovers = n.Holds, n.Waits, n.QueueTime, n.Handovers
 }

@@ -46,7 +46,7 @@ func TestARefusedTicketCostsNoAttemptAfterARestart(t *testing.T) {
 		require.Equal(t, 2, c.Stats().Idle)
 		dead.Store(4) // the server restarts
 		_, err = db.ExecContext(ctx, "DO 1")
-		assert.NoError(t, err, "bare database/sql would have dialled")
+		assert.NoError(t, err, "bare database/sql would have dialed")
 		require.NoError(t, st.Close())
 		f.end(db, c)
 	})

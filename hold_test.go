@@ -25,10 +25,10 @@ func TestJudge(t *testing.T) {
 		report bool
 		again  time.Duration
 	}{
-		{"idle for less", false, 3 * time.Second, told{}, ClassIdleInHand, false, 7 * time.Second},
-		{"idle for the limit", false, limit, told{}, ClassIdleInHand, true, 0},
-		{"idle, told", false, time.Hour, told{idle: true}, ClassIdleInHand, false, 0},
-		{"idle after a call that was told", false, limit, told{busy: true}, ClassIdleInHand, true, 0},
+		{"idle for less", false, 3 * time.Second, told{}, ClassUnused, false, 7 * time.Second},
+		{"idle for the limit", false, limit, told{}, ClassUnused, true, 0},
+		{"idle, told", false, time.Hour, told{idle: true}, ClassUnused, false, 0},
+		{"idle after a call that was told", false, limit, told{busy: true}, ClassUnused, true, 0},
 		{"in a call that is young", true, time.Second, told{}, ClassBusy, false, limit},
 		{"in a call that is nearly long", true, 55 * time.Second, told{}, ClassBusy, false, 5 * time.Second},
 		{"in a call that is long", true, longCall, told{}, ClassBusy, true, limit},
@@ -55,7 +55,7 @@ func TestAHolderThatWorksIsNoLeak(t *testing.T) {
 		assert.Empty(t, p.take(), "in use for a quarter of an hour, idle for no ten seconds")
 		leakPause(time.Second)
 		l := p.one(t)
-		assert.Equal(t, ClassIdleInHand, l.Class)
+		assert.Equal(t, ClassUnused, l.Class)
 		assert.Equal(t, 10*time.Second, l.Acquired.Add(l.Hold).Sub(l.Since))
 		require.NoError(t, tx.Rollback())
 	})
@@ -101,11 +101,11 @@ func TestALongCallIsReportedOnceAndWhatComesAfterItToo(t *testing.T) {
 		require.NoError(t, <-done)
 		assert.Empty(t, p.take())
 		leakPause(20 * time.Second)
-		assert.Equal(t, ClassIdleInHand, p.one(t).Class)
+		assert.Equal(t, ClassUnused, p.one(t).Class)
 		require.NoError(t, conn.Close())
 		assert.True(t, p.one(t).Returned)
 		assert.Equal(t, uint64(1), p.c.Stats().Leaks, "a long call is none")
-		assert.Equal(t, uint64(1), p.c.Stats().LongCalls)
+		assert.Equal(t, uint64(1), p.c.Stats().SlowCalls)
 		assert.Equal(t, uint64(1), p.c.Stats().LateReturns)
 	})
 }
@@ -215,7 +215,7 @@ func TestALateReturnKeepsItsClassAndThreshold(t *testing.T) {
 			assert.Equal(t, 100*time.Second, l.Threshold)
 		}
 		assert.True(t, reports[1].Returned)
-		assert.Equal(t, "it was a slow call; make it shorter, or raise Config.LongCallThreshold", reports[1].cure())
+		assert.Equal(t, "it was a slow call; make it shorter, or raise Config.SlowCallThreshold", reports[1].fix())
 
 		conn, err := p.Conn(WithHoldLimit(t.Context(), time.Second))
 		require.NoError(t, err)
@@ -281,7 +281,7 @@ func TestASlowRowIsNotSaidToTakeLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 10 * time.Second
 		f := readingFake(20)
-		p := newLeakPool(t, f, Config{LeakThreshold: time.Minute, LongCallThreshold: slow})
+		p := newLeakPool(t, f, Config{LeakThreshold: time.Minute, SlowCallThreshold: slow})
 		rows, err := p.lease(t).QueryContext(t.Context(), "SELECT a FROM t")
 		require.NoError(t, err)
 		for range 7 {
@@ -295,7 +295,7 @@ func TestASlowRowIsNotSaidToTakeLonger(t *testing.T) {
 		leakPause(2 * time.Minute)
 		l := p.one(t)
 		assert.Equal(t, ClassBusy, l.Class)
-		assert.Equal(t, "rows", l.Call)
+		assert.Equal(t, CallRows, l.Call)
 		assert.GreaterOrEqual(t, l.Since.Sub(began), time.Duration(0))
 		assert.GreaterOrEqual(t, l.at.Sub(l.Since), slow)
 		assert.True(t, <-read)
@@ -356,7 +356,7 @@ func TestTheLongestDurations(t *testing.T) {
 		"reclaim":     {ReclaimAfter: longest},
 		"acquire":     {AcquireTimeout: longest},
 		"slow":        {SlowAcquireThreshold: longest},
-		"all of them": {LeakThreshold: longest, LongCallThreshold: longest, MaxLifetime: longest, NetworkIdleLimit: longest, ReclaimAfter: longest, AcquireTimeout: longest, SlowAcquireThreshold: longest},
+		"all of them": {LeakThreshold: longest, SlowCallThreshold: longest, MaxLifetime: longest, NetworkIdleLimit: longest, ReclaimAfter: longest, AcquireTimeout: longest, SlowAcquireThreshold: longest},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			cfg.MaxOpen, cfg.SlowAcquireThreshold = 1, max(cfg.SlowAcquireThreshold, time.Hour)

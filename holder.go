@@ -7,7 +7,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Lease is one checkout of one connection, from the moment database/sql got
+// Lease is one checkout of one connection, from the moment database/sql gets
 // it to the moment it gives it back, as it stood when it was read.
 type Lease struct {
 	ID       uint64        // counts the leases of a connector, from 1
@@ -18,8 +18,8 @@ type Lease struct {
 	Reset    time.Duration // part of the acquire: session reset and validation
 
 	Busy      bool      // a driver call is in flight
-	Call      string    // the call in flight, or the last one: "query", "exec", "prepare", "begin", …; empty: none yet
-	Since     time.Time // since when it is in that call, or idle in hand
+	Call      Call      // the call in flight, or the last one; empty: none yet
+	Since     time.Time // since when it is in that call, or unused
 	InTx      bool      // inside a transaction begun through database/sql
 	OpenRows  int       // result sets not closed
 	Statement string    // the last statement, its literals replaced by ?
@@ -40,13 +40,13 @@ func (l Lease) doing() string {
 	case l.Busy:
 		return fmt.Sprintf("in %s for %v", l.Call, idle)
 	case l.OpenRows > 0:
-		return fmt.Sprintf("idle in hand for %v with rows open", idle)
+		return fmt.Sprintf("unused for %v, with rows open", idle)
 	case l.InTx:
 		return fmt.Sprintf("idle in transaction for %v", idle)
 	case l.Unwrapped:
-		return fmt.Sprintf("idle in hand for %v, but for what is done with the driver's own connection, which cannot be seen", idle)
+		return fmt.Sprintf("unused for %v, as far as can be seen: the application has the driver's own connection", idle)
 	default:
-		return fmt.Sprintf("idle in hand for %v", idle)
+		return fmt.Sprintf("unused for %v", idle)
 	}
 }
 

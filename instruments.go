@@ -91,7 +91,7 @@ func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats) {
 		set := id.pool.observed
 		o.ObserveInt64(sessions, int64(s.InUse), id.used)
 		o.ObserveInt64(sessions, int64(s.Idle), id.idle)
-		o.ObserveInt64(sessions, int64(s.Dialling), id.dialing)
+		o.ObserveInt64(sessions, int64(s.Dialing), id.dialing)
 		o.ObserveInt64(leases, int64(s.Use.Busy), id.uses[0])
 		o.ObserveInt64(leases, int64(s.Use.OpenRows), id.uses[1])
 		o.ObserveInt64(leases, int64(s.Use.InTx), id.uses[2])

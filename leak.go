@@ -7,26 +7,23 @@ import (
 	"time"
 )
 
-// Class says why a lease is reported. The classes need different cures.
+// Class says why a lease is reported. The classes need different fixes.
 type Class uint8
 
 const (
 	// ClassBusy is a lease with a driver call in flight. It is a slow call, not a leak.
 	ClassBusy Class = iota
-	// ClassIdleInHand is a lease with nothing in flight. A Tx, Conn or Rows was not closed.
-	ClassIdleInHand
+	// ClassUnused is a lease that is checked out but unused: a Tx, Conn or Rows was not closed.
+	ClassUnused
 	// ClassProven is a lease with Rows that were not closed and that nothing
 	// refers to any more, so that nobody can close them. It has no threshold.
 	ClassProven
 	classes
 )
 
-var classNames = [classes]string{"busy", "idle in hand", "proven"}
+var classNames = [classes]string{"busy", "unused", "proven"}
 
 func (c Class) String() string { return classNames[c] }
-
-// value is the class as the value of an attribute.
-func (c Class) value() string { return strings.ReplaceAll(c.String(), " ", "_") }
 
 // Leak is a report of a lease that was held past the threshold: once when it
 // passes, and once more when it is returned after all.
@@ -53,10 +50,10 @@ func (l Leak) String() string {
 		fmt.Fprintf(&b, "  times      %d from this place, %d of them since the last report\n", l.Times, l.Folded+1)
 	}
 	fmt.Fprintf(&b, "  held       %v, since %s, after waiting %v for it\n",
-		round(l.Hold), l.Acquired.Format(time.RFC3339Nano), round(l.Queue+l.Dial+l.Reset))
+		round(l.Hold), l.Acquired.Format("2006-01-02T15:04:05.000Z07:00"), round(l.Queue+l.Dial+l.Reset))
 	fmt.Fprintf(&b, "  doing      %s\n", l.doing())
 	if l.Call != "" && !l.Busy {
-		fmt.Fprintf(&b, "  last call  %s, begun %v before\n", l.Call, round(l.Acquired.Add(l.Hold).Sub(l.Begun)))
+		fmt.Fprintf(&b, "  last call  %s, begun %v ago\n", l.Call, round(l.Acquired.Add(l.Hold).Sub(l.Begun)))
 	}
 	if l.Statement != "" {
 		fmt.Fprintf(&b, "  statement  %s\n", shorten(l.Statement))
@@ -64,7 +61,7 @@ func (l Leak) String() string {
 	if l.SpanContext.IsValid() {
 		fmt.Fprintf(&b, "  trace      %s span %s\n", l.SpanContext.TraceID(), l.SpanContext.SpanID())
 	}
-	fmt.Fprintf(&b, "  cure       %s\n", l.cure())
+	fmt.Fprintf(&b, "  fix        %s\n", l.fix())
 	if !l.Returned {
 		fmt.Fprintf(&b, "  stack\n")
 		for line := range strings.Lines(l.Stack.String()) {
@@ -79,44 +76,47 @@ func (l Leak) String() string {
 func (l Leak) message() string {
 	switch {
 	case l.Returned:
-		return "a connection that was reported was returned after all"
+		return "a reported connection came back"
 	case l.Class == ClassProven && l.Reclaimed:
-		return "a connection is leaked for certain: nothing refers to its unclosed rows any more; its session is closed, and its place is free again"
+		return "leaked connection, proven: nothing refers to its unclosed rows any more; sqllease has closed it, and its place in the pool is free again"
 	case l.Class == ClassProven:
-		return "a connection is leaked for certain: nothing refers to its unclosed rows any more, and their *sql.Conn cannot be closed before them"
+		return "leaked connection, proven: nothing refers to its unclosed rows any more, and their *sql.Conn cannot be closed before them"
 	case l.Reclaimed:
-		return "a leaked connection is reclaimed: its session is closed"
+		return "leaked connection taken back after Config.ReclaimAfter: sqllease has closed it"
 	case l.Class == ClassBusy:
-		return "a call is slow: its connection is busy for longer than Config.LongCallThreshold; this is no leak"
+		return "slow call: one call takes longer than Config.SlowCallThreshold; this is not a leak"
 	}
-	return "a connection is leaked: it is checked out but unused for longer than Config.LeakThreshold"
+	return "leaked connection: checked out but unused for longer than Config.LeakThreshold"
 }
 
 func (l Leak) headline() string {
-	switch {
-	case l.Returned:
-		return fmt.Sprintf("pool %q: lease %d was returned after all, after %v", l.Pool, l.ID, round(l.Hold))
-	case l.Class == ClassProven && l.Reclaimed:
-		return fmt.Sprintf("pool %q: lease %d is leaked for certain: nothing refers to its unclosed rows any more; its session is closed, and its place is free again", l.Pool, l.ID)
-	case l.Class == ClassProven:
-		return fmt.Sprintf("pool %q: lease %d is leaked for certain: nothing refers to its unclosed rows any more, and their *sql.Conn cannot be closed before them", l.Pool, l.ID)
-	case l.Reclaimed:
-		return fmt.Sprintf("pool %q: lease %d is reclaimed after %v: its session is closed", l.Pool, l.ID, round(l.Hold))
-	case l.Class == ClassBusy:
-		return fmt.Sprintf("pool %q: lease %d is busy for longer than %v: a slow call, not a leak", l.Pool, l.ID, l.Threshold)
-	}
-	return fmt.Sprintf("pool %q: lease %d is %s for longer than %v: a leak", l.Pool, l.ID, l.Class, l.Threshold)
+	return fmt.Sprintf("pool %q: %s (lease %d)", l.Pool, l.happened(), l.ID)
 }
 
-// cure says what to look for.
-func (l Leak) cure() string {
+// happened is the message of this report, with its figures.
+func (l Leak) happened() string {
+	switch {
+	case l.Returned:
+		return fmt.Sprintf("a reported connection came back after %v", round(l.Hold))
+	case l.Class == ClassProven:
+		return l.message()
+	case l.Reclaimed:
+		return fmt.Sprintf("leaked connection taken back after %v: sqllease has closed it", round(l.Hold))
+	case l.Class == ClassBusy:
+		return fmt.Sprintf("slow call: one call takes longer than %v; this is not a leak", l.Threshold)
+	}
+	return fmt.Sprintf("leaked connection: checked out but unused for longer than %v", l.Threshold)
+}
+
+// fix says what to look for.
+func (l Leak) fix() string {
 	var s string
 	switch {
 	case l.Returned && l.Class == ClassBusy:
-		return "it was a slow call; make it shorter, or raise Config.LongCallThreshold"
+		return "it was a slow call; make it shorter, or raise Config.SlowCallThreshold"
 	case l.Returned:
 		return "it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold"
-	case l.Class == ClassBusy && l.Call == callReset.String():
+	case l.Class == ClassBusy && l.Call == CallReset:
 		return "the connection's reset does not come back, and the acquire waits for it; give its context a deadline"
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
@@ -137,36 +137,41 @@ func (l Leak) cure() string {
 	return s
 }
 
-// LogValue is the report as attributes.
+// LogValue is the report as attributes, what matters most first.
 func (l Leak) LogValue() slog.Value {
+	return slog.GroupValue(append([]slog.Attr{slog.String("pool", l.Pool)}, l.attrs()...)...)
+}
+
+// attrs are those of a record that has the pool already.
+func (l Leak) attrs() []slog.Attr {
 	attrs := []slog.Attr{
-		slog.String("pool", l.Pool),
-		slog.Uint64("lease", l.ID),
-		slog.String("class", l.Class.String()),
 		slog.String("site", l.Stack.site()),
-		slog.Int("times", l.Times),
-		slog.Int("folded", l.Folded),
-		slog.Duration("hold", l.Hold),
-		slog.Time("acquired", l.Acquired),
-		slog.Duration("waited", l.Queue+l.Dial+l.Reset),
 		slog.String("doing", l.doing()),
-		slog.Bool("in_tx", l.InTx),
-		slog.Int("open_rows", l.OpenRows),
-		slog.String("cure", l.cure()),
-	}
-	if !l.Begun.IsZero() {
-		attrs = append(attrs, slog.String("call", l.Call), slog.Time("call_begun", l.Begun))
+		slog.String("fix", l.fix()),
+		slog.Duration("hold", round(l.Hold)),
+		slog.Time("acquired", l.Acquired),
+		slog.Duration("waited", round(l.Queue+l.Dial+l.Reset)),
 	}
 	if l.Statement != "" {
 		attrs = append(attrs, slog.String("statement", l.Statement))
 	}
+	if !l.Begun.IsZero() {
+		attrs = append(attrs, slog.String("call", string(l.Call)), slog.Time("call_begun", l.Begun))
+	}
+	attrs = append(attrs,
+		slog.String("class", l.Class.String()),
+		slog.Uint64("lease", l.ID),
+		slog.Int("times", l.Times),
+		slog.Int("folded", l.Folded),
+		slog.Bool("in_tx", l.InTx),
+		slog.Int("open_rows", l.OpenRows))
 	if l.SpanContext.IsValid() {
 		attrs = append(attrs,
 			slog.String("trace_id", l.SpanContext.TraceID().String()),
 			slog.String("span_id", l.SpanContext.SpanID().String()))
 	}
 	if !l.Returned {
-		attrs = append(attrs, slog.String("stack", l.Stack.String()))
+		attrs = append(attrs, slog.String("stack", l.Stack.Line()))
 	}
-	return slog.GroupValue(attrs...)
+	return attrs
 }

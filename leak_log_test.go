@@ -28,9 +28,8 @@ func TestAReportIsALogRecord(t *testing.T) {
 		l := p.one(t)
 
 		want := map[string]any{
-			"leak.pool":       "orders",
 			"leak.lease":      uint64(1),
-			"leak.class":      "idle in hand",
+			"leak.class":      "unused",
 			"leak.site":       site,
 			"leak.times":      int64(1),
 			"pool":            "orders",
@@ -41,15 +40,15 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.doing":      "idle in transaction for 30s",
 			"leak.in_tx":      true,
 			"leak.open_rows":  int64(0),
-			"leak.cure":       "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx",
+			"leak.fix":        "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx",
 			"leak.call":       "exec",
 			"leak.call_begun": acquired,
 			"leak.statement":  "UPDATE t SET a = ?",
 			"leak.trace_id":   "a10000000000000000000000000000f1",
 			"leak.span_id":    "b2000000000000f2",
-			"leak.stack":      l.Stack.String(),
+			"leak.stack":      l.Stack.Line(),
 		}
-		assert.Equal(t, []keptRecord{{slog.LevelWarn, "sqllease: a connection is leaked: it is checked out but unused for longer than Config.LeakThreshold", want, span}}, log.take())
+		assert.Equal(t, []keptRecord{{slog.LevelWarn, "sqllease: leaked connection: checked out but unused for longer than Config.LeakThreshold", want, span}}, log.take())
 
 		leakPause(time.Second)
 		require.NoError(t, tx.Rollback())
@@ -57,7 +56,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 		records := log.take()
 		require.Len(t, records, 1)
 		assert.Equal(t, slog.LevelInfo, records[0].level)
-		assert.Equal(t, "sqllease: a connection that was reported was returned after all", records[0].message)
+		assert.Equal(t, "sqllease: a reported connection came back", records[0].message)
 		assert.Equal(t, 31*time.Second, records[0].attrs["leak.hold"])
 		assert.Equal(t, span, records[0].span)
 		assert.NotContains(t, records[0].attrs, "leak.stack")
@@ -77,14 +76,14 @@ func TestAReportIsReadInLines(t *testing.T) {
 		text := p.one(t).String()
 		head, stack, found := strings.Cut(text, "  stack\n")
 		require.True(t, found, text)
-		assert.Equal(t, `sqllease: pool "orders": lease 1 is idle in hand for longer than 30s: a leak
+		assert.Equal(t, `sqllease: pool "orders": leaked connection: checked out but unused for longer than 30s (lease 1)
   taken by   `+site+`
-  held       30s, since 2000-01-01T00:00:00Z, after waiting 0s for it
-  doing      idle in hand for 30s
-  last call  exec, begun 30s before
+  held       30s, since 2000-01-01T00:00:00.000Z, after waiting 0s for it
+  doing      unused for 30s
+  last call  exec, begun 30s ago
   statement  UPDATE t SET a = ?
   trace      a10000000000000000000000000000f1 span b2000000000000f2
-  cure       close the *sql.Conn on every path: defer conn.Close() right after DB.Conn
+  fix        close the *sql.Conn on every path: defer conn.Close() right after DB.Conn
 `, head)
 		lines := strings.Split(strings.TrimSuffix(stack, "\n"), "\n")
 		assert.Regexp(t, `^    github.com/sqllease/sqllease\.TestAReportIsReadInLines\.func1$`, lines[0])

@@ -52,15 +52,15 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 		endTx     = "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx"
 		closeConn = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"
 		lookAt    = "look at the statement's plan and locks, or give its context a deadline"
-		leak      = `pool "orders": lease 1 is idle in hand for longer than 10s: a leak`
-		slow      = `pool "orders": lease 1 is busy for longer than 10s: a slow call, not a leak`
+		leak      = `pool "orders": leaked connection: checked out but unused for longer than 10s (lease 1)`
+		slow      = `pool "orders": slow call: one call takes longer than 10s; this is not a leak (lease 1)`
 	)
 	type state struct {
-		class                 Class
-		inTx                  bool
-		openRows              int
-		call                  string
-		headline, doing, cure string
+		class                Class
+		inTx                 bool
+		openRows             int
+		call                 string
+		headline, doing, fix string
 	}
 	for _, c := range []struct {
 		name string
@@ -71,27 +71,27 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 		want state
 	}{
 		{name: "a Conn", hold: leakConn,
-			want: state{ClassIdleInHand, false, 0, "", leak, "idle in hand for 10s", closeConn}},
+			want: state{ClassUnused, false, 0, "", leak, "unused for 10s", closeConn}},
 		{name: "a Conn that was used", hold: func(t *testing.T, db *sql.DB) io.Closer {
 			conn := leakConn(t, db).(*sql.Conn)
 			leakPause(4 * time.Second)
 			_, err := conn.ExecContext(t.Context(), "UPDATE t SET a = 'secret'")
 			require.NoError(t, err)
 			return conn
-		}, used: 4 * time.Second, want: state{ClassIdleInHand, false, 0, "exec", leak, "idle in hand for 10s", closeConn}},
+		}, used: 4 * time.Second, want: state{ClassUnused, false, 0, "exec", leak, "unused for 10s", closeConn}},
 		{name: "a Tx", hold: leakTx,
-			want: state{ClassIdleInHand, true, 0, "begin", leak, "idle in transaction for 10s", endTx}},
+			want: state{ClassUnused, true, 0, "begin", leak, "idle in transaction for 10s", endTx}},
 		{name: "a Tx that the server ends", idle: "5min", hold: leakTx,
-			want: state{ClassIdleInHand, true, 0, "begin", leak, "idle in transaction for 10s", endTx + "; the server ends an idle transaction after 5m0s"}},
+			want: state{ClassUnused, true, 0, "begin", leak, "idle in transaction for 10s", endTx + "; the server ends an idle transaction after 5m0s"}},
 		{name: "Rows", hold: leakRows,
-			want: state{ClassIdleInHand, false, 1, "query", leak, "idle in hand for 10s with rows open", closeRows}},
+			want: state{ClassUnused, false, 1, "query", leak, "unused for 10s, with rows open", closeRows}},
 		{name: "Rows of a Tx", hold: func(t *testing.T, db *sql.DB) io.Closer {
 			tx := leakTx(t, db)
 			rows, err := tx.(leakTxCloser).QueryContext(t.Context(), "SELECT a FROM t")
 			require.NoError(t, err)
 			require.True(t, rows.Next())
 			return tx
-		}, want: state{ClassIdleInHand, true, 1, "query", leak, "idle in hand for 10s with rows open", closeRows}},
+		}, want: state{ClassUnused, true, 1, "query", leak, "unused for 10s, with rows open", closeRows}},
 		{name: "Rows that were closed", hold: func(t *testing.T, db *sql.DB) io.Closer {
 			conn := leakConn(t, db).(*sql.Conn)
 			rows, err := conn.QueryContext(t.Context(), "SELECT a FROM t")
@@ -100,14 +100,14 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 			require.NoError(t, rows.Close())
 			require.NoError(t, rows.Err())
 			return conn
-		}, used: 3 * time.Second, want: state{ClassIdleInHand, false, 0, "query", leak, "idle in hand for 10s", closeConn}},
+		}, used: 3 * time.Second, want: state{ClassUnused, false, 0, "query", leak, "unused for 10s", closeConn}},
 		{name: "a Tx that ended on its Conn", hold: func(t *testing.T, db *sql.DB) io.Closer {
 			conn := leakConn(t, db).(*sql.Conn)
 			tx, err := conn.BeginTx(t.Context(), nil)
 			require.NoError(t, err)
 			require.NoError(t, tx.Commit())
 			return conn
-		}, want: state{ClassIdleInHand, false, 0, "commit", leak, "idle in hand for 10s", closeConn}},
+		}, want: state{ClassUnused, false, 0, "commit", leak, "unused for 10s", closeConn}},
 		{name: "a slow statement", slow: "exec", hold: leakCall(func(ctx context.Context, db *sql.DB) error {
 			_, err := db.ExecContext(ctx, "UPDATE t SET a = 'secret'")
 			return err
@@ -137,7 +137,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, cfg := &leakFake{takes: map[string]time.Duration{c.slow: 15 * time.Second}}, Config{LeakThreshold: 10 * time.Second, LongCallThreshold: 10 * time.Second}
+				f, cfg := &leakFake{takes: map[string]time.Duration{c.slow: 15 * time.Second}}, Config{LeakThreshold: 10 * time.Second, SlowCallThreshold: 10 * time.Second}
 				if c.idle != "" {
 					cfg.Dialect, f.rows = DialectPostgreSQL, [][]driver.Value{{"0", c.idle}}
 				}
@@ -146,7 +146,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 				held := c.hold(t, p.DB)
 				leakPause(time.Until(start.Add(10*time.Second + c.used)))
 				l := p.one(t)
-				assert.Equal(t, c.want, state{l.Class, l.InTx, l.OpenRows, l.Call, l.headline(), l.doing(), l.cure()})
+				assert.Equal(t, c.want, state{l.Class, l.InTx, l.OpenRows, string(l.Call), l.headline(), l.doing(), l.fix()})
 				assert.Equal(t, c.want.class == ClassBusy, l.Busy)
 				assert.NotContains(t, l.String(), "secret")
 				require.NoError(t, held.Close())
@@ -158,7 +158,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 	}
 }
 
-func TestALeaseIsIdleInHandSinceItsLastCallEnded(t *testing.T) {
+func TestALeaseIsUnusedSinceItsLastCallEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": 2 * time.Second}}, Config{})
 		conn := p.lease(t)
@@ -171,7 +171,7 @@ func TestALeaseIsIdleInHandSinceItsLastCallEnded(t *testing.T) {
 		leakPause(time.Second)
 		l := p.one(t)
 		assert.Equal(t, ended, l.Since)
-		assert.Equal(t, "idle in hand for 30s", l.doing())
+		assert.Equal(t, "unused for 30s", l.doing())
 		require.NoError(t, conn.Close())
 	})
 }
@@ -212,8 +212,8 @@ func TestALateReturnIsReportedWithTheFinalHold(t *testing.T) {
 		assert.Equal(t, time.Now(), second.at)
 		assert.Equal(t, first.Acquired, second.Acquired)
 		assert.Equal(t, first.Stack.Site(), second.Stack.Site())
-		assert.Equal(t, fmt.Sprintf(`pool "orders": lease %d was returned after all, after 45s`, first.ID), second.headline())
-		assert.Contains(t, second.String(), "cure       it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold\n")
+		assert.Equal(t, fmt.Sprintf(`pool "orders": a reported connection came back after 45s (lease %d)`, first.ID), second.headline())
+		assert.Contains(t, second.String(), "fix        it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold\n")
 		assert.NotContains(t, second.String(), "stack\n")
 		assert.Equal(t, uint64(1), p.c.Stats().Leaks, "a return is no second leak")
 
@@ -255,7 +255,7 @@ func TestALateHandoverIsReported(t *testing.T) {
 		third := p.one(t)
 		assert.Equal(t, 30*time.Second, third.Hold, "the next holder's own clock")
 		assert.Equal(t, 31*time.Second, third.Queue)
-		assert.Contains(t, third.String(), "held       30s, since 2000-01-01T00:00:31Z, after waiting 31s for it\n")
+		assert.Contains(t, third.String(), "held       30s, since 2000-01-01T00:00:31.000Z, after waiting 31s for it\n")
 		require.NoError(t, conn.Close())
 	})
 }

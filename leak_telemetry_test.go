@@ -42,12 +42,12 @@ func TestAReportIsASpanLinkedToTheTraceThatAcquired(t *testing.T) {
 		require.Len(t, leak.Links(), 1)
 		assert.Equal(t, parent, leak.Links()[0].SpanContext)
 		assert.Equal(t, parent.TraceID(), leak.SpanContext().TraceID(), "it is seen where the trace is")
-		assert.Equal(t, sdktrace.Status{Code: codes.Error, Description: "idle in hand"}, leak.Status())
+		assert.Equal(t, sdktrace.Status{Code: codes.Error, Description: "unused"}, leak.Status())
 		assert.Subset(t, leak.Attributes(), []attribute.KeyValue{
 			attribute.Int64("sqllease.lease.id", 1),
-			attribute.String("sqllease.leak.class", "idle_in_hand"),
+			attribute.String("sqllease.leak.class", "unused"),
 			attribute.Float64("sqllease.hold", 30),
-			attribute.String("sqllease.cure", "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"),
+			attribute.String("sqllease.fix", "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"),
 			attribute.String("db.client.connection.pool.name", "orders"),
 		})
 		code := spanAttributes(leak)
@@ -97,14 +97,14 @@ func TestReportsAreCountedByClass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := sdkmetric.NewManualReader()
 		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"ping": 40 * time.Second}}, Config{
-			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), LongCallThreshold: DefaultLeakThreshold,
+			MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), SlowCallThreshold: DefaultLeakThreshold,
 		})
 		first, second := p.lease(t), p.lease(t)
 		assert.NoError(t, p.PingContext(t.Context()))
-		assert.Equal(t, map[string]int64{"idle_in_hand": 2, "proven": 0}, leakCounts(t, reader))
+		assert.Equal(t, map[string]int64{"unused": 2, "proven": 0}, leakCounts(t, reader))
 		require.NoError(t, first.Close())
 		require.NoError(t, second.Close())
-		assert.Equal(t, map[string]int64{"idle_in_hand": 2, "proven": 0}, leakCounts(t, reader), "a return counts for nothing")
+		assert.Equal(t, map[string]int64{"unused": 2, "proven": 0}, leakCounts(t, reader), "a return counts for nothing")
 	})
 }
 

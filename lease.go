@@ -52,7 +52,7 @@ type lease struct {
 	// mu is held for reading or writing these fields and nothing else. It may
 	// be locked under the gate's, never the other way round.
 	mu       sync.Mutex
-	inCall   call          // guarded by mu; callNone: idle in hand
+	inCall   call          // guarded by mu; callNone: unused
 	last     call          // guarded by mu
 	inTx     bool          // guarded by mu
 	since    clock.Instant // guarded by mu: when the call in flight began, or the last one ended; zero: there was none
@@ -69,7 +69,7 @@ type lease struct {
 	early   step         // the steps of reading rows before the watch has looked at it
 	watched atomic.Bool  // it has, and rows are read by claims of hand from then on
 	naming  atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
-	watch   atomic.Bool  // it was reported as idle in hand: its next call is to be told to the watch
+	watch   atomic.Bool  // it was reported as unused: its next call is to be told to the watch
 	raw     bool         // guarded by the gate's lock: the application has the driver's own connection, and what it does with it cannot be seen
 
 	// Apart from mu, since they change with the rows:
@@ -130,8 +130,8 @@ func (l *lease) steps() uint64 {
 // told is what was reported of a lease.
 type told struct {
 	looked    clock.Instant // when the watch looked at it first; zero: it has not
-	idle      bool          // as idle in hand, and nothing was done with it since
-	leaked    bool          // as idle in hand, at some time
+	idle      bool          // as unused, and nothing was done with it since
+	leaked    bool          // as unused, at some time
 	busy      bool
 	proven    bool
 	threshold time.Duration // of the last report
@@ -388,7 +388,7 @@ func (l *lease) read(now clock.Instant) Lease {
 	day := clock.Clocks()
 	if l.isOn() && !l.isReady() { // else it is held, or was taken
 		out.Acquired, out.Hold, out.Busy = l.start.On(day), now.Sub(l.start), true
-		out.Call, out.Since = callReset.String(), out.Acquired
+		out.Call, out.Since = CallReset, out.Acquired
 		return out
 	}
 	out.Queue, out.Dial, out.Reset = l.parts.queue, l.parts.dial, l.parts.reset
@@ -397,9 +397,9 @@ func (l *lease) read(now clock.Instant) Lease {
 	defer l.mu.Unlock()
 	busy, since := l.stateLocked(now)
 	out.Busy, out.Since = busy, since.On(day)
-	out.Call = l.last.String()
+	out.Call = l.last.name()
 	if busy && l.inCall == callNone {
-		out.Call = callRows.String()
+		out.Call = CallRows
 	}
 	out.InTx = l.inTx
 	out.OpenRows = l.openRows

@@ -37,7 +37,7 @@ func (m *metrics) begin() { m.id.Load().begun.Do(m.zeros) }
 
 func (m *metrics) zeros() {
 	defer m.panicked.survive()
-	for _, class := range []Class{ClassIdleInHand, ClassProven} {
+	for _, class := range []Class{ClassUnused, ClassProven} {
 		m.countLeaks(class, 0)
 	}
 	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.nestings, m.locks} {
@@ -139,7 +139,7 @@ func (m *metrics) leaked(class Class) { m.countLeaks(class, 1) }
 
 func (m *metrics) countLeaks(class Class, n int64) {
 	defer m.panicked.survive()
-	m.leaks.Add(context.Background(), n, m.id.Load().pool.add[0], metric.WithAttributes(keyLeakClass.String(class.value())))
+	m.leaks.Add(context.Background(), n, m.id.Load().pool.add[0], metric.WithAttributes(keyLeakClass.String(class.String())))
 }
 
 func (m *metrics) slowCall() { m.count(m.slowCalls) }

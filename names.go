@@ -73,7 +73,7 @@ const (
 	keyUse       = attribute.Key("sqllease.lease.use")
 	keyLeakClass = attribute.Key("sqllease.leak.class")
 	keyHold      = attribute.Key("sqllease.hold") // seconds
-	keyCure      = attribute.Key("sqllease.cure")
+	keyFix       = attribute.Key("sqllease.fix")
 	keyReason    = attribute.Key("sqllease.close.reason")
 	keyOutcome   = attribute.Key("sqllease.tx.outcome")
 	keyTxBusy    = attribute.Key("sqllease.tx.busy") // seconds
@@ -105,8 +105,8 @@ var (
 var (
 	metricParts     = instrument{"sqllease.acquire.part", "s", "The parts of acquires that took time: queue, dial, and resets of a millisecond and more."}
 	metricUses      = instrument{"sqllease.lease.count", "{lease}", "Leases that are out, by what they are used for."}
-	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Leases reported as leaked, once in each class: one that is idle in hand may be proven later."}
-	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Driver calls that took longer than Config.LongCallThreshold."}
+	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Leases reported as leaked, once in each class: one that is unused may be proven later."}
+	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Driver calls that took longer than Config.SlowCallThreshold."}
 	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by what they met with."}
 	metricClosed    = instrument{"sqllease.session.closed", "{connection}", "Sessions closed, by reason."}
 	metricNestings  = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a lease waits for another."}

@@ -344,7 +344,7 @@ func (q *waits) reportNesting(n *nesting) {
 	q.reports.metrics.nested()
 	n.holder.Statement = q.reports.sanitised(n.holder.Statement)
 	q.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn,
-		"sqllease: a request holds a connection and waits for another: if as many do so as there are connections, the pool deadlocks",
+		"sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks",
 		slog.String("pool", q.cfg.Name), slog.Any("nested", n))
 }
 
@@ -353,9 +353,9 @@ func (n *nesting) context() context.Context {
 	return trace.ContextWithSpanContext(context.Background(), n.waiter.SpanContext)
 }
 
-// cure says what to do, with the figures of the pool.
-func (n *nesting) cure() string {
-	return fmt.Sprintf("use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before; "+
+// fix says what to do, with the figures of the pool.
+func (n *nesting) fix() string {
+	return fmt.Sprintf("use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before it; "+
 		"or raise the limit from %d to at least %d: %s at once × (%s per request − 1) + 1",
 		n.limit, n.needed(), plural(n.requests, "request"), plural(n.perRequest, "connection"))
 }
@@ -365,7 +365,7 @@ func (n *nesting) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("holder", n.holder.Stack.site()),
 		slog.String("waiter", n.waiter.Stack.site()),
-		slog.String("cure", n.cure()),
+		slog.String("fix", n.fix()),
 		slog.String("common", n.common),
 		slog.Int("limit", n.limit),
 		slog.Int("needed", n.needed()),
@@ -375,8 +375,8 @@ func (n *nesting) LogValue() slog.Value {
 		slog.Duration("hold", n.holder.Hold),
 		slog.String("statement", n.holder.Statement),
 		slog.Duration("waited", n.waited),
-		slog.String("holder_stack", n.holder.Stack.String()),
-		slog.String("waiter_stack", n.waiter.Stack.String()),
+		slog.String("holder_stack", n.holder.Stack.Line()),
+		slog.String("waiter_stack", n.waiter.Stack.Line()),
 	)
 }
 

@@ -1,4 +1,4 @@
-//go:build gc && (amd64 || arm64)
+//go:build gc && (amd64 || arm64) && !sqllease_no_assembly
 
 // Elsewhere goroutines are not told apart.
 
@@ -61,7 +61,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, queued.UTC(), records[0].attrs["since"].(time.Time).UTC())
 		assert.Contains(t, records[0].attrs["places"], "1 taken by ")
 		assert.Equal(t, "none goes on until one of their contexts ends; Config.FailOnDeadlock makes one fail", records[0].attrs["end"])
-		assert.Contains(t, records[0].attrs["nested.cure"], "use the connection that is held")
+		assert.Contains(t, records[0].attrs["nested.fix"], "use the connection that is held")
 		leakPause(59 * time.Second)
 		assert.Empty(t, log.take())
 		leakPause(2 * time.Second)
@@ -82,11 +82,11 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 			}
 		}
 		require.Len(t, nested, 1)
-		assert.Equal(t, "sqllease: a request holds a connection and waits for another: if as many do so as there are connections, the pool deadlocks", nested[0].message)
+		assert.Equal(t, "sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks", nested[0].message)
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.waiter"])
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.holder"])
-		assert.Equal(t, "use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before; "+
-			"or raise the limit from 1 to at least 2: 1 request at once × (2 connections per request − 1) + 1", nested[0].attrs["nested.cure"])
+		assert.Equal(t, "use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before it; "+
+			"or raise the limit from 1 to at least 2: 1 request at once × (2 connections per request − 1) + 1", nested[0].attrs["nested.fix"])
 		assert.Contains(t, nested[0].attrs["nested.holder_stack"], "nestedRequest")
 		assert.Contains(t, nested[0].attrs["nested.waiter_stack"], "nestedRequest")
 		assert.NotEqual(t, nested[0].attrs["nested.holder_stack"], nested[0].attrs["nested.waiter_stack"])
@@ -136,7 +136,7 @@ func TestADeadlockIsEndedByOneThatFails(t *testing.T) {
 				errs++
 				assert.Contains(t, r.attrs["places"], "nested_test.go")
 				assert.Contains(t, r.attrs["end"], "fails for the others, by Config.FailOnDeadlock")
-				assert.Regexp(t, `or raise the limit from 10 to at least \d+: \d+ requests at once × \(2 connections per request − 1\) \+ 1`, r.attrs["nested.cure"])
+				assert.Regexp(t, `or raise the limit from 10 to at least \d+: \d+ requests at once × \(2 connections per request − 1\) \+ 1`, r.attrs["nested.fix"])
 			} else {
 				warnings++
 			}
@@ -298,7 +298,7 @@ func TestANestedAcquireOnAnotherGoroutineIsToldByItsTrace(t *testing.T) {
 		leakPause(10 * time.Second)
 		records := log.take()
 		require.Len(t, records, 1, "it may be a deadlock; but the holder may go on, for all that can be seen")
-		assert.Contains(t, records[0].attrs["nested.cure"], "at least 3: 2 requests at once × (2 connections per request − 1) + 1")
+		assert.Contains(t, records[0].attrs["nested.fix"], "at least 3: 2 requests at once × (2 connections per request − 1) + 1")
 		assert.Equal(t, "trace", records[0].attrs["nested.common"])
 		assert.True(t, records[0].span.TraceID().IsValid(), "it belongs to the trace")
 		wait.Wait()
@@ -405,4 +405,46 @@ func TestANestedAcquireIsToldAfterAnyRows(t *testing.T) {
 			require.NoError(t, <-waited)
 		})
 	}
+}
+
+// A driver without direct calls gets the arguments after it has prepared the statement.
+// What the application does to say what they are is no call of the driver's: two that each
+// wait for another connection are a deadlock, which Config.FailOnDeadlock ends.
+func TestADeadlockOfValuersIsSeenAfterThePrepare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, c := openPool(t, &preparingFake{}, Config{MaxOpen: 2, FailOnDeadlock: true})
+		nested := false
+		var both sync.WaitGroup
+		ask := func() error {
+			if !nested {
+				return nil
+			}
+			both.Done()
+			both.Wait()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+			defer cancel()
+			return db.PingContext(ctx)
+		}
+		use := func() error {
+			_, err := db.ExecContext(context.Background(), "UPDATE t SET a = ?", valuer{ask})
+			return err
+		}
+		for range 3 { // so that the stack is known
+			require.NoError(t, use())
+		}
+		nested = true
+		both.Add(2)
+		var all sync.WaitGroup
+		start := time.Now()
+		for range 2 {
+			all.Go(func() { _ = use() })
+		}
+		leakPause(10 * time.Second)
+		for _, l := range c.Leases() {
+			assert.False(t, l.Busy, "%s since %v: it is unused, while the application works out an argument", l.Call, l.Since.Sub(start))
+		}
+		assert.EqualValues(t, 1, c.Stats().Deadlocks)
+		all.Wait()
+		assert.Less(t, time.Since(start), time.Minute)
+	})
 }

@@ -21,10 +21,14 @@ import (
 // Wrap wraps a driver's connector, for sql.OpenDB. Use [OpenDB] where you can:
 // it also lets the gate adopt the limit that the application sets with
 // SetMaxOpenConns (see [Connector.Attach]). A nil connector and a Config that
-// contradicts itself are refused with a *[ConfigError].
+// contradicts itself are refused with a *[ConfigError], as is a connector that is wrapped
+// already: the outer gate would hide the callers from the inner one.
 func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 	if isNil(c) {
 		return nil, &ConfigError{"connector", "nil", "give Wrap the connector of your driver, as made by its NewConnector or OpenConnector"}
+	}
+	if _, wrapped := c.(*Connector); wrapped {
+		return nil, &ConfigError{"connector", "a *sqllease.Connector", "it is wrapped already, and one pool needs one gate; give Wrap the connector of your driver"}
 	}
 	set, err := newSettings(cfg)
 	if err != nil {
@@ -60,7 +64,8 @@ func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 }
 
 // Open is sql.Open, wrapped: it opens a database by the name of its driver and
-// a data source name. database/sql tells which driver has a name only by opening
+// a data source name. A name of [Register]'s leads to the driver that it wraps, which is
+// then wrapped with this Config alone. database/sql tells which driver has a name only by opening
 // a database of it: a driver.DriverContext makes a connector for that, which is
 // closed at once, and another for the database. [OpenDB] avoids it.
 func Open(driverName, dsn string, cfg Config) (*sql.DB, error) {
@@ -111,6 +116,9 @@ func (c dsnConnector) Driver() driver.Driver { return c.driver }
 // At the first acquire, a connector that has neither says so in the log. A name that is taken is refused with a
 // *[ConfigError], where sql.Register would panic.
 func Register(name string, d driver.Driver, cfg Config) error {
+	if name == "" {
+		return &ConfigError{"name", `""`, "sql.Open needs a name to find the driver by; give it one, such as \"mysql-sqllease\""}
+	}
 	if isNil(d) {
 		return &ConfigError{"driver", "nil", "give Register the driver to wrap"}
 	}

@@ -29,7 +29,7 @@ type operation struct {
 	retried  bool       // it failed, and database/sql makes it again
 }
 
-// used tells the watch that a lease which was reported as idle in hand is used,
+// used tells the watch that a lease which was reported as unused is used,
 // and whether it was.
 func (c *Connector) used(s *session) (told bool) {
 	if told = s.lease.watch.Load(); told {

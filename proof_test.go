@@ -59,7 +59,7 @@ func TestRowsThatNobodyCanCloseAreProvenAndCured(t *testing.T) {
 		name string
 		slow time.Duration // what the query takes
 		do   func(context.Context, *sql.DB) error
-		cure string
+		fix  string
 	}{
 		{"Rows that were not closed", 0, func(ctx context.Context, db *sql.DB) error {
 			rows, err := db.QueryContext(ctx, "SELECT a FROM t WHERE b = 'secret'")
@@ -93,16 +93,16 @@ func TestRowsThatNobodyCanCloseAreProvenAndCured(t *testing.T) {
 				assert.True(t, l.Reclaimed)
 				assert.Equal(t, c.slow+2*time.Second, time.Since(start), "long before the threshold")
 				assert.Contains(t, l.Stack.Site(), "/proof_test.go:")
-				assert.Equal(t, c.cure, l.cure())
+				assert.Equal(t, c.fix, l.fix())
 				assert.Equal(t, "SELECT a FROM t WHERE b = ?", l.Statement)
-				assert.Equal(t, `pool "orders": lease 1 is leaked for certain: nothing refers to its unclosed rows any more; `+
-					`its session is closed, and its place is free again`, l.headline())
+				assert.Equal(t, `pool "orders": leaked connection, proven: nothing refers to its unclosed rows any more; `+
+					`sqllease has closed it, and its place in the pool is free again (lease 1)`, l.headline())
 				assert.Zero(t, l.Threshold)
 
 				require.NoError(t, <-waiter, "it is cured")
 				assert.Equal(t, c.slow+2*time.Second, time.Since(start))
 				s := p.c.Stats()
-				assert.Equal(t, [4]uint64{1, 1, 0, 1}, [4]uint64{s.Leaks, s.Proven, s.LongCalls, s.Closed.Reclaimed})
+				assert.Equal(t, [4]uint64{1, 1, 0, 1}, [4]uint64{s.Leaks, s.Proven, s.SlowCalls, s.Closed.Reclaimed})
 				assert.Equal(t, [3]int{1, 0, 1}, [3]int{s.Open, s.InUse, s.Idle})
 				var ended bool
 				for _, span := range spans.Ended() {
@@ -135,12 +135,12 @@ func TestRowsOfAConnAreProvenButTheirSessionIsLeft(t *testing.T) {
 		l := p.one(t)
 		assert.Equal(t, ClassProven, l.Class)
 		assert.False(t, l.Reclaimed)
-		assert.Equal(t, `pool "orders": lease 1 is leaked for certain: nothing refers to its unclosed rows any more, `+
-			`and their *sql.Conn cannot be closed before them`, l.headline())
+		assert.Equal(t, `pool "orders": leaked connection, proven: nothing refers to its unclosed rows any more, `+
+			`and their *sql.Conn cannot be closed before them (lease 1)`, l.headline())
 		_, err = conn.ExecContext(t.Context(), "DO 1")
 		require.NoError(t, err, "its holder has it still")
 		leakPause(50 * time.Second)
-		assert.Equal(t, ClassIdleInHand, p.one(t).Class, "it was used meanwhile, and is left again")
+		assert.Equal(t, ClassUnused, p.one(t).Class, "it was used meanwhile, and is left again")
 		leakPause(15 * time.Second)
 		assert.True(t, p.one(t).Reclaimed, "database/sql itself would wait for the rows for ever")
 		assert.Equal(t, uint64(1), p.c.Stats().Leaks, "one lease, one leak")

@@ -134,7 +134,7 @@ func (q *waits) warnSlow(e *AcquireError) {
 		slog.Int("waiting", e.Waiting),
 		slog.Int("in_use", e.InUse),
 		slog.Int("idle", e.Idle),
-		slog.Int("dialing", e.Dialling),
+		slog.Int("dialing", e.Dialing),
 		slog.Int("limit", e.Limit),
 		slog.String("held_by", strings.TrimPrefix(e.heldBy(), heldByText)))
 }

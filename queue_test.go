@@ -30,7 +30,7 @@ func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 		require.Len(t, records, 1)
 		assert.Equal(t, slog.LevelWarn, records[0].level)
 		assert.Equal(t, "sqllease: callers wait for a connection; give connections back sooner, or raise the limit if the database has room", records[0].message)
-		assert.Regexp(t, `^[^/]+/leak_pool_test.go:\d+ sqllease\.\(\*leakPool\)\.lease \(1, the oldest for 5s, idle in hand for 5s\)$`, records[0].attrs["held_by"])
+		assert.Regexp(t, `^[^/]+/leak_pool_test.go:\d+ sqllease\.\(\*leakPool\)\.lease \(1, the oldest for 5s, unused for 5s\)$`, records[0].attrs["held_by"])
 		delete(records[0].attrs, "held_by")
 		assert.Equal(t, map[string]any{
 			"pool": "orders", "longest_wait": 5 * time.Second, "waiting": int64(3), "in_use": int64(1), "idle": int64(0), "dialing": int64(0), "limit": int64(1),

@@ -31,7 +31,7 @@ func TestACallWithRowsOpenBeganWhenItDid(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := readingFake(60)
 			f.takes["exec"] = 3 * time.Minute
-			p := newLeakPool(t, f, Config{LeakThreshold: time.Minute, LongCallThreshold: time.Minute})
+			p := newLeakPool(t, f, Config{LeakThreshold: time.Minute, SlowCallThreshold: time.Minute})
 			conn := p.lease(t)
 			leakPause(2 * time.Second)
 			result, err := conn.QueryContext(t.Context(), "SELECT a FROM t")
@@ -156,7 +156,7 @@ func TestWhatIsLeftOfRowsIsReadNotHeld(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &leakFake{takes: map[string]time.Duration{slow: 5 * time.Minute}}
 			var reports []Leak
-			db, err := OpenDB(twoSets{f}, Config{MaxOpen: 1, LeakThreshold: 30 * time.Second, LongCallThreshold: time.Hour, FailOnDeadlock: true, OnLeak: func(l Leak) {
+			db, err := OpenDB(twoSets{f}, Config{MaxOpen: 1, LeakThreshold: 30 * time.Second, SlowCallThreshold: time.Hour, FailOnDeadlock: true, OnLeak: func(l Leak) {
 				reports = append(reports, l)
 			}})
 			require.NoError(t, err)

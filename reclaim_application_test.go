@@ -15,12 +15,12 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// Leases that an application's own code leaves idle in hand: its Valuers, filters and span
+// Leases that an application's own code leaves unused: its Valuers, filters and span
 // processors.
 
 // database/sql does not give back the connection of db.Query, Stmt.Query and Stmt.Exec if
 // an argument's Valuer panics (the server of net/http recovers that). Such a lease is idle
-// in hand for ever, and Config.ReclaimAfter is the cure for it.
+// in hand for ever, and Config.ReclaimAfter is the fix for it.
 func TestALeaseWhoseValuerPanickedIsReclaimed(t *testing.T) {
 	panics := valuer{func() error { panic("a Valuer of the application's") }}
 	for name, use := range map[string]func(db *sql.DB, st *sql.Stmt){
@@ -83,7 +83,7 @@ func endIf(now *atomic.Bool) {
 
 // Config.FilterSpan and the tracer provider may end the goroutine (a failed require does).
 // database/sql does not give back the connection of db.Query, Stmt.Exec and of rows then:
-// it is idle in hand, is reported, and Config.ReclaimAfter takes it.
+// it is unused, is reported, and Config.ReclaimAfter takes it.
 func TestALeaseWhoseGoroutineWasEndedByTheApplicationIsReclaimed(t *testing.T) {
 	query := func(db *sql.DB, _ *sql.Stmt) {
 		if rows, err := db.QueryContext(context.Background(), "SELECT 1"); err == nil {
@@ -133,7 +133,7 @@ func TestALeaseWhoseGoroutineWasEndedByTheApplicationIsReclaimed(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				require.NotEmpty(t, reports)
-				assert.Equal(t, ClassIdleInHand, reports[0].Class, reports[0].String())
+				assert.Equal(t, ClassUnused, reports[0].Class, reports[0].String())
 				assert.Zero(t, c.Stats().InUse, "it was not reclaimed")
 			})
 		})
@@ -153,7 +153,7 @@ func TestAReclaimedErrorHasTheLeaseAsItStood(t *testing.T) {
 		_, err = tx.ExecContext(t.Context(), "DO 2")
 		var e *ReclaimedError
 		require.ErrorAs(t, err, &e)
-		assert.Equal(t, "exec", e.Lease.Call)
+		assert.Equal(t, CallExec, e.Lease.Call)
 		assert.Equal(t, before.Statement, e.Lease.Statement)
 		assert.Equal(t, before.Begun, e.Lease.Begun)
 		assert.Equal(t, before.Since, e.Lease.Since)

@@ -19,11 +19,11 @@ func wantReclaimed(t *testing.T, err error) {
 	t.Helper()
 	var reclaimed *ReclaimedError
 	require.ErrorAs(t, err, &reclaimed)
-	assert.Contains(t, err.Error(), "the connection was taken away after it was idle in hand for 1m0s (Config.ReclaimAfter)")
+	assert.Contains(t, err.Error(), "the connection was closed, because it was unused for 1m0s (Config.ReclaimAfter); taken by ")
 	assert.NotEmpty(t, reclaimed.Lease.Stack.Site())
 }
 
-func TestALeaseThatIsIdleInHandForTooLongLosesItsSession(t *testing.T) {
+func TestALeaseThatIsUnusedForTooLongLosesItsSession(t *testing.T) {
 	for name, hold := range map[string]func(t *testing.T, db *sql.DB) (late func(*testing.T)){
 		"a Conn": func(t *testing.T, db *sql.DB) func(*testing.T) {
 			conn, err := db.Conn(t.Context())
@@ -82,7 +82,7 @@ func TestALeaseThatIsIdleInHandForTooLongLosesItsSession(t *testing.T) {
 				l := <-reports
 				assert.True(t, l.Reclaimed)
 				assert.Equal(t, time.Minute, l.Hold)
-				assert.Contains(t, l.String(), "is reclaimed after 1m0s: its session is closed")
+				assert.Contains(t, l.String(), "leaked connection taken back after 1m0s: sqllease has closed it")
 				assert.Equal(t, uint64(1), c.Stats().Closed.Reclaimed)
 				assert.Equal(t, uint64(1), c.Stats().Leaks, "it is one leak")
 				late(t)
@@ -97,7 +97,7 @@ func TestALeaseThatIsIdleInHandForTooLongLosesItsSession(t *testing.T) {
 func TestWhatIsInUseIsNotReclaimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &leakFake{takes: map[string]time.Duration{"exec": 2 * time.Hour}}
-		p := newLeakPool(t, f, Config{MaxOpen: 3, LeakThreshold: 10 * time.Second, ReclaimAfter: time.Minute, LongCallThreshold: -1})
+		p := newLeakPool(t, f, Config{MaxOpen: 3, LeakThreshold: 10 * time.Second, ReclaimAfter: time.Minute, SlowCallThreshold: -1})
 		busy, raw := p.lease(t), p.lease(t)
 		done := make(chan error, 1)
 		go func() { _, err := busy.ExecContext(t.Context(), "DO 1"); done <- err }()

@@ -24,7 +24,7 @@ type reports struct {
 	sites     sites
 	reported  reportedSpans
 
-	leaks, proven, longCalls, lateReturns atomic.Uint64
+	leaks, proven, slowCalls, lateReturns atomic.Uint64
 }
 
 // report tells the log, the trace and the metrics, ends what the holders of leases that
@@ -66,9 +66,9 @@ func (r *reports) record(l *Leak) {
 	if l.Returned {
 		level = slog.LevelInfo
 	}
-	about := slog.Any("leak", *l)
+	about := slog.Any("leak", slog.GroupValue(l.attrs()...))
 	if l.Class == ClassBusy {
-		about = slog.Any("slow_call", *l)
+		about = slog.Any("slow_call", slog.GroupValue(l.attrs()...))
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
 	r.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.message(), slog.String("pool", l.Pool), about)
@@ -81,7 +81,7 @@ func (r *reports) count(l *Leak) {
 		r.lateReturns.Add(1)
 		return
 	case l.Class == ClassBusy:
-		r.longCalls.Add(1)
+		r.slowCalls.Add(1)
 		r.metrics.slowCall()
 		return
 	case l.Class == ClassProven:
@@ -92,7 +92,7 @@ func (r *reports) count(l *Leak) {
 			r.leaks.Add(1)
 		}
 	}
-	if l.Class != ClassIdleInHand || !l.told {
+	if l.Class != ClassUnused || !l.told {
 		r.metrics.leaked(l.Class)
 	}
 }
@@ -178,10 +178,10 @@ func (r *reports) attributes(l *Leak) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
 		keyLease.Int64(int64(l.ID)), //nolint:gosec // there are not as many
 		keyHold.Float64(l.Hold.Seconds()),
-		keyCure.String(l.cure()),
+		keyFix.String(l.fix()),
 	}
 	if l.spanName() != spanSlowCall {
-		attrs = append(attrs, keyLeakClass.String(l.Class.value()))
+		attrs = append(attrs, keyLeakClass.String(l.Class.String()))
 	}
 	if frame, ok := l.Stack.siteFrame(); ok {
 		attrs = append(attrs, keyFunction.String(frame.Function), keyFile.String(frame.File), keyLine.Int(frame.Line))

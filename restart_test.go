@@ -21,7 +21,7 @@ func TestAfterARestartOfTheServerNoOldSessionIsHandedOutAsNew(t *testing.T) {
 		db, c := f.open(Config{MaxOpen: 10, MinIdle: 3, LeakThreshold: -1})
 		giveBack(t, take(t, db, 1)...)
 		synctest.Wait()
-		require.GreaterOrEqual(t, c.Stats().Idle, 3, "the third is dialled while the first is on lease, or after")
+		require.GreaterOrEqual(t, c.Stats().Idle, 3, "the third is dialed while the first is on lease, or after")
 		<-time.After(time.Second)
 		restarted.Store(int32(c.Stats().Dials))
 		for range 5 {
@@ -45,7 +45,7 @@ func TestClosingEndsADialAhead(t *testing.T) {
 		conn, err := db.Conn(context.WithValue(t.Context(), aheadKey{}, true))
 		require.NoError(t, err)
 		synctest.Wait()
-		assert.Equal(t, 1, c.Stats().Dialling)
+		assert.Equal(t, 1, c.Stats().Dialing)
 		require.NoError(t, conn.Close())
 		require.NoError(t, db.Close())
 		synctest.Wait()

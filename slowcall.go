@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// SlowCall is a report of a driver call that takes longer than [Config.LongCallThreshold]:
+// SlowCall is a report of a driver call that takes longer than [Config.SlowCallThreshold]:
 // once when it has taken that long, and once more when its connection is given back. It is
 // not a leak: the connection is in use.
 type SlowCall struct {

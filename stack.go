@@ -25,6 +25,10 @@ func (s Stack) Site() string { return callstack.Stack(s).Site() }
 // net/http, calls the application.
 func (s Stack) String() string { return callstack.Stack(s).String() }
 
+// Line lists the same calls in one line, for logs: "dir/file.go:42 pkg.Func < dir/main.go:7
+// main.main", the innermost first.
+func (s Stack) Line() string { return callstack.Stack(s).Line() }
+
 // siteFrame is the frame of Site; false: there is none.
 func (s Stack) siteFrame() (runtime.Frame, bool) { return callstack.Stack(s).SiteFrame() }
 

@@ -49,7 +49,7 @@ func stackPlace(file string, line int) string {
 }
 
 // The frames between an application and its driver are of no interest:
-// neither when a connection is dialled, nor when it is taken from
+// neither when a connection is dialed, nor when it is taken from
 // database/sql's free list, nor when it was handed over.
 func TestTheSiteOfALeaseIsTheApplicationsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestTheSiteOfALeaseIsTheApplicationsOwn(t *testing.T) {
 			require.Len(t, leases, 1)
 			return leases[0].Stack.Site()
 		}
-		for _, how := range []string{"dialled", "from the free list"} {
+		for _, how := range []string{"dialed", "from the free list"} {
 			conn, want, err := store.take(t.Context())
 			require.NoError(t, err)
 			assert.Equal(t, want, site(), how)

@@ -39,7 +39,7 @@ func (c *Connector) stats() Stats {
 	s.StatementsShared = c.counts.shared.Load()
 	s.DiscoveryFailures = c.counts.discoveryFailures.Load()
 	s.Leaks, s.Proven = c.reports.leaks.Load(), c.reports.proven.Load()
-	s.LongCalls, s.LateReturns = c.reports.longCalls.Load(), c.reports.lateReturns.Load()
+	s.SlowCalls, s.LateReturns = c.reports.slowCalls.Load(), c.reports.lateReturns.Load()
 	s.IdleLimit = time.Duration(c.newest.idle.Load())
 	s.Lifetime = time.Duration(c.newest.lifetime.Load())
 	return s

@@ -53,7 +53,7 @@ func TestStatsTellWhereLeasesAreTakenThatAreReported(t *testing.T) {
 		require.Len(t, sites, 2, "late returns and reclaims are no reports of their own")
 		assert.Contains(t, sites[0].Stack.Site(), "sqllease.leakTx")
 		assert.Equal(t, 3, sites[0].Times)
-		assert.Equal(t, ClassIdleInHand, sites[0].Class)
+		assert.Equal(t, ClassUnused, sites[0].Class)
 		assert.Contains(t, sites[1].Stack.Site(), "sqllease.(*leakPool).lease")
 		assert.Equal(t, 1, sites[1].Times)
 		assert.Equal(t, 10*time.Second, sites[1].Last.Sub(sites[0].Last))

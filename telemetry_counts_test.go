@@ -170,12 +170,12 @@ func TestDialsAheadThatFailOddlyCostNoRoom(t *testing.T) {
 		f := &telemetryFake{on: failing("connect", oddAs{})}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 4, MinIdle: 2})
 		elapse(5 * time.Minute)
-		assert.Zero(t, p.c.Stats().Dialling)
+		assert.Zero(t, p.c.Stats().Dialing)
 		assert.Greater(t, p.c.Stats().Dials, uint64(5), "it goes on trying")
 	})
 }
 
-// A crowd of contexts that end while queued, dialling and in resets: the counts add up.
+// A crowd of contexts that end while queued, dialing and in resets: the counts add up.
 func TestEachAcquireIsCountedOnce(t *testing.T) {
 	for seed := range 6 {
 		synctest.Test(t, func(t *testing.T) {

@@ -257,12 +257,12 @@ func TestACrowd(t *testing.T) {
 		assert.Eventually(t, func() bool {
 			runtime.GC()
 			s := w.Stats()
-			return s.InUse == 0 && s.Dialling == 0 && s.Waiting == 0
+			return s.InUse == 0 && s.Dialing == 0 && s.Waiting == 0
 		}, 20*time.Second, time.Millisecond, "all is given back, or reclaimed")
 		assert.NoError(t, db.Close())
 		assert.Eventually(t, func() bool { return w.Stats().Open == 0 && f.open() == 0 }, 20*time.Second, time.Millisecond)
 		s := w.Stats()
-		assert.Equal(t, s.Dials-s.DialErrors, s.Closed.Total(), "each session that was dialled was closed, and counted once")
+		assert.Equal(t, s.Dials-s.DialErrors, s.Closed.Total(), "each session that was dialed was closed, and counted once")
 		if round < 2 { // with comments, what is declined is not ended
 			assert.Eventually(t, func() bool { return len(c.left()) == 0 }, 20*time.Second, time.Millisecond, "reports are told aside")
 			assert.Empty(t, c.left())

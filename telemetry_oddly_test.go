@@ -46,7 +46,7 @@ func TestAnErrorWhoseAsPanicsCostsNoRoom(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		assert.NoError(t, p.db.PingContext(ctx), "there is room")
-		assert.Zero(t, p.c.Stats().Dialling)
+		assert.Zero(t, p.c.Stats().Dialing)
 	})
 }
 
@@ -64,7 +64,7 @@ func TestATypedNilErrorOfADialCostsNoRoom(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		assert.NoError(t, p.db.PingContext(ctx), "there is room")
-		assert.Zero(t, p.c.Stats().Dialling)
+		assert.Zero(t, p.c.Stats().Dialing)
 	})
 }
 
@@ -261,7 +261,7 @@ func TestAttributesThatEndTheirGoroutineCostNoSession(t *testing.T) {
 				gone.Wait()
 				left.Store(-1)
 				s := c.Stats()
-				assert.Zero(t, s.InUse+s.Dialling, "Goexit at call %d", at+1)
+				assert.Zero(t, s.InUse+s.Dialing, "Goexit at call %d", at+1)
 			})
 		}
 	}

@@ -94,7 +94,7 @@ func TestTelemetryThatPanicsCostsNothingElse(t *testing.T) {
 				c, _ := ConnectorOf(db)
 				everyKindOfAcquire(t, db)
 				s := c.Stats()
-				assert.Equal(t, []int{2, 0, 2, 0, 0}, []int{s.Open, s.InUse, s.Idle, s.Waiting, s.Dialling})
+				assert.Equal(t, []int{2, 0, 2, 0, 0}, []int{s.Open, s.InUse, s.Idle, s.Waiting, s.Dialing})
 				require.NoError(t, db.Close())
 				synctest.Wait()
 				told := 0
@@ -167,7 +167,7 @@ func TestAFilterThatEndsItsGoroutineCostsNothing(t *testing.T) {
 		require.NoError(t, conn.Close())
 		require.NoError(t, db.PingContext(t.Context()))
 		s := c.Stats()
-		assert.Equal(t, []int{1, 0, 0}, []int{s.Open, s.InUse, s.Dialling})
+		assert.Equal(t, []int{1, 0, 0}, []int{s.Open, s.InUse, s.Dialing})
 		require.NoError(t, db.Close())
 	})
 }

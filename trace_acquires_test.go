@@ -43,10 +43,10 @@ func TestAnAcquireThatDialsHasASpanAndTheNextHasNone(t *testing.T) {
 }
 
 func TestTheDriverDialsUnderTheAcquireSpan(t *testing.T) {
-	var dialled trace.SpanContext
+	var dialed trace.SpanContext
 	f := &telemetryFake{on: func(ctx context.Context, call, _ string) error {
 		if call == "connect" {
-			dialled = trace.SpanContextFromContext(ctx)
+			dialed = trace.SpanContextFromContext(ctx)
 		}
 		return nil
 	}}
@@ -54,7 +54,7 @@ func TestTheDriverDialsUnderTheAcquireSpan(t *testing.T) {
 	exec(t, underParent(t), p.db, "DO 1")
 	spans := p.takeAll()
 	require.Equal(t, []string{"pool.dial", "pool.acquire", "DO"}, spanNames(spans))
-	assert.Equal(t, spans[0].SpanContext().SpanID(), dialled.SpanID(), "what a driver's dialler emits is under its dial")
+	assert.Equal(t, spans[0].SpanContext().SpanID(), dialed.SpanID(), "what a driver's dialler emits is under its dial")
 	assert.Equal(t, spans[1].SpanContext().SpanID(), spans[0].Parent().SpanID())
 }
 

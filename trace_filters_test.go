@@ -73,7 +73,7 @@ func TestSpansCanBeLeftOut(t *testing.T) {
 		return spanNames(p.takeAll())
 	}
 	t.Run("by call", func(t *testing.T) {
-		p := newTelemetryPool(t, &telemetryFake{}, Config{OmitSpans: []string{"ping", "begin", "acquire"}})
+		p := newTelemetryPool(t, &telemetryFake{}, Config{OmitSpans: []Call{CallPing, CallBegin, CallAcquire}})
 		assert.Equal(t, []string{"UPDATE stock", "DELETE stock", "commit", "transaction"}, work(t, p))
 	})
 	t.Run("by function", func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestSpansCanBeLeftOut(t *testing.T) {
 
 func TestAFilterIsAskedOnceForASpan(t *testing.T) {
 	asked := 0
-	p := newTelemetryPool(t, &telemetryFake{answer: []driver.Value{int64(1)}}, Config{OmitSpans: []string{"acquire"}, FilterSpan: func(context.Context, Operation) bool {
+	p := newTelemetryPool(t, &telemetryFake{answer: []driver.Value{int64(1)}}, Config{OmitSpans: []Call{CallAcquire}, FilterSpan: func(context.Context, Operation) bool {
 		asked++
 		return asked%2 == 0
 	}})

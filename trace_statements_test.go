@@ -193,7 +193,7 @@ func TestWhatSpansShowOfAStatementIsSaid(t *testing.T) {
 	const query = "SELECT a FROM t WHERE b = 'jane@example.org'"
 	failure := errors.New("no jane@example.org")
 	for text, want := range map[QueryText]any{
-		QueryTextSanitised: "SELECT a FROM t WHERE b = ?",
+		QueryTextSanitized: "SELECT a FROM t WHERE b = ?",
 		QueryTextRaw:       query,
 		QueryTextOff:       nil,
 	} {
@@ -215,7 +215,7 @@ func TestAPingHasASpan(t *testing.T) {
 
 // Collectors refuse what is too long, or no UTF-8, with all that is sent beside it.
 func TestWhatSpansShowOfAStatementIsBounded(t *testing.T) {
-	for _, text := range []QueryText{QueryTextSanitised, QueryTextRaw} {
+	for _, text := range []QueryText{QueryTextSanitized, QueryTextRaw} {
 		p := newTelemetryPool(t, &telemetryFake{}, Config{QueryText: text})
 		exec(t, underParent(t), p.db, "SELECT a"+strings.Repeat(", a + 1", 100_000)+"\xff")
 		shown := spanAttributes(p.take()[1])["db.query.text"].(string)

@@ -56,7 +56,7 @@ func newTracing(cfg *settings, id *present, sums *descriptions) tracing {
 		t.silent = cfg.TracerProvider
 	}
 	for c := range calls {
-		t.omit[c] = slices.Contains(cfg.OmitSpans, c.String())
+		t.omit[c] = slices.Contains(cfg.OmitSpans, c.name())
 	}
 	return t
 }
@@ -168,7 +168,7 @@ func (t *tracing) passes(ctx context.Context, c call, query string) bool {
 	if t.filter == nil {
 		return true
 	}
-	op := Operation{Call: c.String()}
+	op := Operation{Call: c.name()}
 	if query != "" {
 		sum := t.summaries.Of(query)
 		op.Summary, op.Statement = sum.name, sum.Sanitised

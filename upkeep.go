@@ -180,7 +180,7 @@ func backoff(failures int) time.Duration {
 
 // fillAll dials ahead until no session is missing; false: a dial failed.
 func (c *Connector) fillAll() (filled bool) {
-	defer c.cfg.recovered("dialling ahead for Config.MinIdle")
+	defer c.cfg.recovered("dialing ahead for Config.MinIdle")
 	for c.gate.Reserve() {
 		s, err := c.dialAhead()
 		if err != nil {

@@ -85,7 +85,7 @@ func (w *watch) endingLocked(l *lease, now clock.Instant) (e ending) {
 	if l.told.anything() {
 		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true}
 		if l.told.leaked {
-			e.leak.Class = ClassIdleInHand
+			e.leak.Class = ClassUnused
 		}
 	}
 	return e
@@ -251,8 +251,8 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 		w.reclaimLocked(s, f)
 		return
 	}
-	class, report, again := judge(busy, lasts, l.limit, w.cfg.LongCallThreshold, l.told)
-	if class == ClassIdleInHand && reclaimAfter > 0 && (report || l.told.idle) {
+	class, report, again := judge(busy, lasts, l.limit, w.cfg.SlowCallThreshold, l.told)
+	if class == ClassUnused && reclaimAfter > 0 && (report || l.told.idle) {
 		again = max(reclaimAfter-lasts, soonest)
 	}
 	if again > 0 {
@@ -263,7 +263,7 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 	}
 	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.IdleTx}
 	if class == ClassBusy {
-		l.told.busy, leak.Threshold = true, w.cfg.LongCallThreshold
+		l.told.busy, leak.Threshold = true, w.cfg.SlowCallThreshold
 	} else {
 		leak.told = l.told.leaked
 		l.told.idle, l.told.leaked = true, true
@@ -291,11 +291,11 @@ func (w *watch) again(s *session, now clock.Instant) {
 	})
 }
 
-// reclaimLocked takes the session from a lease that is idle in hand for too
+// reclaimLocked takes the session from a lease that is unused for too
 // long.
 func (w *watch) reclaimLocked(s *session, f *findings) {
 	after := w.cfg.ReclaimAfter
-	leak := Leak{Lease: s.lease.read(f.now), Class: ClassIdleInHand, Threshold: after, Reclaimed: true, told: true}
+	leak := Leak{Lease: s.lease.read(f.now), Class: ClassUnused, Threshold: after, Reclaimed: true, told: true}
 	if !w.takeLocked(s, f) {
 		w.lookLocked(s, f.now.Add(max(soonest, min(after, time.Second))))
 		return
@@ -303,7 +303,7 @@ func (w *watch) reclaimLocked(s *session, f *findings) {
 	f.leaks = append(f.leaks, &leak)
 }
 
-// takeLocked takes the session from a lease that is idle in hand, and tells
+// takeLocked takes the session from a lease that is unused, and tells
 // whether it could. The holder may begin a call at this very moment: who
 // changes lease.hand first has the session, and the holder finds out at its
 // next call.
@@ -359,16 +359,16 @@ func (w *watch) reclaimed(s *session) error {
 	return &ReclaimedError{Pool: w.cfg.Name, After: w.cfg.ReclaimAfter, Lease: l}
 }
 
-// judge tells whether a lease that has been in a call, or idle in hand, for
+// judge tells whether a lease that has been in a call, or unused, for
 // that long is to be reported, and after what time to look again; zero: never.
 func judge(busy bool, lasts, limit, longCall time.Duration, told told) (class Class, report bool, again time.Duration) {
 	switch {
 	case !busy && told.idle:
-		return ClassIdleInHand, false, 0
+		return ClassUnused, false, 0
 	case !busy && lasts >= limit:
-		return ClassIdleInHand, true, 0
+		return ClassUnused, true, 0
 	case !busy:
-		return ClassIdleInHand, false, limit - lasts
+		return ClassUnused, false, limit - lasts
 	case told.busy || longCall < 0:
 		return ClassBusy, false, limit
 	case lasts >= longCall:

@@ -84,7 +84,7 @@ func TestALeakIsReportedWithTheSiteThatTookTheLease(t *testing.T) {
 	tx, err := db.BeginTx(t.Context(), &sql.TxOptions{})
 	require.NoError(t, err)
 	l := <-leaks
-	assert.Equal(t, sqllease.ClassIdleInHand, l.Class)
+	assert.Equal(t, sqllease.ClassUnused, l.Class)
 	assert.True(t, l.InTx)
 	assert.Contains(t, l.Stack.Site(), "wrapper_test.go")
 	t.Log("\n" + l.String())

@@ -86,7 +86,7 @@ var contestants = []contestant{
 	{"sqllease-off", func(s source, p providers) (*sql.DB, error) {
 		return sqllease.OpenDB(s.connector(), sqllease.Config{
 			TracerProvider: p.traces, MeterProvider: p.metrics, Dialect: s.dialect,
-			LeakThreshold: -1, LongCallThreshold: -1, SlowAcquireThreshold: -1, QueryText: sqllease.QueryTextOff,
+			LeakThreshold: -1, SlowCallThreshold: -1, SlowAcquireThreshold: -1, QueryText: sqllease.QueryTextOff,
 		})
 	}},
 	{"sqllease-all", func(s source, p providers) (*sql.DB, error) {

@@ -53,7 +53,7 @@ func TestAWholeRunFindsThePlantedLeakAndSeesNoError(t *testing.T) {
 	assert.Empty(t, r.counts.failures)
 	require.Len(t, r.leaks, 1)
 	assert.Equal(t, disputed, r.leaks[0].count)
-	assert.Equal(t, sqllease.ClassIdleInHand, r.leaks[0].first.Class)
+	assert.Equal(t, sqllease.ClassUnused, r.leaks[0].first.Class)
 	assert.Equal(t, fmt.Sprintf("demo/app.go:%d demo.(*shop).export", lineOf(t, "(s *shop) export(", "s.db.QueryContext(")), r.leaks[0].place)
 
 	assert.Equal(t, time.Second, r.stats.IdleLimit)

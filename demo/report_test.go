@@ -112,7 +112,7 @@ func good() *report {
 		cuts: 1, cutsSeen: true,
 		counts:    counts{sent: 1000, refused: []time.Time{{}}},
 		leakDue:   1,
-		leaks:     []leakSite{{place: "demo/app.go:150 main.(*shop).export", count: 1, first: sqllease.Leak{Class: sqllease.ClassIdleInHand}}},
+		leaks:     []leakSite{{place: "demo/app.go:150 main.(*shop).export", count: 1, first: sqllease.Leak{Class: sqllease.ClassUnused}}},
 		whole:     true,
 		idleLimit: 3 * time.Second,
 	}
@@ -163,14 +163,14 @@ func TestTheReportFitsAHundredColumns(t *testing.T) {
 func TestLeaksAreFoldedByPlace(t *testing.T) {
 	var b leakBook
 	b.add(sqllease.Leak{Class: sqllease.ClassBusy})
-	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 1}, Class: sqllease.ClassIdleInHand})
-	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 2}, Class: sqllease.ClassIdleInHand})
+	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 1}, Class: sqllease.ClassUnused})
+	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 2}, Class: sqllease.ClassUnused})
 	b.add(sqllease.Leak{Lease: sqllease.Lease{ID: 2}, Class: sqllease.ClassProven})
-	b.add(sqllease.Leak{Class: sqllease.ClassIdleInHand, Returned: true})
+	b.add(sqllease.Leak{Class: sqllease.ClassUnused, Returned: true})
 	list := b.list()
 	require.Len(t, list, 2)
 	assert.Equal(t, 2, list[0].count)
-	assert.Equal(t, sqllease.ClassIdleInHand, list[0].first.Class)
+	assert.Equal(t, sqllease.ClassUnused, list[0].first.Class)
 	assert.Equal(t, 3, b.count())
 }
 

@@ -82,11 +82,11 @@ func inRound(t *testing.T, open func() (*sql.DB, error), n int) int64 {
 	defer func() { _ = db.Close() }() // to say goodbye to a server that has hung up is an error
 	db.SetMaxIdleConns(n)
 	conns := make([]*sql.Conn, n)
-	var dialling sync.WaitGroup
+	var dialing sync.WaitGroup
 	room := make(chan struct{}, 25) // a server takes so many handshakes at once
 	for i := range conns {
 		room <- struct{}{}
-		dialling.Go(func() {
+		dialing.Go(func() {
 			defer func() { <-room }()
 			conn, err := db.Conn(context.Background())
 			if assert.NoError(t, err) {
@@ -96,7 +96,7 @@ func inRound(t *testing.T, open func() (*sql.DB, error), n int) int64 {
 			}
 		})
 	}
-	dialling.Wait()
+	dialing.Wait()
 	require.False(t, t.Failed())
 	start := time.Now()
 	var releasing sync.WaitGroup

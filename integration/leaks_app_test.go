@@ -107,7 +107,7 @@ func (s *leakServer) open(t *testing.T, number int64, c *leakCase) *app {
 	_, err := s.admin.ExecContext(t.Context(), fmt.Sprintf(s.create, a.home))
 	require.NoError(t, err)
 	a.db, err = sqllease.Open(s.driver, s.dsn(a.home)+c.params, sqllease.Config{
-		MaxOpen: limit, LeakThreshold: cmp.Or(c.threshold, leakAfter), LongCallThreshold: longCall, ReclaimAfter: c.reclaim,
+		MaxOpen: limit, LeakThreshold: cmp.Or(c.threshold, leakAfter), SlowCallThreshold: longCall, ReclaimAfter: c.reclaim,
 		OnLeak: a.report, OnSlowCall: a.slowCall, Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

@@ -34,7 +34,7 @@ const (
 
 // The kinds of reports, and what they come to.
 const (
-	idle      = "idle in hand"
+	idle      = "unused"
 	busy      = "busy"
 	proven    = "proven"
 	cured     = "proven, and reclaimed"
@@ -43,12 +43,12 @@ const (
 )
 
 var headlines = map[string]string{
-	idle:      "is idle in hand for longer than",
-	busy:      "a slow call, not a leak",
-	proven:    "is leaked for certain: nothing refers to its unclosed rows any more, and their *sql.Conn cannot be closed before them",
-	cured:     "is leaked for certain: nothing refers to its unclosed rows any more; its session is closed, and its place is free again",
-	reclaimed: "is reclaimed after",
-	late:      "was returned after all",
+	idle:      "checked out but unused for longer than",
+	busy:      "slow call: one call takes longer than",
+	proven:    "leaked connection, proven: nothing refers to its unclosed rows any more, and their *sql.Conn cannot be closed before them",
+	cured:     "leaked connection, proven: nothing refers to its unclosed rows any more; sqllease has closed it, and its place in the pool is free again",
+	reclaimed: "leaked connection taken back after",
+	late:      "a reported connection came back after",
 }
 
 func kindOf(l sqllease.Leak) string {
@@ -63,7 +63,7 @@ func kindOf(l sqllease.Leak) string {
 	return l.Class.String()
 }
 
-// The essential words of the cures.
+// The essential words of the fixes.
 const (
 	closeRows  = "close the *sql.Rows on every path: defer rows.Close()"
 	scanRow    = "call Scan on every *sql.Row"
@@ -81,7 +81,7 @@ type leakCase struct {
 	threshold time.Duration     // Config.LeakThreshold; zero: leakAfter
 	reclaim   time.Duration     // Config.ReclaimAfter
 	want      []string          // the kinds of the reports, in order; nil: there is none
-	cure      string            // what the reports tell to do
+	fix       string            // what the reports tell to do
 	inTx      bool              // what the reports say of the lease
 	rows      int               // likewise
 	hikari    bool              // HikariCP's leakDetectionThreshold would raise a false alarm
@@ -89,45 +89,45 @@ type leakCase struct {
 
 var leakCases = []leakCase{
 	// Leaks, which end with the test.
-	{name: "rows that are not closed", do: rowsNotClosed, want: []string{idle, late}, cure: closeRows, rows: 1},
-	{name: "a loop over rows that breaks", do: breakOutOfRows, want: []string{idle, late}, cure: closeRows, rows: 1},
-	{name: "rows that cannot be scanned", do: scanError, want: []string{idle, late}, cure: closeRows, rows: 1},
-	{name: "a second result set that is not read", drivers: []string{"mysql", "postgres"}, do: secondResultSet, want: []string{idle, late}, cure: closeRows, rows: 1},
-	{name: "rows of a context that ends in an hour", do: contextOfAnHour, want: []string{idle, late}, cure: closeRows, rows: 1},
-	{name: "rows of a kept statement", do: rowsOfAStatement, want: []string{idle, late}, cure: closeRows, rows: 1},
-	{name: "rows of a transaction", do: rowsOfATx, want: []string{idle, late}, cure: closeRows, inTx: true, rows: 1},
-	{name: "a row that is not scanned", do: rowNotScanned, want: []string{idle, late}, cure: scanRow, rows: 1},
-	{name: "a return before the rollback", do: returnBeforeRollback, want: []string{idle, late}, cure: endTx, inTx: true},
-	{name: "a panic before the rollback", do: panicBeforeRollback, want: []string{idle, late}, cure: endTx, inTx: true},
-	{name: "a goroutine that died with its transaction", do: diedWithItsTx, want: []string{idle, late}, cure: endTx, inTx: true},
-	{name: "a transaction for each attempt", do: txForEachAttempt, want: []string{idle, late, idle, late, idle, late}, cure: endTx, inTx: true},
+	{name: "rows that are not closed", do: rowsNotClosed, want: []string{idle, late}, fix: closeRows, rows: 1},
+	{name: "a loop over rows that breaks", do: breakOutOfRows, want: []string{idle, late}, fix: closeRows, rows: 1},
+	{name: "rows that cannot be scanned", do: scanError, want: []string{idle, late}, fix: closeRows, rows: 1},
+	{name: "a second result set that is not read", drivers: []string{"mysql", "postgres"}, do: secondResultSet, want: []string{idle, late}, fix: closeRows, rows: 1},
+	{name: "rows of a context that ends in an hour", do: contextOfAnHour, want: []string{idle, late}, fix: closeRows, rows: 1},
+	{name: "rows of a kept statement", do: rowsOfAStatement, want: []string{idle, late}, fix: closeRows, rows: 1},
+	{name: "rows of a transaction", do: rowsOfATx, want: []string{idle, late}, fix: closeRows, inTx: true, rows: 1},
+	{name: "a row that is not scanned", do: rowNotScanned, want: []string{idle, late}, fix: scanRow, rows: 1},
+	{name: "a return before the rollback", do: returnBeforeRollback, want: []string{idle, late}, fix: endTx, inTx: true},
+	{name: "a panic before the rollback", do: panicBeforeRollback, want: []string{idle, late}, fix: endTx, inTx: true},
+	{name: "a goroutine that died with its transaction", do: diedWithItsTx, want: []string{idle, late}, fix: endTx, inTx: true},
+	{name: "a transaction for each attempt", do: txForEachAttempt, want: []string{idle, late, idle, late, idle, late}, fix: endTx, inTx: true},
 	{name: "a transaction that the server ends", drivers: []string{"pgx", "postgres"}, do: txTheServerEnds,
 		params: "&options=-c%20idle_in_transaction_session_timeout%3D1500", want: []string{idle, late},
-		cure: endTx + " right after BeginTx; the server ends an idle transaction after 1.5s", inTx: true},
-	{name: "a lock held by an idle transaction", do: idleWithALock, want: []string{idle, late}, cure: endTx, inTx: true},
-	{name: "a connection kept in a struct", do: connInAStruct, want: []string{idle, late}, cure: closeConn},
-	{name: "a connection that must be quick", do: quickConn, want: []string{idle, late}, cure: closeConn},
-	{name: "a lock of a migration, held without a word", do: migrationLock(), want: []string{idle, late}, cure: closeConn},
+		fix: endTx + " right after BeginTx; the server ends an idle transaction after 1.5s", inTx: true},
+	{name: "a lock held by an idle transaction", do: idleWithALock, want: []string{idle, late}, fix: endTx, inTx: true},
+	{name: "a connection kept in a struct", do: connInAStruct, want: []string{idle, late}, fix: closeConn},
+	{name: "a connection that must be quick", do: quickConn, want: []string{idle, late}, fix: closeConn},
+	{name: "a lock of a migration, held without a word", do: migrationLock(), want: []string{idle, late}, fix: closeConn},
 
 	// Leaks that are cured.
-	{name: "rows that nobody can close", do: rowsNobodyCanClose, threshold: time.Hour, want: []string{cured}, cure: closeRows, rows: 1},
-	{name: "a row that nobody can scan", do: rowNobodyCanScan, threshold: time.Hour, want: []string{cured}, cure: scanRow, rows: 1},
-	{name: "a whole pool of rows that nobody can close", do: wholePool, threshold: time.Hour, want: []string{cured, cured, cured, cured}, cure: closeRows, rows: 1},
-	{name: "rows of a connection that nobody can close", do: rowsOfAConn, threshold: slower, reclaim: slower, want: []string{proven, reclaimed}, cure: closeRows, rows: 1},
-	{name: "a connection that nothing refers to", do: connNobodyHas, reclaim: slow, want: []string{idle, reclaimed}, cure: closeConn},
-	{name: "a lock held by a transaction that is reclaimed", do: reclaimedWithALock, reclaim: slow, want: []string{idle, reclaimed}, cure: endTx, inTx: true},
+	{name: "rows that nobody can close", do: rowsNobodyCanClose, threshold: time.Hour, want: []string{cured}, fix: closeRows, rows: 1},
+	{name: "a row that nobody can scan", do: rowNobodyCanScan, threshold: time.Hour, want: []string{cured}, fix: scanRow, rows: 1},
+	{name: "a whole pool of rows that nobody can close", do: wholePool, threshold: time.Hour, want: []string{cured, cured, cured, cured}, fix: closeRows, rows: 1},
+	{name: "rows of a connection that nobody can close", do: rowsOfAConn, threshold: slower, reclaim: slower, want: []string{proven, reclaimed}, fix: closeRows, rows: 1},
+	{name: "a connection that nothing refers to", do: connNobodyHas, reclaim: slow, want: []string{idle, reclaimed}, fix: closeConn},
+	{name: "a lock held by a transaction that is reclaimed", do: reclaimedWithALock, reclaim: slow, want: []string{idle, reclaimed}, fix: endTx, inTx: true},
 
 	// Not lost, but held for too long without being used.
-	{name: "a connection held during other work", do: connDuringOtherWork, want: []string{idle, late}, cure: closeConn},
-	{name: "a reader that stands still", do: readerStandsStill, want: []string{idle, late}, cure: closeRows, rows: 1},
-	{name: "a defer in a loop", do: deferInALoop, want: []string{idle, late, idle, late, idle, late}, cure: closeRows, rows: 1},
+	{name: "a connection held during other work", do: connDuringOtherWork, want: []string{idle, late}, fix: closeConn},
+	{name: "a reader that stands still", do: readerStandsStill, want: []string{idle, late}, fix: closeRows, rows: 1},
+	{name: "a defer in a loop", do: deferInALoop, want: []string{idle, late, idle, late, idle, late}, fix: closeRows, rows: 1},
 
 	// In use, or held on purpose.
 	{name: "a slow query", do: slowQuery, hikari: true},
 	{name: "a slow query, where leases are reclaimed", do: slowQuery, reclaim: leakAfter, hikari: true},
-	{name: "a slower statement", do: slowerStatement, want: []string{busy, late}, cure: lookAtPlan, hikari: true},
+	{name: "a slower statement", do: slowerStatement, want: []string{busy, late}, fix: lookAtPlan, hikari: true},
 	{name: "a wait for a lock", do: waitForALock(slow), hikari: true},
-	{name: "a longer wait for a lock", do: waitForALock(slower), want: []string{busy, late}, cure: lookAtPlan, hikari: true},
+	{name: "a longer wait for a lock", do: waitForALock(slower), want: []string{busy, late}, fix: lookAtPlan, hikari: true},
 	{name: "a pool full of slow queries", do: fullPool, hikari: true},
 	{name: "a huge result read slowly", do: hugeResult, hikari: true},
 	{name: "a result of which every row takes work", do: workForEveryRow, hikari: true},
@@ -148,7 +148,7 @@ var leakCases = []leakCase{
 }
 
 // TestLeaks runs the catalogue with every driver, all at once: what leaks is
-// reported with the line that took it and the cure, and what is in use is not.
+// reported with the line that took it and the fix, and what is in use is not.
 func TestLeaks(t *testing.T) {
 	defer collectGarbage()()
 	var leaks, falseAlarms, cases atomic.Int64
@@ -241,7 +241,7 @@ func (c *leakCase) check(a *app, l sqllease.Leak) {
 		assert.Greater(a, l.Hold, l.Threshold)
 		return
 	}
-	assert.Contains(a, text, "cure       "+c.cure)
+	assert.Contains(a, text, "fix        "+c.fix)
 	assert.Equal(a, c.inTx, l.InTx, "in a transaction")
 	assert.Equal(a, c.rows, l.OpenRows, "open rows")
 	assert.Equal(a, kindOf(l) == busy, l.Busy)

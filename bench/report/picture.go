@@ -5,72 +5,50 @@ import (
 	"os"
 	"slices"
 
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/plotutil"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
+	"github.com/sqllease/sqllease/internal/drawing"
 )
 
 // bare is the column of the driver without a wrapper.
 const bare = "bare"
 
-// shown are the wrappers that make spans, of which the picture shows what they
-// cost over the bare driver.
-var shown = []string{"sqllease", "xsam", "nhatthm", "uptrace"}
+// named is a column or a row of the results, and its name in the picture.
+type named struct{ key, name string }
 
-// picture draws a table: the time of each work, and its allocations.
+// shown are the wrappers that make spans, and drawn are the works: the picture
+// has what each wrapper adds to each work.
+var (
+	shown = []named{{"sqllease", "sqllease"}, {"xsam", "XSAM"}, {"nhatthm", "nhatthm"}, {"uptrace", "uptrace"}}
+	drawn = []named{
+		{"exec", "exec"}, {"row", "query of 1 row"}, {"rows", "query of 100 rows"},
+		{"prepared", "prepared query of 1 row"}, {"tx", "transaction of 3 statements"},
+	}
+)
+
+// picture draws a table: what wrappers add to the time of each work, and to its allocations.
 func (t *table) picture(file string) error {
-	const width, height, margin = 24 * vg.Centimeter, 9 * vg.Centimeter, 3 * vg.Millimeter
-	time, err := t.bars("µs over the bare driver", func(c *cell) float64 { return slices.Min(c.times) * 1e6 })
-	if err != nil {
-		return err
-	}
-	allocs, err := t.bars("allocations over the bare driver", func(c *cell) float64 { return c.allocs })
-	if err != nil {
-		return err
-	}
-	canvas := vgsvg.New(width, height)
-	plots := [][]*plot.Plot{{time, allocs}}
-	tiles := draw.Tiles{Rows: 1, Cols: 2, PadX: 2 * vg.Centimeter, PadTop: margin, PadRight: vg.Centimeter, PadLeft: margin, PadBottom: margin}
-	for i, at := range plot.Align(plots, tiles, draw.New(canvas))[0] {
-		plots[0][i].Draw(at)
-	}
-	out, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	if _, err := canvas.WriteTo(out); err != nil {
-		return err
-	}
-	return out.Close()
-}
-
-// bars draws one measure of the works, side by side.
-func (t *table) bars(unit string, of func(*cell) float64) (*plot.Plot, error) {
-	const thick = 3 * vg.Millimeter
-	p := plot.New()
-	p.Y.Label.Text, p.Y.Min = unit, 0
-	p.Legend.Top, p.Legend.Left = true, true
-	p.NominalX(t.works...)
-	for i, wrapper := range shown {
-		var values plotter.Values
-		for _, work := range t.works {
-			c, without := t.cells[[2]string{work, wrapper}], t.cells[[2]string{work, bare}]
+	time := drawing.Measure{Name: "time, µs", Format: "%.1f"}
+	allocs := drawing.Measure{Name: "allocations", Format: "%.0f"}
+	chart := drawing.Bars{Heading: drawing.Heading{
+		Title:       "What tracing and metrics add to a call",
+		Note:        "Every call is traced. The driver does nothing.",
+		Description: "For each of five kinds of work, bars for sqllease and three other wrappers: the time and the allocations that they add to the bare driver.",
+	}}
+	for _, work := range drawn {
+		var times, allocations []float64
+		for _, wrapper := range shown {
+			c, without := t.cells[[2]string{work.key, wrapper.key}], t.cells[[2]string{work.key, bare}]
 			if c == nil || without == nil {
-				return nil, fmt.Errorf("%s: there is no %s of %s and of %s", t.title, work, wrapper, bare)
+				return fmt.Errorf("%s: there is no %s of %s and of %s", t.title, work.key, wrapper.key, bare)
 			}
-			values = append(values, of(c)-of(without))
+			times = append(times, (slices.Min(c.times)-slices.Min(without.times))*1e6)
+			allocations = append(allocations, c.allocs-without.allocs)
 		}
-		chart, err := plotter.NewBarChart(values, thick)
-		if err != nil {
-			return nil, err
-		}
-		chart.Color, chart.LineStyle.Width = plotutil.SoftColors[i], 0
-		chart.Offset = (vg.Length(i) - vg.Length(len(shown)-1)/2) * thick
-		p.Add(chart)
-		p.Legend.Add(wrapper, chart)
+		chart.Groups = append(chart.Groups, work.name)
+		time.Values, allocs.Values = append(time.Values, times), append(allocs.Values, allocations)
 	}
-	return p, nil
+	for _, wrapper := range shown {
+		chart.Series = append(chart.Series, wrapper.name)
+	}
+	chart.Measures = []drawing.Measure{time, allocs}
+	return os.WriteFile(file, []byte(chart.SVG()), 0o644)
 }

@@ -53,7 +53,7 @@ func shop(took time.Duration) mysqlscript.Script {
 func TestDrawDashboard(t *testing.T) {
 	const out = "../../.cache/pictures/answers"
 	require.NoError(t, os.MkdirAll(out, 0o755))
-	config := sqllease.Config{MaxOpen: 16, AcquireTimeout: 2 * time.Second, LeakThreshold: 5 * time.Second, LongCallThreshold: time.Second}
+	config := sqllease.Config{MaxOpen: 16, AcquireTimeout: 2 * time.Second, LeakThreshold: 5 * time.Second, SlowCallThreshold: time.Second}
 	all := scene{name: "shop", config: config, script: shop(2 * ms), instances: []string{"shop-1:8080", "shop-2:8080"}}
 	instances := map[string][]*instance{"shop": all.launch(t)}
 	one := instances["shop"][0]

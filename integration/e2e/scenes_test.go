@@ -81,7 +81,7 @@ func scenes() []scene {
 				all[0].call(ctx, 20, 20*ms, execute("quick"))
 			},
 			fires: []string{"SqlleaseAcquireSlow 1", "SqlleaseAcquireTimeouts 1", "SqlleaseDialsFail 1 timeout"},
-			shows: []cell{{"Connections against the limit: being dialled", 4, 4}},
+			shows: []cell{{"Connections against the limit: being dialed", 4, 4}},
 		},
 		{
 			name: "timeouts", config: tooFew, script: slow(300 * ms), run: beyond, fires: starved,
@@ -107,7 +107,7 @@ func scenes() []scene {
 				all[0].call(ctx, 60, 0, execute("slow"))
 			},
 			fires: []string{"SqlleaseAcquireSlow 1", "SqlleasePoolExhausted 1"},
-			shows: []cell{{"Waiters: shop", 30, 60}, {"Connections against the limit: being dialled", 1, 8}, {"Sessions closed, by reason: expired", 10, endless}},
+			shows: []cell{{"Waiters: shop", 30, 60}, {"Connections against the limit: being dialed", 1, 8}, {"Sessions closed, by reason: expired", 10, endless}},
 		},
 		{
 			name: "deadlines", config: sqllease.Config{MaxOpen: 8}, script: slow(time.Second),
@@ -174,7 +174,7 @@ func scenes() []scene {
 			shows: []cell{{"Utilisation by instance: shop 1", 1, 1}, {"Utilisation by instance: shop 2", 0, 0.5}},
 		},
 		{
-			name: "leaks", config: sqllease.Config{MaxOpen: 8, LeakThreshold: 500 * ms, LongCallThreshold: 500 * ms},
+			name: "leaks", config: sqllease.Config{MaxOpen: 8, LeakThreshold: 500 * ms, SlowCallThreshold: 500 * ms},
 			script: mysqlscript.Script{Statements: map[string]mysqlscript.Answer{
 				"slow": mysqlscript.After(time.Second, mysqlscript.OK()), "rows": mysqlscript.Rows("value", "a", "b", "c"),
 			}},
@@ -187,8 +187,8 @@ func scenes() []scene {
 					_ = execute("slow")(ctx, db)
 				})
 			},
-			fires: []string{"SqlleaseLeak 1 idle_in_hand", "SqlleaseLeak 1 proven"},
-			shows: []cell{{"Leaks, by class: idle_in_hand", 1, 4}, {"Leaks, by class: proven", 1, 3}, {"Slow calls: shop", 1, 3}},
+			fires: []string{"SqlleaseLeak 1 unused", "SqlleaseLeak 1 proven"},
+			shows: []cell{{"Leaks, by class: unused", 1, 4}, {"Leaks, by class: proven", 1, 3}, {"Slow calls: shop", 1, 3}},
 		},
 		{
 			name: "deadlock", config: sqllease.Config{MaxOpen: 2, FailOnDeadlock: true},

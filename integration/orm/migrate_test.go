@@ -92,7 +92,7 @@ func TestMigrateThatIsNotClosed(t *testing.T) {
 		assert.ErrorAs(t, p.db.PingContext(ctx), &timeout, "there is no connection left")
 	})
 	leak := <-reports
-	assert.Equal(t, sqllease.ClassIdleInHand, leak.Class)
+	assert.Equal(t, sqllease.ClassUnused, leak.Class)
 	assert.Contains(t, leak.String(), "orm.migrateOnMySQL", "who took the connection")
 	assert.Contains(t, leak.String(), "close the *sql.Conn on every path")
 	noErrors(p, m)

@@ -68,8 +68,11 @@ func (s Stack) Site() string {
 	if !ok {
 		return ""
 	}
-	return location(site) + " " + path.Base(site.Function)
+	return place(site)
 }
+
+// place is a frame as Site has it.
+func place(f runtime.Frame) string { return location(f) + " " + path.Base(f.Function) }
 
 // SiteFrame is that place; false: there is none.
 func (s Stack) SiteFrame() (site runtime.Frame, ok bool) {
@@ -92,6 +95,15 @@ func (s Stack) String() string {
 		fmt.Fprintf(&b, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
 	}
 	return b.String()
+}
+
+// Line lists the same calls in one line, each as Site has it, the innermost first.
+func (s Stack) Line() string {
+	var calls []string
+	for _, f := range withoutServer(s.application()) {
+		calls = append(calls, place(f))
+	}
+	return strings.Join(calls, " < ")
 }
 
 // application is the stack from its first frame outside the plumbing

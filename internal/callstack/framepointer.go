@@ -14,7 +14,7 @@ import (
 // out) follows from the return addresses and the runtime's tables, so that whoever
 // reads a stack sees no difference.
 //
-// The build tag sqllease_no_framepointers switches this off. It is off as well on
+// The build tag sqllease_no_assembly switches this off. It is off as well on
 // machines other than amd64 and arm64, and where findFrames finds something
 // other than expected; runtime.Callers is asked every time then.
 //

@@ -1,4 +1,4 @@
-//go:build gc && !sqllease_no_framepointers
+//go:build gc && !sqllease_no_assembly
 
 #include "go_asm.h"
 #include "textflag.h"

@@ -1,4 +1,4 @@
-//go:build gc && (amd64 || arm64) && !sqllease_no_framepointers
+//go:build gc && (amd64 || arm64) && !sqllease_no_assembly
 
 package callstack
 

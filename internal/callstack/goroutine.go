@@ -11,9 +11,9 @@ import (
 // The runtime knows the number of a goroutine, which it prints in every
 // traceback, and has no other way to ask for it: 4 µs, where the goroutine's
 // own record has it for 2 ns. Where in that record it stands is found out once
-// per process, by comparing; where that does not succeed, or the machine is
-// another than amd64 and arm64, goroutines are not told apart, and nothing
-// depends on it but the detection of nested acquires.
+// per process, by comparing. Where that does not succeed, or the machine is
+// another than amd64 and arm64, or the build tag sqllease_no_assembly is set, it is not
+// known: then nested acquires are found by their traces alone, and deadlocks are not.
 
 // goroutineOffset is where the number stands in the record; 0: not known.
 var goroutineOffset atomic.Uintptr
@@ -25,6 +25,14 @@ func Goroutine() uint64 {
 		return goroutineWord(offset)
 	}
 	return 0
+}
+
+// GoroutineAnywhere is Goroutine for what cannot do without: 4 µs where it is not known.
+func GoroutineAnywhere() uint64 {
+	if id := Goroutine(); id != 0 {
+		return id
+	}
+	return printedGoroutine()
 }
 
 // findGoroutines finds out where goroutines have their number.

@@ -1,4 +1,4 @@
-//go:build gc
+//go:build gc && !sqllease_no_assembly
 
 #include "textflag.h"
 

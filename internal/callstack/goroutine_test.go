@@ -1,7 +1,6 @@
 package callstack
 
 import (
-	"runtime"
 	"sync"
 	"testing"
 
@@ -10,16 +9,12 @@ import (
 
 func TestGoroutinesAreToldApart(t *testing.T) {
 	findGoroutines()
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		assert.Zero(t, Goroutine())
-		return
-	}
 	var mu sync.Mutex
 	seen := map[uint64]bool{}
 	var wait sync.WaitGroup
 	for range 1000 {
 		wait.Go(func() {
-			id := Goroutine()
+			id := GoroutineAnywhere()
 			assert.Equal(t, printedGoroutine(), id, "it is the number that Go prints")
 			mu.Lock()
 			defer mu.Unlock()
@@ -28,5 +23,4 @@ func TestGoroutinesAreToldApart(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	assert.Zero(t, testing.AllocsPerRun(100, func() { Goroutine() }))
 }

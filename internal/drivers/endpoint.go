@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"reflect"
 	"runtime"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +16,14 @@ type Endpoint struct {
 	Address   string // a host, or the path of a socket; empty: not known
 	Port      int    // 0: not known, or none
 	Namespace string // the database; empty: not known
+}
+
+// String is the address with its port; empty: it is not known.
+func (e Endpoint) String() string {
+	if e.Port == 0 {
+		return e.Address
+	}
+	return net.JoinHostPort(e.Address, strconv.Itoa(e.Port))
 }
 
 // EndpointOf finds out where a connector connects. No driver is imported for

@@ -30,7 +30,7 @@ func TestAFailureIsOneOfAFewKinds(t *testing.T) {
 		{os.NewSyscallError("connect", syscall.ENETUNREACH), Unreachable},
 		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "db.internal", IsNotFound: true}}, DNS},
 		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, TimedOut},
-		{fmt.Errorf("dialling: %w", context.DeadlineExceeded), TimedOut},
+		{fmt.Errorf("dialing: %w", context.DeadlineExceeded), TimedOut},
 		{context.Canceled, Cancelled},
 		{x509.UnknownAuthorityError{}, TLS},
 		{fmt.Errorf("connecting: %w", x509.HostnameError{Host: "db"}), TLS},

@@ -320,7 +320,7 @@ func (m *member) giveBack(rollback bool) {
 	m.conn, m.number = nil, 0
 }
 
-// clean makes a session what it was when it was dialled.
+// clean makes a session what it was when it was dialed.
 func (m *member) clean() {
 	if !m.cleans || !m.dirty {
 		return

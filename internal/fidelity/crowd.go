@@ -25,7 +25,7 @@ const (
 	// everybody gets, and what there is on the server.
 	inLine crowdKind = iota
 	// tidy is one in which any number wait, and every session is given back as it
-	// was dialled: what each member gets is determined, and is the same.
+	// was dialed: what each member gets is determined, and is the same.
 	tidy
 	// wild is one in which anything goes. What is asked is what holds for every
 	// run of the bare driver: see server, and member.check.
@@ -43,7 +43,7 @@ type crowd struct {
 	idle     int
 	idleTime time.Duration
 	nests    bool // the first member may take a second connection
-	cleans   bool // whoever gives a session back leaves it as it was dialled
+	cleans   bool // whoever gives a session back leaves it as it was dialed
 	twins    bool // statements have texts in common
 	asks     bool // results ask their connection
 	logs     bool // the calls of the driver are wanted
@@ -137,7 +137,7 @@ func (c *crowd) String() string {
 		b.WriteString(", the first may nest")
 	}
 	if c.cleans {
-		b.WriteString(", sessions are given back as they were dialled")
+		b.WriteString(", sessions are given back as they were dialed")
 	}
 	if c.twins {
 		b.WriteString(", statements have twins")

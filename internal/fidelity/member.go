@@ -26,7 +26,7 @@ type member struct {
 	endTx    context.CancelFunc // ends the transaction's context
 	gone     bool               // which has happened, or the connection was bad: it has none any more
 	database int                // the current database of its session; below zero: not known
-	dirty    bool               // its session is not as it was dialled
+	dirty    bool               // its session is not as it was dialed
 	texted   bool               // a transaction begun by its text is open
 	rows     *sql.Rows
 	rowsOf   int // the lease that ends with rows; zero: they are of the lease in hand
@@ -146,7 +146,7 @@ func (m *member) begin(d *deed, kind string) context.Context {
 		m.next.kind = kind
 	}
 	d.plant, m.next = m.next, plant{}
-	vague := kind == "reset" && m.kind == tidy // whether it is reset or dialled is not determined
+	vague := kind == "reset" && m.kind == tidy // whether it is reset or dialed is not determined
 	if m.slow && !vague {
 		d.slow = kind
 	}

@@ -318,7 +318,7 @@ var limitScenes = []Scene{
 		s.close(<-next)
 	}, want: []string{"has one, while another holds it: false"}, also: []string{"has one, while another holds it: true"}},
 
-	{Name: "somebody waits as the limit is set again, and cannot be dialled for", play: func(s *scene) {
+	{Name: "somebody waits as the limit is set again, and cannot be dialed for", play: func(s *scene) {
 		s.db.SetMaxOpenConns(1)
 		held := s.conn()
 		s.db.SetMaxOpenConns(1)

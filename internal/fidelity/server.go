@@ -25,7 +25,7 @@ type server struct {
 	tick    int              // guarded by mu: what it has done so far; it is the server's clock
 	life    int              // guarded by mu: how often it was restarted
 	altered int              // guarded by mu: the tick of the last ALTER
-	dialled []*session       // guarded by mu: all there ever were
+	dialed  []*session       // guarded by mu: all there ever were
 	locks   map[int]*session // guarded by mu
 	closes  []int            // guarded by mu: the sessions that the driver closed, in order
 	refuses time.Time        // guarded by mu: until when dials fail
@@ -103,8 +103,8 @@ func (s *server) dial(d *deed) (*session, error) {
 		s.refused++
 		return nil, errUnwilling
 	}
-	c := &session{s: s, id: len(s.dialled) + 1, life: s.life, statements: map[*statement]bool{}, past: []moment{{s.tick, binding{}}}}
-	s.dialled = append(s.dialled, c)
+	c := &session{s: s, id: len(s.dialed) + 1, life: s.life, statements: map[*statement]bool{}, past: []moment{{s.tick, binding{}}}}
+	s.dialed = append(s.dialed, c)
 	if n := len(s.openLocked()); s.most > 0 && n > s.most {
 		s.faultLocked("%d sessions are open where %d are allowed", n, s.most)
 	}
@@ -117,7 +117,7 @@ func (s *server) dial(d *deed) (*session, error) {
 
 // openLocked are the connections that the driver did not close.
 func (s *server) openLocked() []*session {
-	return slices.DeleteFunc(slices.Clone(s.dialled), func(c *session) bool { return c.closed })
+	return slices.DeleteFunc(slices.Clone(s.dialed), func(c *session) bool { return c.closed })
 }
 
 // note notes something between the calls.
@@ -147,7 +147,7 @@ func (s *server) restart() {
 	defer s.mu.Unlock()
 	s.tick++
 	s.life++
-	for _, c := range s.dialled {
+	for _, c := range s.dialed {
 		c.forgetLocked()
 	}
 }

@@ -144,7 +144,7 @@ func TestWhatWasNotUsedGoesBackToItsOldPlace(t *testing.T) {
 	require.Equal(t, all[:3], order(), "as if nobody had looked after it")
 	g.Free(&Ticket[conn]{})
 	require.False(t, g.Park(&all[3].Session, now.Add(time.Second)))
-	require.Equal(t, []*conn{all[3], all[0], all[1], all[2]}, order(), "it was dialled before the others were used")
+	require.Equal(t, []*conn{all[3], all[0], all[1], all[2]}, order(), "it was dialed before the others were used")
 
 	// Whoever reads the clock first may come to the lock later.
 	s, _ := g.Take(tickets[2], true, now.Add(20))

@@ -20,14 +20,14 @@ var ErrShut = errors.New("the gate is shut")
 //
 // These hold whenever mu is free:
 //
-//  1. open counts every session that exists or is being dialled: those held, ready and
+//  1. open counts every session that exists or is being dialed: those held, ready and
 //     closing, and the dials. It does not exceed the limit, but for what was open when
 //     that was lowered.
 //  2. A session is held, ready or closing, and one goroutine at most may touch it.
 //  3. While somebody waits there is no room, and no session that may be given to one
 //     who waits (see takeableLocked).
 //  4. Whoever waits longest is served first.
-//  5. Every session that was dialled is closed by one closer, once.
+//  5. Every session that was dialed is closed by one closer, once.
 //
 // A session that nobody holds belongs to the gate, and not to whoever had it. What the
 // application's pool has in its free list are tickets. There are about as many as
@@ -42,8 +42,8 @@ type Gate[S, C any] struct {
 	// its lock on a connection while it calls.
 	mu       sync.Mutex
 	limit    int                // guarded by mu; 0: none
-	open     int                // guarded by mu: sessions that exist or are being dialled
-	dialing  int                // guarded by mu: those being dialled
+	open     int                // guarded by mu: sessions that exist or are being dialed
+	dialing  int                // guarded by mu: those being dialed
 	shut     bool               // guarded by mu
 	held     list[Session[S]]   // guarded by mu: in order of acquiring
 	ready    list[Session[S]]   // guarded by mu: in order of their last use
@@ -278,7 +278,7 @@ func (g *Gate[S, C]) Surplus() (surplus []*S) {
 	return surplus
 }
 
-// Park ends a hold of which the pool knows nothing: of a session dialled ahead, or
+// Park ends a hold of which the pool knows nothing: of a session dialed ahead, or
 // served to somebody who went away. It tells whether the caller has to close it.
 func (g *Gate[S, C]) Park(s *Session[S], now clock.Instant) (closes bool) {
 	g.mu.Lock()
@@ -369,7 +369,7 @@ func (g *Gate[S, C]) Replace(s *Session[S]) {
 	g.dialing++
 }
 
-// Reserve takes room for a session to be dialled ahead, if fewer are ready, or on their
+// Reserve takes room for a session to be dialed ahead, if fewer are ready, or on their
 // way, than are kept, and there is room for which nobody waits.
 func (g *Gate[S, C]) Reserve() bool {
 	g.mu.Lock()
@@ -399,7 +399,7 @@ func (g *Gate[S, C]) Unreserve() {
 	g.unreserveLocked()
 }
 
-// Dialed ends a dial that succeeded: whoever dialled holds the session.
+// Dialed ends a dial that succeeded: whoever dialed holds the session.
 func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

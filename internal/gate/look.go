@@ -4,15 +4,15 @@ import "github.com/sqllease/sqllease/internal/clock"
 
 // Figures say how a gate stands.
 type Figures struct {
-	Limit    int // 0: none
-	Open     int // sessions that exist or are being dialled
-	Held     int
-	Ready    int
-	Dialling int
-	Waiting  int
-	Free     int // tickets
-	Shut     bool
-	Counts   Counts
+	Limit   int // 0: none
+	Open    int // sessions that exist or are being dialed
+	Held    int
+	Ready   int
+	Dialing int
+	Waiting int
+	Free    int // tickets
+	Shut    bool
+	Counts  Counts
 }
 
 // Look calls f while nothing moves. f may call the methods below, and read and write
@@ -27,7 +27,7 @@ func (g *Gate[S, C]) Look(f func()) {
 // FiguresLocked is how the gate stands.
 func (g *Gate[S, C]) FiguresLocked() Figures {
 	return Figures{
-		Limit: g.limit, Open: g.open, Held: g.held.len, Ready: g.ready.len, Dialling: g.dialing,
+		Limit: g.limit, Open: g.open, Held: g.held.len, Ready: g.ready.len, Dialing: g.dialing,
 		Waiting: g.waiters.len, Free: g.free, Shut: g.shut, Counts: g.counts,
 	}
 }

@@ -38,7 +38,7 @@ func newGate(limit, keep int) (g *Gate[conn, caller], armed *clock.Instant) {
 	return g, armed
 }
 
-// dialed is a session that was dialled in room that its caller has.
+// dialed is a session that was dialed in room that its caller has.
 func dialed(g *Gate[conn, caller], life Life, now clock.Instant) *conn {
 	s := &conn{}
 	g.Dialed(s, &s.Session, life, now)

@@ -13,7 +13,7 @@ import (
 func (m *model) check() {
 	g := m.g
 	want := Figures{
-		Limit: m.limit, Open: m.open(), Held: len(m.held), Ready: len(m.ready), Dialling: m.dialing,
+		Limit: m.limit, Open: m.open(), Held: len(m.held), Ready: len(m.ready), Dialing: m.dialing,
 		Waiting: len(m.queue), Free: m.free(), Shut: m.shut, Counts: m.counts,
 	}
 	g.Look(func() {

@@ -30,7 +30,7 @@ type modelSession struct {
 	ticket  *modelTicket // under which it is on lease; nil: none
 	used    clock.Instant
 	hold    uint64
-	era     int // of the gate, when it was dialled
+	era     int // of the gate, when it was dialed
 	reason  Reason
 	ended   int // how many of its holds have ended
 	closers int // to how many it was given to be closed

@@ -257,7 +257,7 @@ func (g *Gate[S, C]) SendAway(err error, who func(c *C, number uint64) bool) {
 	}
 }
 
-// roomLocked tells whether one more may be dialled.
+// roomLocked tells whether one more may be dialed.
 func (g *Gate[S, C]) roomLocked() bool { return g.limit == 0 || g.open < g.limit }
 
 // overLocked tells whether more are open than the limit allows when those that are

@@ -97,7 +97,7 @@ func BenchmarkExpiry(b *testing.B) {
 		ticket := &Ticket[conn]{}
 		now = now.Add(idle)
 		b.ReportAllocs()
-		for b.Loop() { // each time one expires, and another is dialled for it
+		for b.Loop() { // each time one expires, and another is dialed for it
 			expired, _ := g.Wake(now)
 			if len(expired) != 1 {
 				b.Fatal(len(expired), "have expired")

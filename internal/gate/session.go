@@ -11,7 +11,7 @@ import (
 //
 // A session is in one place at a time, which says who may touch it:
 //
-//	held     one holder: who dialled it, took it, or was served it
+//	held     one holder: who dialed it, took it, or was served it
 //	ready    nobody
 //	closing  one closer: whoever the gate told to close it
 //
@@ -29,11 +29,11 @@ import (
 type Session[S any] struct {
 	of     *S               // set once
 	life   Life             // set once
-	era    uint64           // set once: that of the gate when it was dialled
+	era    uint64           // set once: that of the gate when it was dialed
 	node   node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place  place            // guarded by Gate.mu
 	hold   uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
-	used   clock.Instant    // guarded by Gate.mu: when it was given back last, or dialled
+	used   clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed
 	reason Reason           // guarded by Gate.mu: why it is closing
 	due    clock.Instant    // guarded by Gate.mu: when its expiry is looked at, where it is in Gate.expiries
 	index  int              // guarded by Gate.mu: its index there, from 1; 0: it is not in it

@@ -335,7 +335,7 @@ func (x *stress) fill(r *rand.Rand) {
 // lookLocked checks the invariants that can be seen at any moment.
 func (x *stress) lookLocked() {
 	g, f := x.g, x.g.FiguresLocked()
-	x.check(f.Open >= f.Held+f.Ready+f.Dialling, "%+v", f)
+	x.check(f.Open >= f.Held+f.Ready+f.Dialing, "%+v", f)
 	x.check(f.Open <= x.mostOpen, "%d are open", f.Open)
 	last := clock.Instant(0)
 	g.ready.each(func(s *Session[conn]) bool {

@@ -261,8 +261,8 @@ func TestPrivateSessionsDoNotCross(t *testing.T) {
 // wait for.
 func TestNobodyWaitsForRoomThatAReadySessionHas(t *testing.T) {
 	for what, becomesReady := range map[string]func(g *Gate[conn, caller], s *conn){
-		"dialled ahead": func(g *Gate[conn, caller], s *conn) { assert.False(t, g.Park(&s.Session, clock.Now())) },
-		"put back":      func(g *Gate[conn, caller], s *conn) { assert.False(t, g.PutBack(&s.Session, clock.Now())) },
+		"dialed ahead": func(g *Gate[conn, caller], s *conn) { assert.False(t, g.Park(&s.Session, clock.Now())) },
+		"put back":     func(g *Gate[conn, caller], s *conn) { assert.False(t, g.PutBack(&s.Session, clock.Now())) },
 		"trusted otherwise": func(g *Gate[conn, caller], s *conn) {
 			giveBack(g, s)
 			g.SetTrust(Private, clock.Now())

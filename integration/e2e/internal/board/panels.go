@@ -45,7 +45,7 @@ func glance() []panel {
 		"("+quantile(0.99, waits, "", recent)+") >= 0", step{0.025, "orange"}, step{0.1, "red"})
 	p99.links = waitLinks
 	return []panel{
-		figure("Utilisation", "The fullest pool: sessions on lease or being dialled, against the limit. At 100 % callers wait.",
+		figure("Utilisation", "The fullest pool: sessions on lease or being dialed, against the limit. At 100 % callers wait.",
 			"percentunit", "unlimited", "max("+utilisation+")", step{0.8, "orange"}, step{0.95, "red"}),
 		figure("Waiters now", "Callers that wait in the queues now.",
 			"short", "n/a", "sum("+of("db_client_connection_pending_requests")+")", step{1, "orange"}, step{10, "red"}),
@@ -64,17 +64,17 @@ func poolPanels() []panel {
 	return []panel{
 		{
 			title: "Connections against the limit", width: 9, height: tall, unit: "short", look: stacked, dashed: "limit",
-			description: "Leases by what they are used for, with sessions that are being dialled or are free, stacked below the limit of all chosen instances together. " +
-				"Busy leases at the limit are slow queries. Leases with open rows, in a transaction or idle in hand are connections that nobody uses at this moment.",
+			description: "Leases by what they are used for, with sessions that are being dialed or are free, stacked below the limit of all chosen instances together. " +
+				"Busy leases at the limit are slow queries. Leases with open rows, in a transaction or otherwise unused are connections that nobody uses at this moment.",
 			targets: []target{
 				{expr: "sum by (sqllease_lease_use) (" + of("sqllease_lease_count") + ")", legend: "{{sqllease_lease_use}}"},
-				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="dialing"`) + ")", legend: "being dialled"},
+				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="dialing"`) + ")", legend: "being dialed"},
 				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="idle"`) + ")", legend: "free sessions"},
 				{expr: "sum(" + of("db_client_connection_max") + " > 0)", legend: "limit"},
 			},
 			colours: map[string]string{
 				"busy": "blue", "open_rows": "orange", "in_tx": "purple", "idle": "yellow",
-				"being dialled": "super-light-blue", "free sessions": "#8e8e8e", "limit": "red",
+				"being dialed": "super-light-blue", "free sessions": "#8e8e8e", "limit": "red",
 			},
 		},
 		{
@@ -92,7 +92,7 @@ func poolPanels() []panel {
 		},
 		{
 			kind: "bargauge", title: "Utilisation by instance", width: 5, height: tall, unit: "percentunit", empty: "unlimited",
-			description: "The fullest pools first: sessions on lease or being dialled, against the limit.",
+			description: "The fullest pools first: sessions on lease or being dialed, against the limit.",
 			targets:     []target{{expr: "sort_desc(topk(10, " + utilisation + "))", legend: "{{" + pool + "}} {{instance}}"}},
 			steps:       []step{{0.8, "orange"}, {0.95, "red"}},
 		},
@@ -188,11 +188,11 @@ func leakPanels() []panel {
 			title: "Leaks, by class", width: small, height: tall, unit: "short", look: bars, links: leakLinks,
 			description: "Leases that were reported within the interval. The log and the span sqllease.leak have the line that took each.",
 			targets:     []target{{expr: grown("sqllease_leaks_total", "sqllease_leak_class", interval), legend: "{{sqllease_leak_class}}"}},
-			colours:     map[string]string{"idle_in_hand": "orange", "proven": "red"},
+			colours:     map[string]string{"unused": "orange", "proven": "red"},
 		},
 		{
 			title: "Slow calls", width: small, height: tall, unit: "short", look: bars,
-			description: "Driver calls that took longer than Config.LongCallThreshold, within the interval. They are no leaks.",
+			description: "Driver calls that took longer than Config.SlowCallThreshold, within the interval. They are no leaks.",
 			targets:     []target{{expr: grown("sqllease_slow_calls_total", pool, interval), legend: "{{" + pool + "}}"}},
 		},
 		{

@@ -1,0 +1,153 @@
+package sqllease
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel"
+
+	"github.com/sqllease/sqllease/internal/drivers"
+)
+
+// settings is a Config that was checked and completed. It never changes.
+type settings struct {
+	Config
+	dialect  drivers.Dialect
+	endpoint drivers.Endpoint
+	system   string     // the conventions' db.system.name; empty: not known
+	guessed  bool       // that, from the driver: the server may say otherwise
+	number   poolNumber // of a name that was made up
+}
+
+// newSettings checks cfg and fills in what zero stands for.
+func newSettings(cfg Config) (*settings, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.LeakThreshold == 0 {
+		cfg.LeakThreshold = DefaultLeakThreshold
+	}
+	if cfg.SlowAcquireThreshold == 0 {
+		cfg.SlowAcquireThreshold = DefaultSlowAcquireThreshold
+		if half := cfg.AcquireTimeout / 2; half > 0 {
+			cfg.SlowAcquireThreshold = min(cfg.SlowAcquireThreshold, half)
+		}
+	}
+	if cfg.SlowCallThreshold == 0 {
+		cfg.SlowCallThreshold = 10 * min(cfg.LeakThreshold, math.MaxInt64/10)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(presentDefault{})
+	}
+	if cfg.TracerProvider == nil {
+		cfg.TracerProvider = otel.GetTracerProvider()
+	}
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = otel.GetMeterProvider()
+	}
+	return &settings{Config: cfg}, nil
+}
+
+// check returns a *ConfigError for the first field that cannot be meant.
+func (cfg *Config) check() error {
+	return cmp.Or(cfg.checkPool(), cfg.checkDurations(), cfg.checkReclaim(), cfg.checkNames(), cfg.checkAttributes())
+}
+
+func (cfg *Config) checkPool() error {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"MaxOpen", cfg.MaxOpen}, {"MinIdle", cfg.MinIdle}} {
+		if f.value < 0 {
+			return &ConfigError{f.name, fmt.Sprint(f.value), "it counts connections; use zero for none"}
+		}
+	}
+	if cfg.MaxOpen > 0 && cfg.MinIdle > cfg.MaxOpen {
+		return &ConfigError{"MinIdle", fmt.Sprint(cfg.MinIdle),
+			fmt.Sprintf("it is above MaxOpen, which is %d; lower it or raise MaxOpen", cfg.MaxOpen)}
+	}
+	if cfg.ServerPort < 0 || cfg.ServerPort > 65535 {
+		return &ConfigError{"ServerPort", fmt.Sprint(cfg.ServerPort), "it is no port; use zero if it is not known"}
+	}
+	return nil
+}
+
+func (cfg *Config) checkDurations() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"AcquireTimeout", cfg.AcquireTimeout},
+		{"MaxLifetime", cfg.MaxLifetime},
+		{"NetworkIdleLimit", cfg.NetworkIdleLimit},
+		{"ReclaimAfter", cfg.ReclaimAfter},
+		{"LeakThreshold", max(cfg.LeakThreshold, 0)}, // negative: none
+		{"SlowCallThreshold", max(cfg.SlowCallThreshold, 0)},
+		{"SlowAcquireThreshold", max(cfg.SlowAcquireThreshold, 0)},
+	} {
+		if f.value < 0 {
+			return &ConfigError{f.name, f.value.String(), "it is a duration; use zero for none"}
+		}
+		if f.value > 0 && f.value < time.Millisecond {
+			return &ConfigError{f.name, f.value.String(), "it is below 1ms, which no network and no clock keeps; was a unit forgotten?"}
+		}
+	}
+	return nil
+}
+
+func (cfg *Config) checkReclaim() error {
+	if cfg.ReclaimAfter <= 0 {
+		return nil
+	}
+	if cfg.LeakThreshold < 0 {
+		return &ConfigError{"ReclaimAfter", cfg.ReclaimAfter.String(),
+			"LeakThreshold is negative, so nothing is watched; set a threshold, or leave ReclaimAfter zero"}
+	}
+	if threshold := cmp.Or(cfg.LeakThreshold, DefaultLeakThreshold); cfg.ReclaimAfter < threshold {
+		return &ConfigError{"ReclaimAfter", cfg.ReclaimAfter.String(),
+			fmt.Sprintf("it is below LeakThreshold, which is %v; a connection is reported before it is reclaimed: raise it, or lower LeakThreshold", threshold)}
+	}
+	return nil
+}
+
+func (cfg *Config) checkNames() error {
+	if known := append(drivers.Names(), string(DialectNone)); cfg.Dialect != "" && !slices.Contains(known, string(cfg.Dialect)) {
+		return &ConfigError{"Dialect", fmt.Sprintf("%q", string(cfg.Dialect)),
+			fmt.Sprintf("it is not known; use one of %q, or leave it empty to have it told from the driver", known)}
+	}
+	switch cfg.QueryText {
+	case QueryTextSanitized, QueryTextRaw, QueryTextOff:
+	default:
+		return &ConfigError{"QueryText", fmt.Sprintf("%q", string(cfg.QueryText)),
+			"it is not known; use QueryTextSanitized, QueryTextRaw or QueryTextOff"}
+	}
+	switch cfg.Comments {
+	case CommentsOff, CommentsAppend, CommentsPrepend:
+	default:
+		return &ConfigError{"Comments", fmt.Sprintf("%q", string(cfg.Comments)),
+			"it is not known; use CommentsOff, CommentsAppend or CommentsPrepend"}
+	}
+	if cfg.CommentTags != nil && cfg.Comments == CommentsOff {
+		return &ConfigError{"CommentTags", "a function", "Comments is CommentsOff, so no statement has a comment; set it, or leave CommentTags nil"}
+	}
+	for _, c := range cfg.OmitSpans {
+		if !slices.Contains(spanCalls, c) {
+			return &ConfigError{"OmitSpans", fmt.Sprintf("%q", string(c)), fmt.Sprintf("no such call has spans; use some of %q", spanCalls)}
+		}
+	}
+	return nil
+}
+
+func (cfg *Config) checkAttributes() error {
+	for _, a := range cfg.Attributes {
+		if !a.Valid() || isReserved(a.Key) {
+			return &ConfigError{"Attributes", fmt.Sprintf("%q", string(a.Key)),
+				"it is empty, or an attribute that sqllease sets itself: see Config.Name, Dialect, ServerAddress, ServerPort and Namespace"}
+		}
+	}
+	return nil
+}
