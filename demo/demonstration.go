@@ -196,7 +196,7 @@ func (d *demonstration) follow(done <-chan struct{}) {
 	}
 }
 
-const progressHeader = "   time  load    requests  in use  waiting  retired  leaks  nested  slow  errors"
+const progressHeader = "   time  load    requests  in use  waiting   closed  leaks  nested  slow  errors"
 
 // progressLine says how things stand.
 func (d *demonstration) progressLine() string {

@@ -53,7 +53,7 @@ func (r *report) wait() lesson {
 	l := lesson{title: "The wait for a connection, apart from the query", due: r.whole}
 	l.say("%d of %s waited for a connection.", r.stats.Waits, plural(r.stats.Acquires, "acquire"))
 	if len(r.rush) > 0 {
-		l.say("Of 100 requests in the rush, 99 took no longer than this:")
+		l.say("In the rush, 99 of 100 requests took no longer than this:")
 		l.lines = append(append(l.lines, ""), table(r.rush)...)
 	}
 	quick, slow := r.rush[quickRequest], r.rush[slowRequest]
@@ -108,6 +108,7 @@ func (r *report) nesting() lesson {
 	for _, n := range r.nested {
 		l.say("%s holds a connection,", n.holder)
 		l.say("%s waits for another.", n.waiter)
+		l.say("If %s do so at once, none of them goes on.", plural(r.stats.Limit, "request"))
 		l.say("Fix: %s", n.fix)
 		if strings.HasSuffix(n.holder, invoices) && strings.HasSuffix(n.waiter, finds) && n.fix != "" {
 			l.missing = ""

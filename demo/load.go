@@ -80,7 +80,9 @@ func (l *load) run(ctx context.Context) {
 	}
 	arrivals.Go(func() { l.leak(ctx) })
 	arrivals.Go(func() { l.dawdle(ctx) })
-	arrivals.Go(func() { l.nest(ctx) })
+	for range nesters {
+		arrivals.Go(func() { l.nest(ctx) })
+	}
 	arrivals.Wait()
 	l.flying.Wait()
 	l.client.CloseIdleConnections()

@@ -88,10 +88,12 @@ func (l *load) dawdle(ctx context.Context) {
 	}
 }
 
-// nest asks for invoices in each rush, once it has filled the pool, for which
-// the application takes a second connection while it holds one. There is never
-// more than one such request at once: as many as there are connections would be
-// a deadlock.
+// nesters is how many invoices are asked for at once. As many as there are
+// connections would be a deadlock.
+const nesters = 2
+
+// nest asks for one invoice after the other in each rush, once it has filled the
+// pool. For each, the application takes a second connection while it holds one.
 func (l *load) nest(ctx context.Context) {
 	for {
 		p, left := l.now()

@@ -29,7 +29,7 @@ if ! GOPROXY=off go list -deps . >/dev/null 2>&1; then
 	go list -deps . 2>&1 >/dev/null | count '^go: downloading ' 10 'modules'
 fi
 stale=$(go list -deps -f '{{if .Stale}}{{.ImportPath}}{{end}}' . | wc -l)
-if ((stale > 20)); then
+if ((stale > 100)); then
 	echo "The first run compiles $((stale)) packages. That takes about two minutes on two cores."
 fi
 go build -v -ldflags=-w -o "$program" . 2>&1 | count '^[^ :#]+$' 50 "of $((stale)) packages"
