@@ -38,10 +38,17 @@ func newJournal() *journal {
 	return j
 }
 
+// longestEntry is how much of a log record is kept; some have stacks.
+const longestEntry = 400
+
 func (j *journal) add(source, text string) {
+	text = strings.TrimSpace(text)
+	if len(text) > longestEntry {
+		text = strings.ToValidUTF8(text[:longestEntry], "") + " …"
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.lines.add(source + ": " + strings.TrimSpace(text))
+	j.lines.add(source + ": " + text)
 }
 
 // list returns what was logged, equal lines once.

@@ -169,6 +169,15 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+func TestAnInterruptionBeforeTheStartIsNoError(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	var stdout, stderr bytes.Buffer
+	assert.Zero(t, run(ctx, nil, &stdout, &stderr))
+	assert.Contains(t, stdout.String(), "Interrupted")
+	assert.Empty(t, stderr.String())
+}
+
 // lineOf returns the line of app.go with text, the first after the one with
 // function.
 func lineOf(t *testing.T, function, text string) int {
