@@ -59,6 +59,14 @@ func (s *settings) tellPooled() {
 		slog.String("pool", s.Name))
 }
 
+// openPlain and openDB are called in place of sql.Open and sql.OpenDB: tools that rewrite
+// calls of these at build time would put a wrapper around ours, which may hide a part of it
+// (see warnHidden).
+var (
+	openPlain = sql.Open
+	openDB    = sql.OpenDB
+)
+
 // OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
 // [Config.MaxOpen] is set, the *sql.DB keeps as many idle connections, since a
 // pool of fixed size should not churn; on a pgxpool it keeps none, since that pool
@@ -68,7 +76,7 @@ func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(w)
+	db := openDB(w)
 	switch {
 	case drivers.IsPooled(c):
 		db.SetMaxIdleConns(0)
@@ -84,7 +92,7 @@ func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 // a database of it: a driver.DriverContext makes a connector for that, which is
 // closed at once, and another for the database. [OpenDB] avoids it.
 func Open(driverName, dsn string, cfg Config) (*sql.DB, error) {
-	plain, err := sql.Open(driverName, dsn)
+	plain, err := openPlain(driverName, dsn)
 	if err != nil {
 		return nil, err
 	}
