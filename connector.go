@@ -72,7 +72,7 @@ func (c *counters) closedStats() ClosedStats {
 type newest struct{ idle, idleTx, lifetime atomic.Int64 }
 
 // warned tells what was said already, since it is said once.
-type warned struct{ opener, discovery, lifetime, unattached atomic.Bool }
+type warned struct{ opener, discovery, lifetime, unattached, hidden atomic.Bool }
 
 var (
 	_ driver.Connector = (*Connector)(nil)
