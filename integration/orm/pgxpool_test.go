@@ -114,7 +114,7 @@ func TestAWaitInAPgxpoolIsADial(t *testing.T) {
 
 	got := make(chan error)
 	go func() { got <- db.PingContext(t.Context()) }()
-	require.Eventually(t, func() bool { return pool.Stats().Dialling == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return pool.Stats().Dialing == 1 }, 10*time.Second, time.Millisecond)
 	other.Release()
 	assert.NoError(t, <-got)
 	assert.Zero(t, pool.Stats().Waits)
