@@ -49,7 +49,7 @@ type Connector struct {
 
 // counters are what a connector counts since it was made.
 type counters struct {
-	dials, dialErrors, discoveryFailures atomic.Uint64
+	dials, dialErrors, discoveryFailures, flushes atomic.Uint64
 
 	shared   atomic.Uint64 // statements
 	timeouts atomic.Uint64 // of acquires
@@ -64,7 +64,7 @@ func (c *counters) closedStats() ClosedStats {
 	return ClosedStats{
 		Expired: n(closedExpired), IdleLimit: n(closedIdle), Cancelled: n(closedCancelled), Cut: n(closedCut),
 		ResetFailed: n(closedReset), Invalid: n(closedInvalid), Panicked: n(closedPanicked), Suspect: n(closedSuspect),
-		Surplus: n(closedSurplus), Limit: n(closedLimit), Reclaimed: n(closedReclaimed), Shutdown: n(closedShutdown),
+		Surplus: n(closedSurplus), Limit: n(closedLimit), Flushed: n(closedFlushed), Reclaimed: n(closedReclaimed), Shutdown: n(closedShutdown),
 	}
 }
 
