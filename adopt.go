@@ -364,6 +364,18 @@ func (c *Connector) warnUnseen() {
 		slog.String("pool", c.cfg.Name))
 }
 
+// warnHidden says once that a connection was in database/sql's free list while it was on
+// lease: then something hides IsValid, by which leases end.
+func (c *Connector) warnHidden() {
+	if !c.warned.hidden.CompareAndSwap(false, true) {
+		return
+	}
+	c.cfg.warnAside("sqllease: another wrapper around this connector hides IsValid (driver.Validator), so connections are never seen to come back: "+
+		"callers wait although connections are free, and leaks are reported that are none. "+
+		"Put sqllease outermost: call sqllease.Wrap on the connector of the other wrapper, or remove that wrapper",
+		slog.String("pool", c.cfg.Name))
+}
+
 // errSentAway ends the waits of callers that may be those of a database that was closed:
 // database/sql tries again, and those of the others come back to their places.
 var errSentAway = errors.New("sqllease: a database that shared the connector was closed")

@@ -87,6 +87,20 @@ func closesTheIdle(t *testing.T) {
 	f.end(db, c)
 }
 
+// replacesAll: Connector.Flush closes the idle ones, and the others as they come back.
+func replacesAll(t *testing.T) {
+	f := &gateFake{t: t}
+	db, c := f.open(Config{MaxOpen: 2})
+	held := take(t, db, 2)
+	giveBack(t, held[0])
+	c.Flush(0)
+	assert.Equal(t, 1, c.Stats().Open)
+	giveBack(t, held[1])
+	assert.Zero(t, c.Stats().Open)
+	usable(t, db, 2)
+	f.end(db, c)
+}
+
 // closesAll: db.Close ends the idle ones, and the others as they come back.
 func closesAll(t *testing.T) {
 	f := &gateFake{t: t}

@@ -26,7 +26,7 @@ var foreign = map[string]map[string]checks{
 		"leakDetectionThreshold":    {reportsTheUnused},
 		"connectionTestQuery":       {findsTheDeadByTheDriver, goesOnAfterARestart},
 		"validationTimeout":         {boundsTheCheck},
-		"initializationFailTimeout": {opensWithoutAServer},
+		"initializationFailTimeout": {opensWithoutAServer, failsAtTheStart},
 		"poolName":                  {namesThePool},
 		"metricRegistry":            {measures},
 		"registerMbeans":            {measures},
@@ -56,7 +56,7 @@ var foreign = map[string]map[string]checks{
 		"echo_pool":            {logsReports, measures},
 		"poolclass=NullPool":   {keepsIdleOnes},
 		"creator":              {opensByName, setsUpNewOnes},
-		"Engine.dispose()":     {closesAll, closesTheIdle},
+		"Engine.dispose()":     {closesAll, closesTheIdle, replacesAll},
 	},
 	"Django": {
 		"CONN_MAX_AGE":                {endsTheOld},

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -327,6 +328,16 @@ func opensWithoutAServer(t *testing.T) {
 	synctest.Wait()
 	assert.NotZero(t, c.Stats().DialErrors, "Config.MinIdle dials")
 	assert.InDelta(t, 160, c.Stats().DialErrors, 80, "later and later, up to half a minute")
+	require.NoError(t, db.Close())
+}
+
+// failsAtTheStart: Connector.Ready fails at once where another try would be in vain.
+func failsAtTheStart(t *testing.T) {
+	refused := &mysql.MySQLError{Number: 1045, Message: "Access denied"}
+	db, c := openPool(t, &telemetryFake{on: failing("connect", refused)}, Config{MinIdle: 1})
+	began := time.Now()
+	require.ErrorIs(t, c.Ready(t.Context()), refused)
+	assert.Zero(t, time.Since(began))
 	require.NoError(t, db.Close())
 }
 

@@ -49,7 +49,7 @@ type Connector struct {
 
 // counters are what a connector counts since it was made.
 type counters struct {
-	dials, dialErrors, discoveryFailures atomic.Uint64
+	dials, dialErrors, discoveryFailures, flushes atomic.Uint64
 
 	shared   atomic.Uint64 // statements
 	timeouts atomic.Uint64 // of acquires
@@ -64,7 +64,7 @@ func (c *counters) closedStats() ClosedStats {
 	return ClosedStats{
 		Expired: n(closedExpired), IdleLimit: n(closedIdle), Cancelled: n(closedCancelled), Cut: n(closedCut),
 		ResetFailed: n(closedReset), Invalid: n(closedInvalid), Panicked: n(closedPanicked), Suspect: n(closedSuspect),
-		Surplus: n(closedSurplus), Limit: n(closedLimit), Reclaimed: n(closedReclaimed), Shutdown: n(closedShutdown),
+		Surplus: n(closedSurplus), Limit: n(closedLimit), Flushed: n(closedFlushed), Reclaimed: n(closedReclaimed), Shutdown: n(closedShutdown),
 	}
 }
 
@@ -72,7 +72,7 @@ func (c *counters) closedStats() ClosedStats {
 type newest struct{ idle, idleTx, lifetime atomic.Int64 }
 
 // warned tells what was said already, since it is said once.
-type warned struct{ opener, discovery, lifetime, unattached atomic.Bool }
+type warned struct{ opener, discovery, lifetime, unattached, hidden atomic.Bool }
 
 var (
 	_ driver.Connector = (*Connector)(nil)

@@ -15,13 +15,14 @@ const (
 	closedSuspect                      // it is as old as one that was found dead
 	closedSurplus                      // database/sql's own limits of idle connections, and their lifetime
 	closedLimit                        // the limit was lowered
+	closedFlushed                      // by Connector.Flush
 	closedReclaimed                    // it was taken from a leaked lease
 	closedShutdown                     // the connector was closed
 	closeReasons
 )
 
 var closeReasonNames = [closeReasons]string{
-	"expired", "idle_limit", "cancelled", "cut", "reset_failed", "invalid", "panicked", "suspect", "surplus", "limit", "reclaimed", "shutdown",
+	"expired", "idle_limit", "cancelled", "cut", "reset_failed", "invalid", "panicked", "suspect", "surplus", "limit", "flushed", "reclaimed", "shutdown",
 }
 
 func (r closeReason) String() string { return closeReasonNames[r] }

@@ -112,6 +112,10 @@ func TestWhyASessionWasClosedIsTold(t *testing.T) {
 			require.NoError(t, first.Close())
 			require.NoError(t, second.Close())
 		},
+		"flushed": func(t *testing.T, p *telemetryPool, _ *dyingFake) {
+			exec(t, t.Context(), p.db, "DO 1")
+			p.c.Flush(0)
+		},
 		"shutdown": func(t *testing.T, p *telemetryPool, _ *dyingFake) {
 			exec(t, t.Context(), p.db, "DO 1")
 			require.NoError(t, p.db.Close())

@@ -132,7 +132,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 		}
 	}()
 	c.counts.dials.Add(1)
-	conn, found, err := c.connect(ctx)
+	conn, found, err := c.connectUnflushed(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +145,19 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	c.gate.Dialed(n, &n.Session, n.life.bounds(), now)
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
+}
+
+// connectUnflushed dials again where a Flush came meanwhile: what was dialed before it is not
+// wanted any more.
+func (c *Connector) connectUnflushed(ctx context.Context) (driver.Conn, drivers.Limits, error) {
+	for {
+		before := c.counts.flushes.Load()
+		conn, found, err := c.connect(ctx)
+		if err != nil || c.counts.flushes.Load() == before {
+			return conn, found, err
+		}
+		_ = conn.Close()
+	}
 }
 
 // dialFailed counts a dial that failed.

@@ -57,6 +57,9 @@ var (
 func (h *handle) ResetSession(ctx context.Context) error {
 	c, start := h.c, clock.Now()
 	h.pending = false
+	if h.leased {
+		c.warnHidden()
+	}
 	if ctx == c.poke {
 		c.gate.Leave(&h.ticket)
 		return driver.ErrBadConn

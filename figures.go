@@ -75,13 +75,14 @@ type ClosedStats struct {
 	Suspect     uint64 // as old as one that was found dead, and not handed out for that
 	Surplus     uint64 // by database/sql's own limits of idle connections and their lifetime
 	Limit       uint64 // over a limit that was lowered
+	Flushed     uint64 // by Connector.Flush
 	Reclaimed   uint64 // taken from a lease by proof, or by Config.ReclaimAfter
 	Shutdown    uint64 // ready when the connector was closed, or given back afterwards
 }
 
 // Total is the number of sessions closed.
 func (c ClosedStats) Total() uint64 {
-	return c.Retired() + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Reclaimed + c.Shutdown
+	return c.Retired() + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Flushed + c.Reclaimed + c.Shutdown
 }
 
 // Retired is the number of those that were closed in time, before the server would have

@@ -34,6 +34,9 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
+	if set.MinIdle > 0 && drivers.IsPooled(c) {
+		return nil, &ConfigError{"MinIdle", fmt.Sprint(set.MinIdle), "the connector takes its connections from a pgxpool, which keeps idle ones itself; set the MinConns of that pool"}
+	}
 	if set.Dialect == "" {
 		set.guessed = true
 		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
@@ -44,19 +47,44 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 		set.Name, set.number = takeName(c.Driver())
 	}
 	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
+	if drivers.IsPooled(c) {
+		set.dialect.Discovery = nil // its connections are not new, and that pool ends them
+		set.tellPooled()
+	}
 	return newConnector(c, set), nil
 }
 
+// tellPooled says what to know of a pgxpool below ours, and what to do about it.
+func (s *settings) tellPooled() {
+	s.Logger.Info("sqllease: the connector takes its connections from a pgxpool: each acquire asks that pool, a wait in it shows as a dial, "+
+		"and sqllease does not discover the server's idle limit. "+
+		"If only this *sql.DB uses the pgxpool, wrap stdlib.GetConnector(*pool.Config().ConnConfig) with MaxOpen at its MaxConns. "+
+		"If other code uses it too, set Config.MaxOpen below MaxConns, and SetMaxIdleConns(0) as sqllease.OpenDB does",
+		slog.String("pool", s.Name))
+}
+
+// openPlain and openDB are called in place of sql.Open and sql.OpenDB: tools that rewrite
+// calls of these at build time would put a wrapper around ours, which may hide a part of it
+// (see warnHidden).
+var (
+	openPlain = sql.Open
+	openDB    = sql.OpenDB
+)
+
 // OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
 // [Config.MaxOpen] is set, the *sql.DB keeps as many idle connections, since a
-// pool of fixed size should not churn; SetMaxIdleConns changes that.
+// pool of fixed size should not churn; on a pgxpool it keeps none, since that pool
+// keeps them. SetMaxIdleConns changes both.
 func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 	w, err := Wrap(c, cfg)
 	if err != nil {
 		return nil, err
 	}
-	db := sql.OpenDB(w)
-	if cfg.MaxOpen > 0 {
+	db := openDB(w)
+	switch {
+	case drivers.IsPooled(c):
+		db.SetMaxIdleConns(0)
+	case cfg.MaxOpen > 0:
 		db.SetMaxIdleConns(cfg.MaxOpen)
 	}
 	w.Attach(db)
@@ -69,7 +97,7 @@ func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 // a database of it: a driver.DriverContext makes a connector for that, which is
 // closed at once, and another for the database. [OpenDB] avoids it.
 func Open(driverName, dsn string, cfg Config) (*sql.DB, error) {
-	plain, err := sql.Open(driverName, dsn)
+	plain, err := openPlain(driverName, dsn)
 	if err != nil {
 		return nil, err
 	}

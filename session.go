@@ -153,7 +153,10 @@ func (s *session) death() death {
 	}
 	switch s.Reason() {
 	case gate.Expired:
-		if s.life.byIdle {
+		switch {
+		case s.IsFlushed():
+			return death{reason: closedFlushed}
+		case s.life.byIdle:
 			return death{reason: closedIdle}
 		}
 		return death{reason: closedExpired}

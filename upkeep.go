@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"sync/atomic"
@@ -182,30 +183,36 @@ func backoff(failures int) time.Duration {
 func (c *Connector) fillAll() (filled bool) {
 	defer c.cfg.recovered("dialing ahead for Config.MinIdle")
 	for c.gate.Reserve() {
-		s, err := c.dialAhead()
-		if err != nil {
+		if err := c.fillOne(c.life); err != nil {
 			return false
-		}
-		if c.gate.Park(&s.Session, clock.Now()) {
-			_ = c.retire(s)
 		}
 	}
 	return true
 }
 
-// dialAhead dials a session that nobody waits for. Its context is bounded until then, and
-// lasts as long as the session afterwards, whose holder may have it when c.life has ended.
-func (c *Connector) dialAhead() (*session, error) {
-	ctx, bound := boundedBy(context.Background(), clock.Now().Add(refillTimeout))
-	unbind := context.AfterFunc(c.life, bound.end)
+// fillOne dials a session ahead, in room that was reserved. Its context is bounded until
+// then, and lasts as long as the session afterwards, whose holder may have it when c.life
+// and ctx have ended.
+func (c *Connector) fillOne(ctx context.Context) error {
+	inner, bound := boundedBy(context.Background(), clock.Now().Add(refillTimeout))
+	unbindLife, unbind := context.AfterFunc(c.life, bound.end), context.AfterFunc(ctx, bound.end)
+	defer unbindLife()
 	defer unbind()
-	s, err := c.dial(ctx)
+	s, err := c.dial(inner)
 	if err != nil {
 		bound.end()
-		return nil, err
+		return err
 	}
 	s.release = bound.keep()
-	return s, nil
+	if ended := !unbind(); !unbindLife() || ended { // its context has ended with it, or is about to
+		c.gate.Reject(&s.Session, gate.Dropped)
+		_ = c.retire(s)
+		return cmp.Or(ctx.Err(), c.life.Err())
+	}
+	if c.gate.Park(&s.Session, clock.Now()) {
+		_ = c.retire(s)
+	}
+	return nil
 }
 
 // begun makes sure that what looks after a lease that has just begun does so in time.

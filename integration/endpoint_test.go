@@ -3,9 +3,11 @@ package integration
 import (
 	"context"
 	"database/sql/driver"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/lib/pq"
 	"github.com/stretchr/testify/assert"
@@ -30,6 +32,17 @@ func ofPQ(t *testing.T, dsn string) driver.Connector {
 	return c
 }
 
+// ofPool is a connector on a pgxpool, which connects to nothing.
+func ofPool(t *testing.T, dsn string, before func(context.Context, *pgx.ConnConfig) error) driver.Connector {
+	cfg, err := pgxpool.ParseConfig(dsn)
+	require.NoError(t, err)
+	cfg.BeforeConnect = before
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return stdlib.GetPoolConnector(pool)
+}
+
 // The fields in which drivers keep where they connect are theirs to change.
 func TestTheEndpointIsToldWhereItIsCertain(t *testing.T) {
 	const plain = "postgres://user:pass@db:5433/shop"
@@ -48,6 +61,8 @@ func TestTheEndpointIsToldWhereItIsCertain(t *testing.T) {
 		"pgx, two ports":                  {GetConnector(t, "host=db,db port=5433,5434 dbname=shop"), database},
 		"pgx, a password with a slash":    {GetConnector(t, "postgres://alice:4242/secret@db/shop"), nothing},
 		"pgx, one with more marks":        {GetConnector(t, "postgres://alice:4242/sec#ret@db/shop"), nothing},
+		"pgxpool":                         {ofPool(t, plain, nil), known},
+		"pgxpool, a hook":                 {ofPool(t, plain, func(context.Context, *pgx.ConnConfig) error { return nil }), database},
 		"lib/pq":                          {ofPQ(t, plain), known},
 		"lib/pq, two hosts":               {ofPQ(t, "host=db,other port=5433 dbname=shop user=user password=pass"), database},
 		"lib/pq, another address":         {ofPQ(t, "host=db hostaddr=10.1.2.3 dbname=shop user=user password=pass"), database},
@@ -56,5 +71,6 @@ func TestTheEndpointIsToldWhereItIsCertain(t *testing.T) {
 		"lib/pq, with a hash":             {ofPQ(t, "postgres://alice:4242/sec#ret@db/shop"), nothing},
 	} {
 		assert.Equal(t, c.want, drivers.EndpointOf(c.c), name)
+		assert.Equal(t, strings.HasPrefix(name, "pgxpool"), drivers.IsPooled(c.c), name)
 	}
 }

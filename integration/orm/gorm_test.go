@@ -2,13 +2,16 @@ package orm
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	gormpostgres "gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 
@@ -23,7 +26,7 @@ func TestGORM(t *testing.T) {
 		if p.server == postgres {
 			open = gormOnPostgreSQL
 		}
-		db, err := open(p.db)
+		db, err := open(p.db, p.dsn)
 		require.NoError(p, err)
 		db.Logger = logger.Discard // errors are part of these tests
 		own, err := db.DB()
@@ -166,7 +169,7 @@ func (b gormBlog) batchesAndRows(ctx context.Context) {
 // that says what the holders do.
 func TestGORMWaitsForItself(t *testing.T) {
 	p := newPool(t, maria, sqllease.Config{MaxOpen: 2, AcquireTimeout: 500 * time.Millisecond})
-	db, err := gormOnMySQL(p.db)
+	db, err := gormOnMySQL(p.db, p.dsn)
 	require.NoError(t, err)
 	db.Logger = logger.Discard
 	const query = "SELECT 1 + ?"
@@ -190,4 +193,60 @@ func TestGORMWaitsForItself(t *testing.T) {
 		assert.ErrorContains(t, timeout, "2 of 2 in use")
 		assert.ErrorContains(t, timeout, "idle in transaction")
 	}
+}
+
+// TestGORMShowsTimesAsTheServerGetsThem has a DSN with a location. The driver sends
+// times in it, and GORM writes them so in its log and in ToSQL, but only if it is
+// told the DSN.
+func TestGORMShowsTimesAsTheServerGetsThem(t *testing.T) {
+	p := newPoolBy(t, maria, usual(t), func(p *pool, cfg sqllease.Config) *sql.DB {
+		p.dsn += "&loc=Asia%2FTokyo"
+		return p.open(cfg)
+	})
+	at := time.Date(2026, 2, 28, 23, 30, 0, 0, time.UTC)
+	shown := func(dsn string) string {
+		db, err := gormOnMySQL(p.db, dsn)
+		require.NoError(t, err)
+		return db.ToSQL(func(tx *gorm.DB) *gorm.DB { return tx.Exec("SELECT ?", at) })
+	}
+	var got string
+	p.request(func(ctx context.Context) {
+		require.NoError(t, p.db.QueryRowContext(ctx, "SELECT CONCAT(?)", at).Scan(&got))
+	})
+	assert.Contains(t, got, "2026-03-01 08:30:00", "what the server gets")
+	assert.Contains(t, shown(p.dsn), "2026-03-01 08:30:00")
+	assert.Contains(t, shown(""), "2026-02-28 23:30:00", "without the DSN, GORM shows another time")
+}
+
+// TestGORMReadsTimesOfAPlace has the other thing that GORM does with a DSN, when it
+// opens the database itself: it reads columns without a time zone in that of the DSN.
+func TestGORMReadsTimesOfAPlace(t *testing.T) {
+	place, err := time.LoadLocation("Asia/Tokyo")
+	require.NoError(t, err)
+	dsn := postgres.DSN("") + "&TimeZone=Asia/Tokyo"
+	config, err := pgx.ParseConfig(dsn)
+	require.NoError(t, err)
+	plain, err := openPostgreSQL(dsn, sqllease.Config{})
+	require.NoError(t, err)
+	inPlace, err := timesInPlace(config, place, sqllease.Config{})
+	require.NoError(t, err)
+	var want, without, with time.Time
+	for _, way := range []struct {
+		dialector gorm.Dialector
+		at        *time.Time
+	}{
+		{gormpostgres.Open(dsn), &want},
+		{gormpostgres.New(gormpostgres.Config{Conn: plain}), &without},
+		{gormpostgres.New(gormpostgres.Config{Conn: inPlace}), &with},
+	} {
+		db, err := gorm.Open(way.dialector, &gorm.Config{})
+		require.NoError(t, err)
+		require.NoError(t, db.WithContext(t.Context()).Raw("SELECT TIMESTAMP '2026-03-01 08:30:00'").Row().Scan(way.at))
+		own, err := db.DB()
+		require.NoError(t, err)
+		require.NoError(t, own.Close())
+	}
+	assert.True(t, want.Equal(time.Date(2026, 3, 1, 8, 30, 0, 0, place)), "GORM alone: %v", want)
+	assert.True(t, with.Equal(want), "as the recipe has it: %v", with)
+	assert.False(t, without.Equal(want), "without it: %v", without)
 }

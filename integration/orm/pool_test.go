@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ const limit = 4
 // scope is the name under which sqllease makes its spans.
 const scope = "github.com/sqllease/sqllease"
 
+// quiet is for tests that provoke what is logged.
+var quiet = slog.New(slog.DiscardHandler)
+
 // databases counts those that tests have made.
 var databases atomic.Int64
 
@@ -51,15 +55,17 @@ type pool struct {
 }
 
 // onServers runs a test on a pool of each of the servers.
-func onServers(t *testing.T, test func(*pool)) {
-	cfg := sqllease.Config{
+func onServers(t *testing.T, test func(*pool)) { onServersWith(t, usual(t), test) }
+
+// usual is the configuration of the tests of which nothing special is wanted.
+func usual(t *testing.T) sqllease.Config {
+	return sqllease.Config{
 		MaxOpen:        limit,
 		AcquireTimeout: 20 * time.Second, // the test that would hang says who holds what
 		LeakThreshold:  20 * time.Second,
 		OnLeak:         func(l sqllease.Leak) { t.Error(l) },
 		OmitRootSpans:  true, // every call has the context of a request
 	}
-	onServersWith(t, cfg, test)
 }
 
 func onServersWith(t *testing.T, cfg sqllease.Config, test func(*pool)) {
@@ -67,10 +73,15 @@ func onServersWith(t *testing.T, cfg sqllease.Config, test func(*pool)) {
 	t.Run("PostgreSQL", func(t *testing.T) { test(newPool(t, postgres, cfg)) })
 }
 
-// newPool opens a pool with a tracer that records everything. At the end of
+// newPool opens a pool as the recipes do: see newPoolBy.
+func newPool(t *testing.T, s *servers.Server, cfg sqllease.Config) *pool {
+	return newPoolBy(t, s, cfg, (*pool).open)
+}
+
+// newPoolBy opens a pool with a tracer that records everything. At the end of
 // the test it is closed, and nothing may be left: no lease, no session, no
 // span that has not ended.
-func newPool(t *testing.T, s *servers.Server, cfg sqllease.Config) *pool {
+func newPoolBy(t *testing.T, s *servers.Server, cfg sqllease.Config, open func(*pool, sqllease.Config) *sql.DB) *pool {
 	p := &pool{T: t, server: s, roots: !cfg.OmitRootSpans, spans: tracetest.NewSpanRecorder(), requests: map[trace.SpanID]bool{}}
 	p.database = fmt.Sprintf("orm_%d", databases.Add(1))
 	p.dsn = s.DSN(p.database)
@@ -81,7 +92,7 @@ func newPool(t *testing.T, s *servers.Server, cfg sqllease.Config) *pool {
 	p.tracer = provider.Tracer("test")
 	p.createDatabase()
 	cfg.TracerProvider = provider
-	p.db = p.open(cfg)
+	p.db = open(p, cfg)
 	p.conn, _ = sqllease.ConnectorOf(p.db)
 	require.NotNil(t, p.conn)
 	t.Cleanup(p.leavesNothing)

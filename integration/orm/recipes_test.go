@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -29,6 +31,8 @@ import (
 	gormmysql "gorm.io/driver/mysql"
 	gormpostgres "gorm.io/driver/postgres"
 	"gorm.io/gorm"
+	"xorm.io/xorm"
+	"xorm.io/xorm/core"
 
 	"github.com/sqllease/sqllease"
 	"github.com/sqllease/sqllease/integration/orm/ent"
@@ -36,17 +40,43 @@ import (
 )
 
 // TestRecipesAreThisCode checks that every line of Go in docs/recipes.md is
-// what the tests run: each block stands in this file as it is.
+// what the tests run: each block stands in a file of this name as it is.
 func TestRecipesAreThisCode(t *testing.T) {
 	document, err := os.ReadFile("../../docs/recipes.md")
 	require.NoError(t, err)
-	here, err := os.ReadFile("recipes_test.go")
+	var here strings.Builder
+	files, err := filepath.Glob("recipes*_test.go")
 	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		here.WriteString(unindented(string(text)))
+	}
 	blocks := strings.Split(string(document), "```go\n")[1:]
 	assert.NotEmpty(t, blocks)
 	for _, block := range blocks {
 		code, _, _ := strings.Cut(block, "```")
-		assert.Contains(t, unindented(string(here)), unindented(code))
+		assert.Contains(t, here.String(), unindented(code))
+	}
+}
+
+// TestTheTableHasTheVersionsOfTheseTests checks the table at the document's top
+// against this module.
+func TestTheTableHasTheVersionsOfTheseTests(t *testing.T) {
+	document, err := os.ReadFile("../../docs/recipes.md")
+	require.NoError(t, err)
+	module, err := os.ReadFile("../go.mod")
+	require.NoError(t, err)
+	rows := regexp.MustCompile(`(?m)^\| \[[^]]+\]\(#[^)]+\) \| `+"`([^`]+)`"+` (v[0-9.]+) \|`).FindAllStringSubmatch(string(document), -1)
+	assert.Len(t, rows, strings.Count(string(document), "` v"), "each version stands in the table")
+	for _, row := range rows {
+		if row[1] == "github.com/sqlc-dev/sqlc" { // a program: what it wrote says its version
+			wrote, err := os.ReadFile("sqlcdb/mysqldb/db.go")
+			require.NoError(t, err)
+			assert.Contains(t, string(wrote), "sqlc "+row[2]+"\n")
+			continue
+		}
+		assert.Contains(t, string(module), "\t"+row[1]+" "+row[2]+"\n")
 	}
 }
 
@@ -73,14 +103,24 @@ func openPostgreSQL(dsn string, cfg sqllease.Config) (*sql.DB, error) {
 	return db, err
 }
 
-func gormOnMySQL(db *sql.DB) (*gorm.DB, error) {
-	g, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db}), &gorm.Config{PrepareStmt: true})
+func gormOnMySQL(db *sql.DB, dsn string) (*gorm.DB, error) {
+	g, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db, DSN: dsn}), &gorm.Config{PrepareStmt: true})
 	return g, err
 }
 
-func gormOnPostgreSQL(db *sql.DB) (*gorm.DB, error) {
+func gormOnPostgreSQL(db *sql.DB, _ string) (*gorm.DB, error) {
 	g, err := gorm.Open(gormpostgres.New(gormpostgres.Config{Conn: db}), &gorm.Config{PrepareStmt: true})
 	return g, err
+}
+
+func xormOnMySQL(db *sql.DB, dsn string) (*xorm.Engine, error) {
+	engine, err := xorm.NewEngineWithDB("mysql", dsn, core.FromDB(db))
+	return engine, err
+}
+
+func xormOnPostgreSQL(db *sql.DB, dsn string) (*xorm.Engine, error) {
+	engine, err := xorm.NewEngineWithDB("pgx", dsn, core.FromDB(db))
+	return engine, err
 }
 
 func sqlxOnMySQL(db *sql.DB) *sqlx.DB {

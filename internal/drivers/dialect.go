@@ -38,6 +38,7 @@ var dialects = []Dialect{
 	{TiDB, MySQL, statement.MySQL, waitTimeout, nil}, // not in the conventions' list; it presents itself as MySQL
 	{PostgreSQL, PostgreSQL, statement.PostgreSQL, timeouts, []string{
 		"github.com/jackc/pgx/v4/stdlib", "github.com/jackc/pgx/v5/stdlib", "github.com/lib/pq",
+		"github.com/uptrace/bun/driver/pgdriver",
 	}},
 	{CockroachDB, CockroachDB, statement.PostgreSQL, timeouts, nil},
 }

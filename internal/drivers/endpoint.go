@@ -37,6 +37,11 @@ func EndpointOf(c driver.Connector) (e Endpoint) {
 		}
 	}()
 	v := settingsOf(reflect.ValueOf(c), 8)
+	elsewhere := false
+	if pool := poolOf(v); pool.IsValid() {
+		elsewhere = mayBeElsewhere(pool)
+		v = pool.FieldByName("config").Elem().FieldByName("ConnConfig").Elem()
+	}
 	if v.Kind() != reflect.Struct {
 		return Endpoint{}
 	}
@@ -54,7 +59,7 @@ func EndpointOf(c driver.Connector) (e Endpoint) {
 	case has(v, "dsn"): // a driver that makes no connectors, such as lib/pq's
 		return endpointOfDSN(v.FieldByName("dsn").String())
 	}
-	if mayBeElsewhere(v) {
+	if elsewhere || mayBeElsewhere(v) {
 		e.Address, e.Port = "", 0
 	}
 	return e.orNone()
@@ -136,6 +141,30 @@ func settingsOf(v reflect.Value, steps int) reflect.Value {
 		return settingsOf(cfg, steps-1)
 	}
 	return v
+}
+
+// IsPooled tells whether a connector takes its connections from a pool below it, a pgxpool,
+// and gives them back to it when they are closed.
+func IsPooled(c driver.Connector) (is bool) {
+	defer func() {
+		if recover() != nil { // a driver that embeds a nil pointer
+			is = false
+		}
+	}()
+	return poolOf(settingsOf(reflect.ValueOf(c), 8)).IsValid()
+}
+
+// poolOf is the pgxpool that a connector of pgx has; none: it has no valid value. The
+// package may be one of any version of pgx, or vendored.
+func poolOf(v reflect.Value) reflect.Value {
+	if v.Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	f := v.FieldByName("pool")
+	if !f.IsValid() || f.Type().String() != "*pgxpool.Pool" {
+		return reflect.Value{}
+	}
+	return f.Elem()
 }
 
 // has tells whether a struct has these fields, as texts.

@@ -10,13 +10,15 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease/internal/drivers/testdata/pgxpool"
 )
 
 // connector is one that nobody knows.
 type connector struct{}
 
-func (*connector) Connect(context.Context) (driver.Conn, error) { return nil, driver.ErrBadConn }
-func (*connector) Driver() driver.Driver                        { return nil }
+func (connector) Connect(context.Context) (driver.Conn, error) { return nil, driver.ErrBadConn }
+func (connector) Driver() driver.Driver                        { return nil }
 
 // hosted is a connector as those of PostgreSQL's drivers are.
 type hosted struct {
@@ -54,6 +56,17 @@ func mysqlBefore(t *testing.T) driver.Connector {
 	return c
 }
 
+// pooled is a connector as pgx's, on a pool below it.
+type pooled struct {
+	connector
+	hostConfig
+	pool *pgxpool.Pool
+}
+
+func poolAt(host string, before func()) *pooled {
+	return &pooled{pool: pgxpool.New(pgxpool.ConnConfig{Host: host, Port: 5433, Database: "shop"}, before)}
+}
+
 // named is a connector that keeps its data source name.
 type named struct {
 	connector
@@ -88,6 +101,10 @@ func TestWhereAConnectorConnectsIsFound(t *testing.T) {
 		"keys with quotes":         {&named{name: `password='a host=secret' host=db`}, Endpoint{}},
 		"a name that is something": {&named{name: "registeredConnConfig0"}, Endpoint{}},
 		"nothing":                  {&connector{}, Endpoint{}},
+		"a pool":                   {poolAt("db", nil), Endpoint{"db", 5433, "shop"}},
+		"a pool with a hook":       {poolAt("db", func() {}), Endpoint{"", 0, "shop"}},
+		"a pool made by itself":    {&pooled{pool: &pgxpool.Pool{}}, Endpoint{}},
+		"no pool":                  {&pooled{hostConfig: hostConfig{"user", "password", "db", 5433, "shop"}}, Endpoint{"db", 5433, "shop"}},
 
 		"MySQL, a user in the address":         {&hosted{cfg: addrConfig{"tcp", "user:s3cret@db:3306", "shop"}}, Endpoint{}},
 		"MySQL, an address without a port":     {&hosted{cfg: addrConfig{"tcp", "db", "größe_1"}}, Endpoint{"db", 0, "größe_1"}},
@@ -105,6 +122,25 @@ func TestWhereAConnectorConnectsIsFound(t *testing.T) {
 		assert.Equal(t, c.want, EndpointOf(c.c), name)
 	}
 	assert.Equal(t, Endpoint{}, EndpointOf(nil))
+}
+
+// embedding is a connector whose fields cannot be looked at.
+type embedding struct{ *pooled }
+
+// otherPool is a connector with a pool that is none of pgx's.
+type otherPool struct {
+	connector
+	pool *addrConfig
+}
+
+func TestAPoolBelowIsFound(t *testing.T) {
+	assert.True(t, IsPooled(poolAt("db", nil)))
+	assert.True(t, IsPooled(*poolAt("db", nil)), "pgx's connector is no pointer")
+	for name, c := range map[string]driver.Connector{
+		"no pool": &pooled{}, "another pool": &otherPool{pool: &addrConfig{}}, "nothing": &connector{}, "nil": nil, "nil within": embedding{}, "settings": &hosted{cfg: 7},
+	} {
+		assert.False(t, IsPooled(c), name)
+	}
 }
 
 func FuzzEndpointOfDSN(f *testing.F) {

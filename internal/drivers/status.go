@@ -45,17 +45,25 @@ func within(err error, is func(error) bool) bool {
 // sqlState is what an SQLSTATE looks like: an error may say other things.
 var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
 
+// sqlStateIn is the SQLSTATE that a text is; empty: it is none.
+func sqlStateIn(code string) string {
+	if sqlState.MatchString(code) {
+		return code
+	}
+	return ""
+}
+
 // ownCode is the code of an error itself.
 func ownCode(err error) string {
 	v := reflect.ValueOf(err)
 	if v.Kind() == reflect.Pointer && v.IsNil() {
 		return ""
 	}
-	if s, ok := err.(interface{ SQLState() string }); ok {
-		if code := s.SQLState(); sqlState.MatchString(code) {
-			return code
-		}
-		return ""
+	switch e := err.(type) {
+	case interface{ SQLState() string }:
+		return sqlStateIn(e.SQLState())
+	case interface{ Field(byte) string }: // bun's pgdriver, which names fields as the protocol does
+		return sqlStateIn(e.Field('C'))
 	}
 	v = reflect.Indirect(v)
 	if v.Kind() != reflect.Struct || v.Type().Name() != "MySQLError" {

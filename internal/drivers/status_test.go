@@ -17,6 +17,12 @@ func (e sqlStateError) Error() string {
 	return "duplicate key: jane@example.org (SQLSTATE " + e.code + ")"
 }
 
+// fieldError is an error as bun's pgdriver has them.
+type fieldError struct{ fields map[byte]string }
+
+func (e fieldError) Field(k byte) string { return e.fields[k] }
+func (e fieldError) Error() string       { return e.fields['M'] }
+
 func TestTheCodeOfAnErrorIsFoundWithinOthers(t *testing.T) {
 	assert.Equal(t, "1213", StatusCode(fmt.Errorf("placing the order: %w", &mysql.MySQLError{Number: 1213})))
 	assert.Equal(t, "40001", StatusCode(fmt.Errorf("placing the order: %w", sqlStateError{"40001"})))
@@ -26,4 +32,6 @@ func TestTheCodeOfAnErrorIsFoundWithinOthers(t *testing.T) {
 	assert.Empty(t, StatusCode((*sqlStateError)(nil)), "a driver's error may be nil within")
 	assert.Empty(t, StatusCode(sqlStateError{"duplicate value 's3cret'"}), "that is no SQLSTATE")
 	assert.Empty(t, StatusCode(nil))
+	assert.Equal(t, "40001", StatusCode(fmt.Errorf("placing the order: %w", fieldError{map[byte]string{'C': "40001", 'M': "could not serialize"}})))
+	assert.Empty(t, StatusCode(fieldError{map[byte]string{'M': "40001"}}))
 }

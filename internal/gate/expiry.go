@@ -2,6 +2,7 @@ package gate
 
 import (
 	"container/heap"
+	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
 )
@@ -38,6 +39,35 @@ func (g *Gate[S, C]) expireLocked(s *Session[S], now clock.Instant) *Session[S] 
 	g.ready.remove(&s.node)
 	g.closeLocked(s, Expired)
 	return s
+}
+
+// Flush gives every session that is held or ready an end, at most so far away: the ready
+// ones first, those that were not used for longest before the others, one after the other
+// in equal steps. What is due then is taken by Wake, which its caller calls.
+func (g *Gate[S, C]) Flush(over time.Duration, now clock.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n, i := g.ready.len+g.held.len, time.Duration(0)
+	end := func(s *Session[S]) bool {
+		i++
+		g.endByLocked(s, now.Add(over/time.Duration(n)*i))
+		return true
+	}
+	g.ready.each(end)
+	g.held.each(end)
+}
+
+// endByLocked brings the end of a session forward. Its place among the expiries must not
+// be later than that: one that is held gets another when it comes back.
+func (g *Gate[S, C]) endByLocked(s *Session[S], at clock.Instant) {
+	if !s.life.End.IsZero() && s.life.End <= at {
+		return
+	}
+	s.life.End, s.flushed = at, true
+	g.unscheduleLocked(s)
+	if s.place == ready {
+		g.scheduleLocked(s)
+	}
 }
 
 // wakeAtLocked has Wake called at that time, or earlier.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
 )
@@ -343,6 +344,24 @@ func (m *model) doShut() {
 	if !slices.Equal(got, realsOf(want)) {
 		m.fail("shutting returns %d, must be %d", len(got), len(want))
 	}
+}
+
+// stepFlush brings the ends of what is there forward, those of the ready sessions first.
+func (m *model) stepFlush() bool {
+	over := time.Duration(m.rand.IntN(30)) * time.Second
+	m.g.Flush(over, m.now)
+	all := slices.Concat(m.ready, m.held)
+	for i, s := range all {
+		if at := m.now.Add(over / time.Duration(len(all)) * time.Duration(i+1)); s.life.End.IsZero() || at < s.life.End {
+			s.life.End = at
+		}
+	}
+	if len(all) == 0 {
+		m.did("flush: nothing")
+		return true
+	}
+	m.did("flush")
+	return true
 }
 
 func (m *model) stepWake() bool {

@@ -27,16 +27,17 @@ import (
 //	                    ├─► (its room is free) Gone
 //	                    └─► (dial, in its room) Replace
 type Session[S any] struct {
-	of     *S               // set once
-	life   Life             // set once
-	era    uint64           // set once: that of the gate when it was dialed
-	node   node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
-	place  place            // guarded by Gate.mu
-	hold   uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
-	used   clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed
-	reason Reason           // guarded by Gate.mu: why it is closing
-	due    clock.Instant    // guarded by Gate.mu: when its expiry is looked at, where it is in Gate.expiries
-	index  int              // guarded by Gate.mu: its index there, from 1; 0: it is not in it
+	of      *S               // set once
+	life    Life             // guarded by Gate.mu: set by Dialed, and its end brought forward by Flush
+	era     uint64           // set once: that of the gate when it was dialed
+	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
+	place   place            // guarded by Gate.mu
+	hold    uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
+	used    clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed
+	flushed bool             // guarded by Gate.mu: its end is that of a flush
+	reason  Reason           // guarded by Gate.mu: why it is closing
+	due     clock.Instant    // guarded by Gate.mu: when its expiry is looked at, where it is in Gate.expiries
+	index   int              // guarded by Gate.mu: its index there, from 1; 0: it is not in it
 }
 
 // Life bounds a session's life.
@@ -95,8 +96,8 @@ func (s *Session[S]) IsHeld() bool { return s.place == held }
 // Reason is why it is closed. Its caller closes it.
 func (s *Session[S]) Reason() Reason { return s.reason }
 
-// Life is what bounds it.
-func (s *Session[S]) Life() Life { return s.life }
+// IsFlushed tells whether a flush has brought its end forward. Its caller closes it.
+func (s *Session[S]) IsFlushed() bool { return s.flushed }
 
 // Ticket stands for a connection that the application's pool has: free while that
 // is in its free list, where it has no session, but remembers which it had last.
