@@ -104,7 +104,8 @@ func follow(target, anchor string) (fault string) {
 }
 
 var (
-	code      = regexp.MustCompile("(?s)```.*?```")
+	code      = regexp.MustCompile("(?s)```.*?```|`[^`\n]*`")
+	block     = regexp.MustCompile("(?s)```.*?```")
 	link      = regexp.MustCompile(`\]\(([^)\s]+)\)|(?:src|srcset|href)="([^"]+)"`)
 	elsewhere = regexp.MustCompile(`^[a-z]+:`)
 	heading   = regexp.MustCompile(`(?m)^#+ (.*)$`)
@@ -125,7 +126,7 @@ func linksOf(text string) (links []string) {
 // anchorsOf are the names of a document's headings, as GitHub makes them. Of a heading that
 // is there twice, only the first has one here.
 func anchorsOf(text string) (anchors []string) {
-	for _, m := range heading.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {
+	for _, m := range heading.FindAllStringSubmatch(block.ReplaceAllString(text, ""), -1) {
 		name := unnamed.ReplaceAllString(strings.ToLower(linked.ReplaceAllString(m[1], "$1")), "")
 		anchors = append(anchors, strings.ReplaceAll(name, " ", "-"))
 	}

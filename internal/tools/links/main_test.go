@@ -18,7 +18,7 @@ func TestLinksThatLeadNowhereAreTold(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	write("a.md", "# One & `two`\n[here](#one--two) [there](b.md#why-not) [gone](c.md) [none](b.md#no)\n"+
-		"[far](https://example.com/x) <img src=\"seen.png\">\n```\n[code](d.md)\n# no heading\n```\n")
+		"[far](https://example.com/x) `x[T](y)` <img src=\"seen.png\">\n```\n[code](d.md)\n# no heading\n```\n")
 	write("b.md", "## [Why](a.md) not?\n[no](a.md#no-heading)\n")
 	write("seen.png", "")
 	write("unseen.svg", "")
