@@ -329,8 +329,8 @@ func (c *Connector) warnLifetime() {
 	}
 	for _, n := range c.pools.attached() {
 		if n.db.Stats().MaxLifetimeClosed > 0 && c.warned.lifetime.CompareAndSwap(false, true) {
-			c.cfg.warnAside("sqllease: SetConnMaxLifetime was called on the *sql.DB. It bounds how long database/sql keeps a connection of its own, "+
-				"and not the session under it, which goes from one to the next while callers wait. Set Config.MaxLifetime to the same time",
+			c.cfg.warnAside("sqllease: SetConnMaxLifetime was called on the *sql.DB. Its clock restarts whenever a connection goes to a caller who waits for one, "+
+				"so connections may live longer. Set Config.MaxLifetime to the same time",
 				slog.String("pool", c.cfg.Name))
 		}
 	}
@@ -348,7 +348,7 @@ func (c *Connector) warnUnattached() {
 	if c.warned.unattached.Load() || c.warned.unattached.Swap(true) || c.limit() > 0 {
 		return
 	}
-	c.cfg.warnAside("sqllease: the connector has no limit, and does not know its *sql.DB: a limit set by SetMaxOpenConns is not seen, nor is who waits for it. "+
+	c.cfg.warnAside("sqllease: this pool has no Config.MaxOpen, and does not know its *sql.DB: it sees neither a limit set by SetMaxOpenConns, nor who waits because of it. "+
 		"Set Config.MaxOpen; or, after sql.Open or sql.OpenDB, write: if c, ok := sqllease.ConnectorOf(db); ok { c.Attach(db) }",
 		slog.String("pool", c.cfg.Name))
 }
@@ -358,7 +358,7 @@ func (c *Connector) warnUnseen() {
 	if c.pools.some.Load() || !c.warned.opener.CompareAndSwap(false, true) {
 		return
 	}
-	c.cfg.warnAside("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
+	c.cfg.warnAside("sqllease: callers queue inside database/sql, where sqllease cannot see them wait: "+
 		"SetMaxOpenConns was called on a *sql.DB that the connector does not know. "+
 		"Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector (sqllease.ConnectorOf(db) finds it)",
 		slog.String("pool", c.cfg.Name))

@@ -28,7 +28,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 		return nil, &ConfigError{"connector", "nil", "give Wrap the connector of your driver, as made by its NewConnector or OpenConnector"}
 	}
 	if _, wrapped := c.(*Connector); wrapped {
-		return nil, &ConfigError{"connector", "a *sqllease.Connector", "it is wrapped already, and one pool needs one gate; give Wrap the connector of your driver"}
+		return nil, &ConfigError{"connector", "a *sqllease.Connector", "it is wrapped already; give Wrap the connector of your driver"}
 	}
 	set, err := newSettings(cfg)
 	if err != nil {
@@ -207,7 +207,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.identity.Store(newIdentity(cfg, cfg.system))
 	c.summaries = statement.NewCache(c.read)
 	c.tracing = newTracing(cfg, &c.identity, c.summaries)
-	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
+	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked: the statement went without tags. Its later panics are not logged")
 	callstack.Find()
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)
