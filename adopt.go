@@ -55,19 +55,18 @@ type pool struct {
 	queued int64 // guarded by adopting: how many callers had queued in it
 }
 
-// Attach gives the connector the *sql.DB that it serves. From then on a limit set by
-// SetMaxOpenConns is taken over by the gate, at the next acquire that finds no free
-// connection, or within a tenth of a second, or, where connections are only held and
-// nobody comes for one, within a second. So the call keeps its meaning, and callers
-// wait where their wait can be seen. The *sql.DB's own limit, which sql.DBStats tells,
-// becomes 100003, and one more for each session that was taken from a lease and that the
-// *sql.DB therefore counts for ever; [Connector.DBStats] tells the true one. [Open] and
-// [OpenDB] have attached theirs.
+// Attach tells the connector which *sql.DB it serves. [Open] and [OpenDB] do this. From
+// then on, SetMaxOpenConns sets the connector's limit, so that callers wait where sqllease
+// can see them. The limit counts from the next acquire that finds no free connection, and
+// after a second at the latest.
 //
-// Several databases may share a connector, and its limit, if all of them are attached.
-// They share no connection, since what one does to a session, such as USE, is not for
-// the other: where both use the limit, connections are closed and dialed. The connector
-// is closed with the last of them.
+// sql.DBStats then shows a limit of 100003, and one more for each leaked connection that
+// was closed: the *sql.DB counts that one for ever. [Connector.DBStats] has the true limit.
+//
+// Several databases may share a connector and its limit, if all of them are attached.
+// They share no connection, because what one does to it, such as USE, is not meant for the
+// other. If one needs room that another's idle connection takes, that one is closed and
+// another is dialed. The last database to be closed closes the connector.
 func (c *Connector) Attach(db *sql.DB) {
 	if db == nil {
 		return
@@ -175,9 +174,9 @@ func (c *Connector) setLimit(limit int) {
 	}
 }
 
-// SetMaxOpen sets the gate's limit, as SetMaxOpenConns on the *sql.DB does, but at once:
-// those who wait are served, and sessions that nobody uses are closed. Zero: no limit. A
-// negative one counts as zero.
+// SetMaxOpen sets the limit, as SetMaxOpenConns on the *sql.DB does, but at once: if there
+// is more room, callers who wait get it; if there is less, idle connections are closed.
+// Zero or negative: no limit.
 func (c *Connector) SetMaxOpen(n int) { c.setLimit(max(n, 0)) }
 
 // drain serves those who queue in a *sql.DB. adopting is held.
