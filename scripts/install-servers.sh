@@ -5,9 +5,11 @@ set -euo pipefail
 
 have_mariadb() { command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null; }
 have_postgres() { command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+have_pgbouncer() { command -v pgbouncer >/dev/null; }
 
 missing=()
 have_mariadb || missing+=(mariadb-server)
 have_postgres || missing+=(postgresql)
+have_pgbouncer || missing+=(pgbouncer)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 exec "$(dirname "${BASH_SOURCE[0]}")/apt-install.sh" 'The integration tests' "${missing[@]}"

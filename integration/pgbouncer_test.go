@@ -1,0 +1,232 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease"
+)
+
+// What docs/concepts.md says of PgBouncer, on one in transaction mode.
+
+// pgbouncer starts one that has so many connections to the server, until the end of the test,
+// and returns a data source name for pgx.
+func pgbouncer(t *testing.T, size int, settings string) string {
+	t.Helper()
+	program, err := exec.LookPath("pgbouncer")
+	require.NoError(t, err, "run scripts/install-servers.sh")
+	host, port, err := net.SplitHostPort(postgres.Addr)
+	require.NoError(t, err)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	_, own, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	file := filepath.Join(t.TempDir(), "pgbouncer.ini")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `[databases]
+postgres = host=%s port=%s user=postgres
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %s
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = %d
+%s
+`, host, port, own, size, settings), 0o644)) //nolint:gosec // it has no secret, and is read by another user
+	args := []string{file}
+	if os.Getuid() == 0 { // as which it does not run
+		require.NoError(t, os.Chmod(filepath.Dir(file), 0o755)) //nolint:gosec // likewise
+		args = []string{"-u", "postgres", file}
+	}
+	var said bytes.Buffer // read once it has ended
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Log(said.String())
+		}
+	})
+	dsn := "postgres://postgres@127.0.0.1:" + own + "/postgres?sslmode=disable&default_query_exec_mode=exec"
+	up, err := sql.Open("pgx", dsn)
+	require.NoError(t, err)
+	defer func() { _ = up.Close() }()
+	require.Eventually(t, func() bool { return up.Ping() == nil }, 30*time.Second, 20*time.Millisecond)
+	return dsn
+}
+
+// openThrough opens a pool behind a PgBouncer for the rest of the test.
+func openThrough(t *testing.T, dsn string, cfg sqllease.Config) (*sql.DB, *sqllease.Connector) {
+	t.Helper()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	db, err := sqllease.Open("pgx", dsn, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, db.Close()) })
+	c, ok := sqllease.ConnectorOf(db)
+	require.True(t, ok)
+	return db, c
+}
+
+func TestStatementsAndTransactionsWorkBehindTransactionPooling(t *testing.T) {
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		dsn := pgbouncer(t, 2, "") + "&default_query_exec_mode=" + mode
+		db, c := openThrough(t, dsn, sqllease.Config{MaxOpen: 5, Comments: sqllease.CommentsAppend})
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				for range 10 {
+					var n int
+					if assert.NoError(t, db.QueryRowContext(t.Context(), "SELECT $1::int", i).Scan(&n)) {
+						assert.Equal(t, i, n)
+					}
+					tx, err := db.BeginTx(t.Context(), nil)
+					if !assert.NoError(t, err) {
+						return
+					}
+					_, err = tx.ExecContext(t.Context(), "SELECT pg_advisory_xact_lock($1)", i)
+					assert.NoError(t, err)
+					assert.NoError(t, tx.Commit())
+				}
+			})
+		}
+		all.Wait()
+		assert.Zero(t, c.Stats().InUse)
+		assert.Zero(t, c.Stats().Closed.Dead(), mode)
+		assert.LessOrEqual(t, c.Stats().Dials, uint64(5))
+	}
+}
+
+// holding begins a transaction, which keeps one of PgBouncer's connections.
+func holding(t *testing.T, db *sql.DB) *sql.Tx {
+	t.Helper()
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = tx.ExecContext(t.Context(), "SELECT 1")
+	require.NoError(t, err)
+	return tx
+}
+
+// dialAll has a pool open as many connections as it may.
+func dialAll(t *testing.T, db *sql.DB, n int) {
+	t.Helper()
+	conns := make([]*sql.Conn, n)
+	for i := range conns {
+		var err error
+		conns[i], err = db.Conn(t.Context())
+		require.NoError(t, err)
+	}
+	for _, conn := range conns {
+		require.NoError(t, conn.Close())
+	}
+}
+
+// What PgBouncer makes a caller wait for is not in the pool's queue. It is in the call, or in
+// the ping by which the driver resets a connection that was idle for long.
+func TestAWaitInPgBouncerIsASlowCall(t *testing.T) {
+	slow := make(chan sqllease.SlowCall, 10)
+	db, c := openThrough(t, pgbouncer(t, 1, ""), sqllease.Config{
+		MaxOpen: 2, LeakThreshold: time.Minute, LongCallThreshold: 50 * time.Millisecond,
+		OnSlowCall: func(s sqllease.SlowCall) {
+			if !s.Returned {
+				slow <- s
+			}
+		},
+	})
+	dialAll(t, db, 2)
+	tx := holding(t, db)
+	done := make(chan error, 1)
+	go func() { _, err := db.ExecContext(t.Context(), "SELECT 1"); done <- err }()
+	assert.Contains(t, []string{"exec", "reset"}, (<-slow).Call)
+	s := c.Stats()
+	assert.Equal(t, []int{2, 0}, []int{s.InUse, s.Waiting})
+	assert.Zero(t, s.Waits)
+	require.NoError(t, tx.Commit())
+	require.NoError(t, <-done)
+}
+
+// A new connection is asked for its limit, for which PgBouncer has to have one of its own free.
+func TestANewConnectionWaitsInPgBouncerToBeAsked(t *testing.T) {
+	for dialect, waits := range map[sqllease.Dialect]bool{"": true, sqllease.DialectNone: false} {
+		db, _ := openThrough(t, pgbouncer(t, 1, ""), sqllease.Config{MaxOpen: 2, Dialect: dialect})
+		tx := holding(t, db)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		conn, err := db.Conn(ctx)
+		cancel()
+		if waits {
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		} else {
+			require.NoError(t, err)
+			require.NoError(t, conn.Close())
+		}
+		require.NoError(t, tx.Commit())
+	}
+}
+
+func TestPgBouncersOwnTimeoutEndsTheConnectionAndTheNextCallDials(t *testing.T) {
+	db, c := openThrough(t, pgbouncer(t, 1, "query_wait_timeout = 1"), sqllease.Config{MaxOpen: 2})
+	dialAll(t, db, 2)
+	tx := holding(t, db)
+	_, err := db.ExecContext(t.Context(), "SELECT 1")
+	require.ErrorContains(t, err, "query_wait_timeout")
+	require.NoError(t, tx.Commit())
+	dialAll(t, db, 2)
+	assert.Greater(t, c.Stats().Dials, uint64(2))
+	assert.NotZero(t, c.Stats().Closed.Dead(), "%+v", c.Stats().Closed)
+}
+
+// A connection keeps nothing outside of a transaction, although it is one connection here.
+func TestASessionsStateIsLostBehindTransactionPooling(t *testing.T) {
+	db, _ := openThrough(t, pgbouncer(t, 2, ""), sqllease.Config{MaxOpen: 2, LeakThreshold: -1})
+	conn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, conn.Close()) }()
+	shown := func() (s string) {
+		require.NoError(t, conn.QueryRowContext(t.Context(), "SHOW work_mem").Scan(&s))
+		return s
+	}
+	_, err = conn.ExecContext(t.Context(), "SET work_mem = '7MB'")
+	require.NoError(t, err)
+	require.Equal(t, "7MB", shown())
+	tx, err := db.BeginTx(t.Context(), nil) // on the same connection to the server
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, tx.Commit()) }()
+	var other string
+	require.NoError(t, tx.QueryRowContext(t.Context(), "SHOW work_mem").Scan(&other))
+	assert.Equal(t, "7MB", other, "another caller has what was set")
+	assert.NotEqual(t, "7MB", shown(), "and the one who set it has not")
+}
+
+// The idle limit of PgBouncer is not found out; what is found out is the server's.
+func TestTheIdleLimitOfPgBouncerHasToBeToldAndThenNobodyMeetsIt(t *testing.T) {
+	dsn := pgbouncer(t, 2, "client_idle_timeout = 1")
+	untold, c := openThrough(t, dsn, sqllease.Config{MaxOpen: 1})
+	told, d := openThrough(t, dsn, sqllease.Config{MaxOpen: 1, NetworkIdleLimit: time.Second})
+	dialAll(t, untold, 1)
+	dialAll(t, told, 1)
+	assert.Equal(t, []time.Duration{0, time.Second}, []time.Duration{c.Stats().IdleLimit, d.Stats().IdleLimit})
+	require.Eventually(t, func() bool {
+		dialAll(t, untold, 1)
+		return c.Stats().Closed.Dead() > 0
+	}, time.Minute, 3*time.Second)
+	assert.Equal(t, uint64(1), d.Stats().Closed.IdleLimit)
+	assert.Zero(t, d.Stats().Closed.Dead())
+}
