@@ -20,7 +20,7 @@ help: ## list the targets
 
 .PHONY: demo
 demo: ## see it at work, with nothing to install: make demo ARGS="-duration 15s"
-	cd demo && CGO_ENABLED=0 go run . $(ARGS)
+	@scripts/run-demo.sh $(ARGS)
 
 # The newest Go, whose database/sql/driver has interfaces that older ones lack.
 NEWEST := go1.27.4

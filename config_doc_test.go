@@ -37,7 +37,7 @@ func TestTheDocumentationTellsTheDefaults(t *testing.T) {
 		"LeakThreshold":        DefaultLeakThreshold,
 		"SlowAcquireThreshold": DefaultSlowAcquireThreshold,
 	} {
-		found := regexp.MustCompile("(?s)### `"+name+"`.*?- Default: (\\d+) s").FindSubmatch(text)
+		found := regexp.MustCompile("(?s)### `" + name + "`.*?- Default: (\\d+) s").FindSubmatch(text)
 		require.NotNil(t, found, name)
 		told, err := time.ParseDuration(string(found[1]) + "s")
 		require.NoError(t, err)

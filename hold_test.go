@@ -215,7 +215,7 @@ func TestALateReturnKeepsItsClassAndThreshold(t *testing.T) {
 			assert.Equal(t, 100*time.Second, l.Threshold)
 		}
 		assert.True(t, reports[1].Returned)
-		assert.Equal(t, "it was a slow call; make it shorter, or raise Config.SlowCallThreshold", reports[1].fix())
+		assert.Equal(t, "it was a slow call; make it shorter, or raise Config.SlowCallThreshold", reports[1].Fix())
 
 		conn, err := p.Conn(WithHoldLimit(t.Context(), time.Second))
 		require.NoError(t, err)

@@ -61,7 +61,7 @@ func (l Leak) String() string {
 	if l.SpanContext.IsValid() {
 		fmt.Fprintf(&b, "  trace      %s span %s\n", l.SpanContext.TraceID(), l.SpanContext.SpanID())
 	}
-	fmt.Fprintf(&b, "  fix        %s\n", l.fix())
+	fmt.Fprintf(&b, "  fix        %s\n", l.Fix())
 	if !l.Returned {
 		fmt.Fprintf(&b, "  stack\n")
 		for line := range strings.Lines(l.Stack.String()) {
@@ -108,8 +108,8 @@ func (l Leak) happened() string {
 	return fmt.Sprintf("leaked connection: checked out but unused for longer than %v", l.Threshold)
 }
 
-// fix says what to look for.
-func (l Leak) fix() string {
+// Fix says what to do about it, in a sentence: what the log and the span have as "fix".
+func (l Leak) Fix() string {
 	var s string
 	switch {
 	case l.Returned && l.Class == ClassBusy:
@@ -147,7 +147,7 @@ func (l Leak) attrs() []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("site", l.Stack.site()),
 		slog.String("doing", l.doing()),
-		slog.String("fix", l.fix()),
+		slog.String("fix", l.Fix()),
 		slog.Duration("hold", round(l.Hold)),
 		slog.Time("acquired", l.Acquired),
 		slog.Duration("waited", round(l.Queue+l.Dial+l.Reset)),

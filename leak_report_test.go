@@ -146,7 +146,7 @@ func TestAReportSaysWhatKindOfTroubleItIs(t *testing.T) {
 				held := c.hold(t, p.DB)
 				leakPause(time.Until(start.Add(10*time.Second + c.used)))
 				l := p.one(t)
-				assert.Equal(t, c.want, state{l.Class, l.InTx, l.OpenRows, string(l.Call), l.headline(), l.doing(), l.fix()})
+				assert.Equal(t, c.want, state{l.Class, l.InTx, l.OpenRows, string(l.Call), l.headline(), l.doing(), l.Fix()})
 				assert.Equal(t, c.want.class == ClassBusy, l.Busy)
 				assert.NotContains(t, l.String(), "secret")
 				require.NoError(t, held.Close())

@@ -355,8 +355,17 @@ func (n *nesting) context() context.Context {
 
 // fix says what to do, with the figures of the pool.
 func (n *nesting) fix() string {
-	return fmt.Sprintf("run the inner statement on the connection that the request has (its *sql.Tx or *sql.Conn), or give that back first; "+
-		"or raise the limit from %d to at least %d: %s at once × (%s per request − 1) + 1",
+	return "run the inner statement on the connection that the request has (its *sql.Tx or *sql.Conn), or give that back first; " + n.limits()
+}
+
+// limits says what the limit has to be, or, where it is enough for the requests there are, for
+// how many it is.
+func (n *nesting) limits() string {
+	if n.needed() <= n.limit && n.perRequest > 1 {
+		most := (n.limit - 1) / (n.perRequest - 1)
+		return fmt.Sprintf("the limit of %d is enough for %s at once, with %s each", n.limit, plural(most, "such request"), plural(n.perRequest, "connection"))
+	}
+	return fmt.Sprintf("or raise the limit from %d to at least %d: %s at once × (%s per request − 1) + 1",
 		n.limit, n.needed(), plural(n.requests, "request"), plural(n.perRequest, "connection"))
 }
 

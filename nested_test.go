@@ -448,3 +448,17 @@ func TestADeadlockOfValuersIsSeenAfterThePrepare(t *testing.T) {
 		assert.Less(t, time.Since(start), time.Minute)
 	})
 }
+
+// Where the limit is enough for the requests there are, it says for how many it is.
+func TestANestedAcquireTellsTheLimitThatItNeeds(t *testing.T) {
+	for _, c := range []struct {
+		n    nesting
+		want string
+	}{
+		{nesting{limit: 8, perRequest: 2, requests: 8}, "or raise the limit from 8 to at least 9: 8 requests at once × (2 connections per request − 1) + 1"},
+		{nesting{limit: 8, perRequest: 2, requests: 3}, "the limit of 8 is enough for 7 such requests at once, with 2 connections each"},
+		{nesting{limit: 3, perRequest: 3, requests: 1}, "the limit of 3 is enough for 1 such request at once, with 3 connections each"},
+	} {
+		assert.Equal(t, c.want, c.n.limits())
+	}
+}

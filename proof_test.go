@@ -93,7 +93,7 @@ func TestRowsThatNobodyCanCloseAreProvenAndCured(t *testing.T) {
 				assert.True(t, l.Reclaimed)
 				assert.Equal(t, c.slow+2*time.Second, time.Since(start), "long before the threshold")
 				assert.Contains(t, l.Stack.Site(), "/proof_test.go:")
-				assert.Equal(t, c.fix, l.fix())
+				assert.Equal(t, c.fix, l.Fix())
 				assert.Equal(t, "SELECT a FROM t WHERE b = ?", l.Statement)
 				assert.Equal(t, `pool "orders": leaked connection, proven: nothing refers to its unclosed rows any more; `+
 					`sqllease has closed it, and its place in the pool is free again (lease 1)`, l.headline())

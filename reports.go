@@ -178,7 +178,7 @@ func (r *reports) attributes(l *Leak) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
 		keyLease.Int64(int64(l.ID)), //nolint:gosec // there are not as many
 		keyHold.Float64(l.Hold.Seconds()),
-		keyFix.String(l.fix()),
+		keyFix.String(l.Fix()),
 	}
 	if l.spanName() != spanSlowCall {
 		attrs = append(attrs, keyLeakClass.String(l.Class.String()))

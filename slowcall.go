@@ -29,5 +29,8 @@ func (s SlowCall) report() Leak {
 // String is the report for people, in several lines.
 func (s SlowCall) String() string { return s.report().String() }
 
+// Fix says what to do about it, in a sentence.
+func (s SlowCall) Fix() string { return s.report().Fix() }
+
 // LogValue is the report as log attributes.
 func (s SlowCall) LogValue() slog.Value { return s.report().LogValue() }

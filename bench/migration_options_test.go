@@ -225,7 +225,7 @@ func TestTheMigrationsEquivalentDoesIt(t *testing.T) {
 			p := play(t, &noting{}, []xsam.Option{xsam.WithSpanOptions(xsam.SpanOptions{Ping: true})}, sqllease.Config{}, ping)
 			assert.Contains(t, p.there.spans, "sql.conn.ping")
 			assert.Contains(t, p.here.spans, "ping")
-			p = play(t, &noting{}, nil, sqllease.Config{OmitSpans: []string{"ping"}}, ping)
+			p = play(t, &noting{}, nil, sqllease.Config{OmitSpans: []sqllease.Call{sqllease.CallPing}}, ping)
 			assert.NotContains(t, p.there.spans, "sql.conn.ping")
 			assert.NotContains(t, p.here.spans, "ping")
 		},
@@ -252,14 +252,14 @@ func TestTheMigrationsEquivalentDoesIt(t *testing.T) {
 		},
 		"OmitConnPrepare": func(t *testing.T) {
 			p := play(t, &noting{}, []xsam.Option{xsam.WithSpanOptions(xsam.SpanOptions{OmitConnPrepare: true})},
-				sqllease.Config{OmitSpans: []string{"prepare"}}, queryBoth(t))
+				sqllease.Config{OmitSpans: []sqllease.Call{sqllease.CallPrepare}}, queryBoth(t))
 			assert.NotContains(t, p.there.spans, "sql.conn.prepare")
 			assert.NotContains(t, p.here.spans, "prepare SELECT orders")
 			assert.Equal(t, 2, count(p.here.spans, "SELECT orders"))
 		},
 		"OmitConnQuery": func(t *testing.T) {
 			p := play(t, &noting{}, []xsam.Option{xsam.WithSpanOptions(xsam.SpanOptions{OmitConnQuery: true})},
-				sqllease.Config{OmitSpans: []string{"query"}}, queryBoth(t))
+				sqllease.Config{OmitSpans: []sqllease.Call{sqllease.CallQuery}}, queryBoth(t))
 			assert.NotContains(t, p.there.spans, "sql.conn.query")
 			assert.Contains(t, p.there.spans, "sql.stmt.query", "there, those of prepared statements stay")
 			assert.NotContains(t, p.here.spans, "SELECT orders")
@@ -276,7 +276,7 @@ func TestTheMigrationsEquivalentDoesIt(t *testing.T) {
 			assert.Subset(t, p.here.spans, []string{"pool.acquire", "pool.dial"})
 			assert.NotContains(t, p.here.spans, "pool.reset")
 			p = play(t, &noting{}, []xsam.Option{xsam.WithSpanOptions(xsam.SpanOptions{OmitConnectorConnect: true, OmitConnResetSession: true})},
-				sqllease.Config{OmitSpans: []string{"acquire"}}, queryBoth(t))
+				sqllease.Config{OmitSpans: []sqllease.Call{sqllease.CallAcquire}}, queryBoth(t))
 			for _, gone := range []string{"sql.connector.connect", "sql.conn.reset_session"} {
 				assert.NotContains(t, p.there.spans, gone)
 			}

@@ -11,7 +11,8 @@ import (
 )
 
 // This file is the application: a shop's HTTP service as anybody would write
-// it on database/sql. It does not know sqllease. It has a mistake in it.
+// it on database/sql. It does not know sqllease. It has three mistakes in it:
+// export leaks, invoice asks for a second connection, statistics is slow.
 
 type shop struct {
 	db *sql.DB
@@ -24,6 +25,8 @@ func (s *shop) routes() http.Handler {
 	mux.HandleFunc("POST /orders", s.order)
 	mux.HandleFunc("GET /report", s.report)
 	mux.HandleFunc("GET /export", s.export)
+	mux.HandleFunc("GET /invoice", s.invoice)
+	mux.HandleFunc("GET /statistics", s.statistics)
 	return mux
 }
 
@@ -44,10 +47,7 @@ type order struct {
 
 // product answers with one product.
 func (s *shop) product(w http.ResponseWriter, r *http.Request) {
-	var p product
-	err := s.db.QueryRowContext(r.Context(),
-		"SELECT id, name, price, stock FROM sqllease_demo_products WHERE id = ?", r.PathValue("id"),
-	).Scan(&p.ID, &p.Name, &p.Price, &p.Stock)
+	p, err := s.find(r.Context(), r.PathValue("id"))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		http.NotFound(w, r)
@@ -173,6 +173,57 @@ func (s *shop) export(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/csv")
 	_ = csv.NewWriter(w).WriteAll(lines) // the client may be gone
+}
+
+// find returns a product.
+func (s *shop) find(ctx context.Context, id any) (p product, err error) {
+	err = s.db.QueryRowContext(ctx,
+		"SELECT id, name, price, stock FROM sqllease_demo_products WHERE id = ?", id,
+	).Scan(&p.ID, &p.Name, &p.Price, &p.Stock)
+	return p, err
+}
+
+// invoice answers with an order and its product, both read in one transaction.
+// So it was meant: find knows nothing of the transaction, and takes a
+// connection of its own.
+func (s *shop) invoice(w http.ResponseWriter, r *http.Request) {
+	var bill struct {
+		Order   order   `json:"order"`
+		Product product `json:"product"`
+	}
+	tx, err := s.db.BeginTx(r.Context(), nil)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer tx.Rollback() //nolint:errcheck // it fails after a commit, as it should
+	o := &bill.Order
+	err = tx.QueryRowContext(r.Context(),
+		"SELECT id, customer, product, total, status FROM sqllease_demo_orders WHERE customer = ? LIMIT 1",
+		r.FormValue("customer"),
+	).Scan(&o.ID, &o.Customer, &o.Product, &o.Total, &o.Status)
+	if err == nil {
+		bill.Product, err = s.find(r.Context(), o.Product)
+	}
+	if err = errors.Join(err, tx.Commit()); err != nil {
+		fail(w, err)
+		return
+	}
+	respond(w, bill)
+}
+
+// statistics answers with how many products were ever sold. SLEEP makes up for
+// the index that this query would miss on a large table.
+func (s *shop) statistics(w http.ResponseWriter, r *http.Request) {
+	var sold, slept int
+	err := s.db.QueryRowContext(r.Context(),
+		"SELECT COUNT(DISTINCT product), SLEEP(1.6) FROM sqllease_demo_orders",
+	).Scan(&sold, &slept)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	respond(w, sold)
 }
 
 func respond(w http.ResponseWriter, v any) {

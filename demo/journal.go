@@ -12,8 +12,6 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/sirupsen/logrus"
 	"go.opentelemetry.io/otel"
-
-	"github.com/sqllease/sqllease"
 )
 
 // This file keeps the libraries quiet without losing what they say.
@@ -38,10 +36,17 @@ func newJournal() *journal {
 	return j
 }
 
+// longestEntry is how much of a log record is kept; some have stacks.
+const longestEntry = 400
+
 func (j *journal) add(source, text string) {
+	text = strings.TrimSpace(text)
+	if len(text) > longestEntry {
+		text = strings.ToValidUTF8(text[:longestEntry], "") + " …"
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.lines.add(source + ": " + strings.TrimSpace(text))
+	j.lines.add(source + ": " + text)
 }
 
 // list returns what was logged, equal lines once.
@@ -70,30 +75,39 @@ func (l serverLog) Levels() []logrus.Level {
 	return []logrus.Level{logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel, logrus.WarnLevel}
 }
 
-// Fire leaves out sessions that were cut for being idle: the server's side
-// counts those.
+// Fire leaves out sessions that the server itself has ended: one for being
+// idle, which its listener counts, or one whose client was gone.
 func (l serverLog) Fire(e *logrus.Entry) error {
-	if !strings.Contains(e.Message, "i/o timeout") {
+	if !strings.Contains(e.Message, "i/o timeout") && !strings.Contains(e.Message, "use of closed network connection") {
 		l.add("embedded server", e.Message)
 	}
 	return nil
 }
 
-// poolLog is the slog.Handler for sqllease's warnings, but for its leak
-// reports, which OnLeak gets as well.
-type poolLog struct{ *journal }
+// poolLog is the slog.Handler for sqllease's warnings. Reports of leaks and of
+// slow calls come to Config.OnLeak and Config.OnSlowCall as well; nested
+// acquires come here alone.
+type poolLog struct {
+	*journal
+	findings *findings
+}
 
 func (l poolLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
 
 func (l poolLog) Handle(_ context.Context, r slog.Record) error {
-	text, isLeak := r.Message, false
+	text, known := r.Message, false
 	r.Attrs(func(a slog.Attr) bool {
-		_, leak := a.Value.Any().(sqllease.Leak)
-		isLeak = isLeak || leak
+		switch {
+		case a.Key == "leak", a.Key == "slow_call":
+			known = true
+		case a.Key == "nested" && r.Level == slog.LevelWarn: // of an error it is a deadlock
+			known = true
+			l.findings.addNested(a.Value.Resolve())
+		}
 		text += " " + a.String()
 		return true
 	})
-	if !isLeak {
+	if !known {
 		l.add("sqllease", text)
 	}
 	return nil

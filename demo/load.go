@@ -14,7 +14,8 @@ import (
 
 // This file is the load: requests that arrive as those of many independent
 // users do, at random instants (a Poisson process) and at a rate that does not
-// care how long the answers take.
+// care how long the answers take. No more than some reach the service at once,
+// as behind a proxy.
 
 // endpoint is one kind of request, and how many of it come per second.
 type endpoint struct {
@@ -24,62 +25,15 @@ type endpoint struct {
 }
 
 var endpoints = []endpoint{
-	{"GET /products/{id}", 40, func(r *rand.Rand) (string, string) {
+	{"GET /products/{id}", 20, func(r *rand.Rand) (string, string) {
 		return fmt.Sprintf("/products/%d", 1+r.IntN(products)), ""
 	}},
-	{"GET /orders", 8, func(*rand.Rand) (string, string) { return "/orders", "" }},
-	{"POST /orders", 5, func(r *rand.Rand) (string, string) {
+	{"GET /orders", 4, func(*rand.Rand) (string, string) { return "/orders", "" }},
+	{"POST /orders", 4, func(r *rand.Rand) (string, string) {
 		return "/orders", fmt.Sprintf(`{"customer": %d, "product": %d}`, 1+r.IntN(customers-disputed), 1+r.IntN(products))
 	}},
-	{"GET /report", 3, func(*rand.Rand) (string, string) { return "/report", "" }},
-	{"GET /export", 3, func(r *rand.Rand) (string, string) { return exportOf(1 + r.IntN(customers-disputed)), "" }},
-}
-
-func exportOf(customer int) string { return fmt.Sprintf("/export?customer=%d", customer) }
-
-// phase is a stretch of time with one level of load.
-type phase struct {
-	name   string
-	length time.Duration
-	factor float64 // of the endpoints' rates
-}
-
-// phasesOf divides a run: busy stretches, and between them quiet ones, in
-// which sessions idle beyond the server's limit.
-func phasesOf(total, idleLimit time.Duration) []phase {
-	quiet := phase{"quiet", idleLimit + time.Second, 0}
-	busy := total - 2*quiet.length
-	return []phase{
-		{"steady", busy * 35 / 100, 1},
-		quiet,
-		{"rush", busy * 30 / 100, 3},
-		quiet,
-		{"steady", busy * 35 / 100, 1},
-	}
-}
-
-// leakTimes are when a customer whose orders are in dispute asks for an
-// export: twice in the first phase, and in the third.
-func leakTimes(phases []phase) [disputed]time.Duration {
-	rush := phases[0].length + phases[1].length
-	return [disputed]time.Duration{phases[0].length * 3 / 10, phases[0].length * 8 / 10, rush + phases[2].length*3/10}
-}
-
-// phaseAt returns the phase at a time since the start, and how much of it is
-// left. The phases repeat.
-func phaseAt(phases []phase, at time.Duration) (phase, time.Duration) {
-	var total time.Duration
-	for _, p := range phases {
-		total += p.length
-	}
-	at %= total
-	for _, p := range phases {
-		if at < p.length {
-			return p, p.length - at
-		}
-		at -= p.length
-	}
-	panic("demo: bug: no phase at this time")
+	{slowRequest, 7, func(*rand.Rand) (string, string) { return "/report", "" }},
+	{"GET /export", 2, func(r *rand.Rand) (string, string) { return exportOf(1 + r.IntN(customers-disputed)), "" }},
 }
 
 // load sends requests to a service and counts the answers.
@@ -87,19 +41,26 @@ type load struct {
 	url    string
 	phases []phase
 	client *http.Client
-	start  time.Time
 	flying sync.WaitGroup
+	proxy  chan struct{} // a place for each request that the service has
 
 	mu       sync.Mutex
+	start    time.Time   // guarded by mu
 	sent     int         // guarded by mu
 	refused  []time.Time // guarded by mu: when exports were refused; each leaks
 	failures tally       // guarded by mu
 }
 
+// mostAtOnce is how many requests the service has at once. On a slow machine it
+// bounds the wait for a connection, which invoices spend with a connection in
+// hand: the server would cut that one.
+const mostAtOnce = 40
+
 func newLoad(url string, phases []phase) *load {
 	return &load{
 		url:    url,
 		phases: phases,
+		proxy:  make(chan struct{}, mostAtOnce),
 		client: &http.Client{
 			Timeout:   20 * time.Second,
 			Transport: &http.Transport{MaxIdleConnsPerHost: 64},
@@ -109,13 +70,19 @@ func newLoad(url string, phases []phase) *load {
 
 // run sends requests until ctx ends, then waits for the last answers.
 func (l *load) run(ctx context.Context) {
+	l.mu.Lock()
 	l.start = time.Now()
+	l.mu.Unlock()
 	var arrivals sync.WaitGroup
 	for i, e := range endpoints {
 		random := rand.New(rand.NewPCG(1, uint64(i)))
 		arrivals.Go(func() { l.arrive(ctx, e, random) })
 	}
-	arrivals.Go(func() { l.provoke(ctx) })
+	arrivals.Go(func() { l.leak(ctx) })
+	arrivals.Go(func() { l.dawdle(ctx) })
+	for range nesters {
+		arrivals.Go(func() { l.nest(ctx) })
+	}
 	arrivals.Wait()
 	l.flying.Wait()
 	l.client.CloseIdleConnections()
@@ -125,7 +92,7 @@ func (l *load) run(ctx context.Context) {
 // memory, so that a gap that ends in another phase is simply drawn again there.
 func (l *load) arrive(ctx context.Context, e endpoint, random *rand.Rand) {
 	for {
-		p, left := phaseAt(l.phases, time.Since(l.start))
+		p, left := l.now()
 		gap := left
 		if p.factor > 0 {
 			gap = min(left, time.Duration(random.ExpFloat64()/(e.rate*p.factor)*float64(time.Second)))
@@ -140,18 +107,10 @@ func (l *load) arrive(ctx context.Context, e endpoint, random *rand.Rand) {
 	}
 }
 
-// provoke sends the requests that the application answers with a leak.
-func (l *load) provoke(ctx context.Context) {
-	for i, at := range leakTimes(l.phases) {
-		if !sleep(ctx, time.Until(l.start.Add(at))) {
-			return
-		}
-		l.flying.Go(func() { l.send("GET /export", exportOf(customers-i), "") })
-	}
-}
-
 // send sends one request and counts its answer.
 func (l *load) send(name, path, body string) {
+	l.proxy <- struct{}{}
+	defer func() { <-l.proxy }()
 	method, _, _ := strings.Cut(name, " ")
 	status, text, err := l.exchange(method, path, body)
 	l.mu.Lock()
@@ -179,6 +138,25 @@ func (l *load) exchange(method, path, body string) (status int, text string, err
 	defer func() { _ = res.Body.Close() }() // it was read
 	answer, err := io.ReadAll(res.Body)
 	return res.StatusCode, strings.TrimSpace(string(answer)), err
+}
+
+// since is the time since the start; zero before.
+func (l *load) since() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.start.IsZero() {
+		return 0
+	}
+	return time.Since(l.start)
+}
+
+// now returns the phase that the load is in, and how much of it is left.
+func (l *load) now() (phase, time.Duration) { return phaseAt(l.phases, l.since()) }
+
+// inRush tells whether the load is in its rush.
+func (l *load) inRush() bool {
+	p, _ := l.now()
+	return p.name == rush
 }
 
 // counts is what the load has seen so far.

@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // slowService is a service that takes its time over every answer.
@@ -19,25 +22,28 @@ type slowService struct {
 	from time.Time
 }
 
+const answerTime = 5 * time.Second
+
 func (s *slowService) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	what := r.Method + " " + r.URL.Path
 	s.seen[what] = append(s.seen[what], time.Since(s.from))
 	s.mu.Unlock()
-	time.Sleep(5 * time.Second)
+	time.Sleep(answerTime)
 	return httptest.NewRecorder().Result(), nil
 }
 
 func TestRequestsArriveAtTheirRateHoweverLongAnswersTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		service := &slowService{seen: map[string][]time.Duration{}, from: time.Now()}
-		l := newLoad("http://shop", []phase{{"steady", time.Minute, 1}, {"quiet", 10 * time.Second, 0}, {"rush", time.Minute, 2}})
+		l := newLoad("http://shop", []phase{{"steady", time.Minute, 1}, {"quiet", 10 * time.Second, 0}, {rush, time.Minute, 2}})
 		l.client.Transport = service
+		l.proxy = make(chan struct{}, 1000)
 		ctx, cancel := context.WithTimeout(t.Context(), 130*time.Second)
 		defer cancel()
 		l.run(ctx)
 
-		for what, rate := range map[string]float64{"GET /orders": 8, "POST /orders": 5, "GET /report": 3} {
+		for what, rate := range map[string]float64{"GET /orders": 4, "POST /orders": 4, "GET /report": 7} {
 			var steady, quiet, rush int
 			for _, at := range service.seen[what] {
 				switch {
@@ -49,9 +55,9 @@ func TestRequestsArriveAtTheirRateHoweverLongAnswersTake(t *testing.T) {
 					rush++
 				}
 			}
-			assert.InEpsilon(t, 60*rate, steady, 0.2, what)
+			assert.InEpsilon(t, 60*rate, steady, 0.25, what)
 			assert.Zero(t, quiet, what)
-			assert.InEpsilon(t, 120*rate, rush, 0.2, what)
+			assert.InEpsilon(t, 120*rate, rush, 0.25, what)
 		}
 		assert.Empty(t, l.counts().failures)
 	})
@@ -84,10 +90,50 @@ func TestPhasesRepeat(t *testing.T) {
 	assert.Equal(t, time.Second, left)
 }
 
-func TestLeaksAreOldEnoughAtTheEndOfTheShortestRun(t *testing.T) {
+func TestTheMistakesShowBeforeTheEndOfTheShortestRun(t *testing.T) {
 	opt, err := parse(nil, t.Output())
 	assert.NoError(t, err)
-	for _, at := range leakTimes(phasesOf(shortest, opt.idleLimit)) {
+	phases := phasesOf(shortest, opt.idleLimit)
+	for _, at := range leakTimes(phases) {
 		assert.Less(t, at+opt.leakThreshold+time.Second, shortest)
 	}
+	synctest.Test(t, func(t *testing.T) {
+		service := &slowService{seen: map[string][]time.Duration{}, from: time.Now()}
+		l := newLoad("http://shop", phases)
+		l.client.Transport = service
+		ctx, cancel := context.WithTimeout(t.Context(), 2*shortest)
+		defer cancel()
+		l.run(ctx)
+
+		assert.Len(t, service.seen["GET /statistics"], 2, "one in each round")
+		assert.Less(t, service.seen["GET /statistics"][0], shortest/2)
+		require.NotEmpty(t, service.seen["GET /invoice"])
+		for i, at := range service.seen["GET /invoice"] {
+			p, _ := phaseAt(phases, at)
+			assert.Equal(t, rush, p.name)
+			if i >= nesters {
+				assert.GreaterOrEqual(t, at-service.seen["GET /invoice"][i-nesters], answerTime, "no more at once")
+			}
+		}
+	})
+}
+
+func TestTheServiceHasNoMoreRequestsAtOnceThanTheProxyLetsThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := &slowService{seen: map[string][]time.Duration{}, from: time.Now()}
+		l := newLoad("http://shop", []phase{{"steady", time.Minute, 3}, {rush, time.Minute, 3}})
+		l.client.Transport = service
+		ctx, cancel := context.WithTimeout(t.Context(), 3*answerTime)
+		defer cancel()
+		l.run(ctx)
+
+		served := map[time.Duration]int{} // by the answer time that a request came in
+		for _, at := range slices.Concat(slices.Collect(maps.Values(service.seen))...) {
+			served[at/answerTime]++
+		}
+		assert.Equal(t, mostAtOnce, served[0])
+		for _, n := range served {
+			assert.LessOrEqual(t, n, mostAtOnce)
+		}
+	})
 }

@@ -18,8 +18,6 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-
-	"github.com/sqllease/sqllease"
 )
 
 // TestMain fails if anything runs on after the tests. The planted mistake
@@ -30,17 +28,18 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/go-sql-driver/mysql.(*mysqlConn).startWatcher.func1"))
 }
 
-// quick is a run of a few seconds, with the shortest limit that a server knows.
+// quick is a run of some seconds.
 func quick() options {
 	return options{
-		duration:      8 * time.Second,
-		idleLimit:     time.Second,
-		leakThreshold: time.Second,
+		duration:      13 * time.Second,
+		idleLimit:     2 * time.Second,
+		leakThreshold: 2 * time.Second,
+		longCall:      time.Second,
 		progress:      time.Second,
 	}
 }
 
-func TestAWholeRunFindsThePlantedLeakAndSeesNoError(t *testing.T) {
+func TestAWholeRunSeesAllThereIsToSee(t *testing.T) {
 	traces := startCollector(t)
 	opt := quick()
 	opt.otlp = traces.addr
@@ -51,36 +50,71 @@ func TestAWholeRunFindsThePlantedLeakAndSeesNoError(t *testing.T) {
 
 	assert.Empty(t, r.wrong())
 	assert.Empty(t, r.counts.failures)
-	require.Len(t, r.leaks, 1)
-	assert.Equal(t, disputed, r.leaks[0].count)
-	assert.Equal(t, sqllease.ClassUnused, r.leaks[0].first.Class)
-	assert.Equal(t, fmt.Sprintf("demo/app.go:%d demo.(*shop).export", lineOf(t, "(s *shop) export(", "s.db.QueryContext(")), r.leaks[0].place)
+	for _, l := range r.lessons() {
+		assert.Empty(t, l.missing, l.title)
+	}
+	assert.Contains(t, out.String(), "\nPASS: all 5 were seen;")
+	assert.NotContains(t, out.String(), "FAIL")
 
-	assert.Equal(t, time.Second, r.stats.IdleLimit)
-	assert.Less(t, r.stats.Lifetime, time.Second)
-	assert.NotZero(t, r.stats.Closed.Retired())
+	line := func(function, text string) string {
+		return fmt.Sprintf("demo/app.go:%d demo.(*shop).%s", lineOf(t, "(s *shop) "+function+"(", text), function)
+	}
+	leak := line("export", "s.db.QueryContext(")
+	require.Len(t, r.leaks, 1)
+	assert.Equal(t, leak, r.leaks[0].place)
+	assert.Equal(t, disputed, r.leaks[0].count)
+	assert.Equal(t, line("invoice", "s.db.BeginTx("), r.nested[0].holder)
+	assert.Equal(t, line("find", "s.db.QueryRowContext("), r.nested[0].waiter)
+	assert.Regexp(t, `(raise the limit from 8 to at least|the limit of 8 is enough for) \d+`, r.nested[0].fix)
+	slow := line("statistics", "s.db.QueryRowContext(")
+	assert.Positive(t, at(r.slow, slow).count)
+	for _, place := range []string{leak, r.nested[0].holder, r.nested[0].waiter, slow} {
+		assert.Contains(t, out.String(), place)
+	}
+
+	assert.Equal(t, 2*time.Second, r.stats.IdleLimit)
+	assert.Less(t, r.stats.Lifetime, 2*time.Second)
 	for _, e := range endpoints {
-		f := r.endpoints[e.name]
-		if assert.NotNil(t, f, e.name) {
-			assert.NotZero(t, f.querying.sum, e.name)
-			assert.LessOrEqual(t, f.wait.sum+f.querying.sum, f.total.sum, e.name)
+		if f := r.rush[e.name]; assert.NotNil(t, f, e.name) {
+			assert.NotZero(t, f.querying.p99(), e.name)
 		}
 		assert.Contains(t, traces.spans(), e.name)
 	}
 	assert.Contains(t, traces.spans(), "pool.acquire")
 	assert.Contains(t, traces.spans(), "sqllease.leak")
+	assert.Contains(t, traces.spans(), "sqllease.slow_call")
 }
 
 func TestCtrlCEndsARunWithItsReport(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
-	opt := quick()
-	opt.serve = true
 	out := &watchedOutput{text: "steady", seen: interrupt}
-	r, err := demo(ctx, opt, out)
+	r, err := demo(ctx, quick(), out)
 	require.NoError(t, err)
 	assert.Empty(t, r.wrong())
 	assert.Positive(t, r.counts.sent)
-	assert.Contains(t, out.String(), "GET /products/{id}")
+	assert.False(t, r.whole)
+	assert.Equal(t, 1, strings.Count(out.String(), "What the demo showed in"))
+	assert.Contains(t, out.String(), " s of 13 s (interrupted)")
+	assert.Contains(t, out.String(), "not due yet")
+	assert.Contains(t, out.String(), "\nPASS: ")
+}
+
+func TestServingEndsWithWhatCameAfterTheReport(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	opt := quick()
+	opt.serve = true
+	out := &watchedOutput{text: "until Ctrl-C", seen: interrupt}
+	r, err := demo(ctx, opt, out)
+	require.NoError(t, err)
+	t.Log(out.String())
+	assert.Empty(t, r.wrong())
+	assert.True(t, r.whole)
+	assert.Equal(t, 1, strings.Count(out.String(), "What the demo showed in 13 s,"))
+	_, closing, found := strings.Cut(out.String(), "until Ctrl-C")
+	require.True(t, found)
+	assert.Contains(t, closing, "Since the report: ")
+	assert.Contains(t, closing, "\nPASS\n")
+	assert.Less(t, strings.Count(closing, "\n"), 6, closing)
 }
 
 // watchedOutput calls seen when text is written to it.
@@ -98,7 +132,7 @@ func (o *watchedOutput) Write(p []byte) (int, error) {
 }
 
 func TestMetricsAreServedForPrometheus(t *testing.T) {
-	d := &demonstration{opt: quick(), out: io.Discard, journal: newJournal()}
+	d := &demonstration{opt: quick(), out: io.Discard, journal: newJournal(), findings: newFindings()}
 	defer func() { assert.NoError(t, d.stop()) }()
 	require.NoError(t, d.start(t.Context()))
 	defer http.DefaultClient.CloseIdleConnections()
@@ -133,6 +167,15 @@ func TestExitCodes(t *testing.T) {
 		assert.Contains(t, stderr.String(), c.says, "%q", c.args)
 		assert.Empty(t, stdout.String(), "%q", c.args)
 	}
+}
+
+func TestAnInterruptionBeforeTheStartIsNoError(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	var stdout, stderr bytes.Buffer
+	assert.Zero(t, run(ctx, nil, &stdout, &stderr))
+	assert.Contains(t, stdout.String(), "Interrupted")
+	assert.Empty(t, stderr.String())
 }
 
 // lineOf returns the line of app.go with text, the first after the one with

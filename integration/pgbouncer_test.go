@@ -144,7 +144,7 @@ func dialAll(t *testing.T, db *sql.DB, n int) {
 func TestAWaitInPgBouncerIsASlowCall(t *testing.T) {
 	slow := make(chan sqllease.SlowCall, 10)
 	db, c := openThrough(t, pgbouncer(t, 1, ""), sqllease.Config{
-		MaxOpen: 2, LeakThreshold: time.Minute, LongCallThreshold: 50 * time.Millisecond,
+		MaxOpen: 2, LeakThreshold: time.Minute, SlowCallThreshold: 50 * time.Millisecond,
 		OnSlowCall: func(s sqllease.SlowCall) {
 			if !s.Returned {
 				slow <- s

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"cmp"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/sqllease/sqllease"
+)
+
+// This file collects what sqllease reports.
+
+// findings are the reports so far.
+type findings struct {
+	mu     sync.Mutex
+	leaked map[uint64]bool  // guarded by mu: the leases that were reported as leaked
+	leaks  map[string]*site // guarded by mu: by place
+	slow   map[string]*site // guarded by mu: by place
+	nested []nesting        // guarded by mu
+}
+
+func newFindings() *findings {
+	return &findings{leaked: map[uint64]bool{}, leaks: map[string]*site{}, slow: map[string]*site{}}
+}
+
+// site is a line of code that takes connections which are reported.
+type site struct {
+	place     string
+	count     int
+	takenBack int    // how many of its connections sqllease took back
+	fix       string // as sqllease says it
+}
+
+// nesting is a place where a request that holds a connection waits for another.
+type nesting struct {
+	holder, waiter string // lines of code
+	fix            string // with the limit that such requests need
+}
+
+// addLeak is sqllease's OnLeak.
+func (f *findings) addLeak(l sqllease.Leak) {
+	if l.Returned {
+		return // it was reported before
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := siteOf(f.leaks, l.Stack.Site(), l.Fix())
+	if !f.leaked[l.ID] { // it may have been unused for too long, and now be proven as well
+		f.leaked[l.ID] = true
+		s.count++
+	}
+	if l.Reclaimed {
+		s.takenBack++
+	}
+}
+
+// addSlowCall is sqllease's OnSlowCall.
+func (f *findings) addSlowCall(s sqllease.SlowCall) {
+	if s.Returned {
+		return // it was reported before
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	siteOf(f.slow, s.Stack.Site(), s.Fix()).count++
+}
+
+// siteOf returns the site of a report, which may be the first of it.
+func siteOf(sites map[string]*site, place, fix string) *site {
+	if sites[place] == nil {
+		sites[place] = &site{place: place, fix: fix}
+	}
+	return sites[place]
+}
+
+// addNested takes what sqllease logs of a nested acquire.
+func (f *findings) addNested(about slog.Value) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nested = append(f.nested, nesting{attr(about, "holder"), attr(about, "waiter"), attr(about, "fix")})
+}
+
+// attr returns an attribute of a group as text; empty: it has none such.
+func attr(group slog.Value, key string) string {
+	for _, a := range group.Group() {
+		if a.Key == key {
+			return a.Value.String()
+		}
+	}
+	return ""
+}
+
+// leakSites returns the places that leak, the worst first.
+func (f *findings) leakSites() []site { return f.list(f.leaks) }
+
+// slowSites returns the places with slow calls, those with most of them first.
+func (f *findings) slowSites() []site { return f.list(f.slow) }
+
+func (f *findings) list(sites map[string]*site) []site {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []site
+	for s := range maps.Values(sites) {
+		list = append(list, *s)
+	}
+	slices.SortFunc(list, func(a, b site) int {
+		return cmp.Or(cmp.Compare(b.count, a.count), strings.Compare(a.place, b.place))
+	})
+	return list
+}
+
+// nestings returns the nested acquires, in the order of their reports.
+func (f *findings) nestings() []nesting {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.nested)
+}
+
+// at returns what was reported of a function, with a fix; nothing: none was.
+func at(sites []site, function string) site {
+	for _, s := range sites {
+		if strings.HasSuffix(s.place, function) && s.fix != "" {
+			return s
+		}
+	}
+	return site{}
+}
