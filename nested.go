@@ -400,7 +400,7 @@ func (q *waits) reportDeadlock(d *deadlock) {
 	}
 	first := &d.circle[0]
 	first.holder.Statement = q.reports.sanitised(first.holder.Statement)
-	end := "it lasts until the context of one of these callers ends; with Config.FailOnDeadlock, one of them fails and the others go on"
+	end := "it lasts until the context of one of these callers, or Config.AcquireTimeout, ends; with Config.FailOnDeadlock, one of them fails and the others go on"
 	if d.failed != nil {
 		end = fmt.Sprintf("the caller at %s gets ErrDeadlock (Config.FailOnDeadlock), and the others go on", d.failed.Stack.site())
 	}
