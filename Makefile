@@ -6,6 +6,9 @@ SHELL := bash
 # The modules of this repository; the root one is the library.
 MODULES := . demo integration integration/sqlite integration/e2e bench
 
+# Where the library must build, although no test runs there: see docs/support.md.
+PLATFORMS := linux/arm64 linux/386 darwin/arm64 windows/amd64
+
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR := $(CURDIR)/.cache/golangci-lint-$(GOLANGCI_VERSION)
 GOLANGCI := $(GOLANGCI_DIR)/golangci-lint
@@ -16,17 +19,23 @@ COUNT ?= 6
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## see it at work, with nothing to install: make demo ARGS="-duration 15s"
 	@scripts/run-demo.sh $(ARGS)
 
-# The newest Go, whose database/sql/driver has interfaces that older ones lack.
+# The oldest Go that go.mod allows, and the newest, whose database/sql/driver has
+# interfaces that older ones lack.
+OLDEST := go$(shell sed -n 's/^go //p' go.mod)
 NEWEST := go1.27.4
 
 .PHONY: test
-test: test-unit test-newest test-integration e2e ## every test; installs the servers it needs
+test: announce test-unit test-oldest test-newest test-integration e2e ## every test; installs the servers it needs
+
+.PHONY: announce
+announce:
+	@scripts/announce.sh $(OLDEST) $(NEWEST)
 
 .PHONY: test-unit
 test-unit: ## the tests that need nothing but Go and a C compiler for the race detector
@@ -34,6 +43,10 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 	go test -race ./...
 	cd demo && go test ./...
 	cd bench && go test ./...
+
+.PHONY: test-oldest
+test-oldest: ## the library's tests with the oldest Go that go.mod allows
+	GOTOOLCHAIN=$(OLDEST) go vet . && GOTOOLCHAIN=$(OLDEST) go test .
 
 .PHONY: test-newest
 test-newest: ## the library's tests with the newest Go
@@ -75,14 +88,22 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 	fi
 	scripts/check-requirements.sh
 	go run ./internal/tools/directions . docs/architecture.md
+	go run ./internal/tools/support docs/support.md
+	go run ./internal/tools/links *.md docs
 	cd internal/fidelity && go run ./genmatrix && git diff --exit-code matrix.go
 	for module in $(MODULES); do \
 		echo "lint $$module"; \
 		(cd $$module && go vet ./... && $(GOLANGCI) run --build-tags pictures ./...); \
 	done
+	for platform in $(PLATFORMS); do \
+		echo "build for $$platform"; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} go build .; \
+	done
+	GOARCH=arm64 go vet ./internal/callstack
 
 # Built from source, once per version; it may need a newer Go than the library.
 $(GOLANGCI):
+	@echo 'builds golangci-lint $(GOLANGCI_VERSION) from source into .cache: some minutes, once'
 	GOBIN=$(GOLANGCI_DIR) GOTOOLCHAIN=auto \
 		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
@@ -112,3 +133,13 @@ fuzz: ## each fuzz target of the library for FUZZTIME (10s)
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
 		done; \
 	done
+
+APIDIFF_VERSION := v0.0.0-20261113113407-e3970619a1a4
+APIDIFF := $(CURDIR)/.cache/apidiff-$(APIDIFF_VERSION)/apidiff
+
+.PHONY: release-check
+release-check: $(APIDIFF) ## what must be so before a version is tagged: make release-check VERSION=v0.1.0
+	APIDIFF=$(APIDIFF) scripts/check-release.sh $(VERSION)
+
+$(APIDIFF):
+	GOBIN=$(dir $@) GOTOOLCHAIN=auto go install golang.org/x/exp/cmd/apidiff@$(APIDIFF_VERSION)
