@@ -55,19 +55,18 @@ type pool struct {
 	queued int64 // guarded by adopting: how many callers had queued in it
 }
 
-// Attach gives the connector the *sql.DB that it serves. From then on a limit set by
-// SetMaxOpenConns is taken over by the gate, at the next acquire that finds no free
-// connection, or within a tenth of a second, or, where connections are only held and
-// nobody comes for one, within a second. So the call keeps its meaning, and callers
-// wait where their wait can be seen. The *sql.DB's own limit, which sql.DBStats tells,
-// becomes 100003, and one more for each session that was taken from a lease and that the
-// *sql.DB therefore counts for ever; [Connector.DBStats] tells the true one. [Open] and
-// [OpenDB] have attached theirs.
+// Attach tells the connector which *sql.DB it serves. [Open] and [OpenDB] do this. From
+// then on, SetMaxOpenConns sets the connector's limit, so that callers wait where sqllease
+// can see them. The limit counts from the next acquire that finds no free connection, and
+// after a second at the latest.
 //
-// Several databases may share a connector, and its limit, if all of them are attached.
-// They share no connection, since what one does to a session, such as USE, is not for
-// the other: where both use the limit, connections are closed and dialed. The connector
-// is closed with the last of them.
+// sql.DBStats then shows a limit of 100003, and one more for each leaked connection that
+// was closed: the *sql.DB counts that one for ever. [Connector.DBStats] has the true limit.
+//
+// Several databases may share a connector and its limit, if all of them are attached.
+// They share no connection, because what one does to it, such as USE, is not meant for the
+// other. If one needs room that another's idle connection takes, that one is closed and
+// another is dialed. The last database to be closed closes the connector.
 func (c *Connector) Attach(db *sql.DB) {
 	if db == nil {
 		return
@@ -175,9 +174,9 @@ func (c *Connector) setLimit(limit int) {
 	}
 }
 
-// SetMaxOpen sets the gate's limit, as SetMaxOpenConns on the *sql.DB does, but at once:
-// those who wait are served, and sessions that nobody uses are closed. Zero: no limit. A
-// negative one counts as zero.
+// SetMaxOpen sets the limit, as SetMaxOpenConns on the *sql.DB does, but at once: if there
+// is more room, callers who wait get it; if there is less, idle connections are closed.
+// Zero or negative: no limit.
 func (c *Connector) SetMaxOpen(n int) { c.setLimit(max(n, 0)) }
 
 // drain serves those who queue in a *sql.DB. adopting is held.
@@ -329,8 +328,8 @@ func (c *Connector) warnLifetime() {
 	}
 	for _, n := range c.pools.attached() {
 		if n.db.Stats().MaxLifetimeClosed > 0 && c.warned.lifetime.CompareAndSwap(false, true) {
-			c.cfg.warnAside("sqllease: SetConnMaxLifetime was called on the *sql.DB. It bounds how long database/sql keeps a connection of its own, "+
-				"and not the session under it, which goes from one to the next while callers wait. Set Config.MaxLifetime to the same time",
+			c.cfg.warnAside("sqllease: SetConnMaxLifetime was called on the *sql.DB. Its clock restarts whenever a connection goes to a caller who waits for one, "+
+				"so connections may live longer. Set Config.MaxLifetime to the same time",
 				slog.String("pool", c.cfg.Name))
 		}
 	}
@@ -348,7 +347,7 @@ func (c *Connector) warnUnattached() {
 	if c.warned.unattached.Load() || c.warned.unattached.Swap(true) || c.limit() > 0 {
 		return
 	}
-	c.cfg.warnAside("sqllease: the connector has no limit, and does not know its *sql.DB: a limit set by SetMaxOpenConns is not seen, nor is who waits for it. "+
+	c.cfg.warnAside("sqllease: this pool has no Config.MaxOpen, and does not know its *sql.DB: it sees neither a limit set by SetMaxOpenConns, nor who waits because of it. "+
 		"Set Config.MaxOpen; or, after sql.Open or sql.OpenDB, write: if c, ok := sqllease.ConnectorOf(db); ok { c.Attach(db) }",
 		slog.String("pool", c.cfg.Name))
 }
@@ -358,7 +357,7 @@ func (c *Connector) warnUnseen() {
 	if c.pools.some.Load() || !c.warned.opener.CompareAndSwap(false, true) {
 		return
 	}
-	c.cfg.warnAside("sqllease: callers are queueing inside database/sql, where their waits cannot be seen: "+
+	c.cfg.warnAside("sqllease: callers queue inside database/sql, where sqllease cannot see them wait: "+
 		"SetMaxOpenConns was called on a *sql.DB that the connector does not know. "+
 		"Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector (sqllease.ConnectorOf(db) finds it)",
 		slog.String("pool", c.cfg.Name))

@@ -20,7 +20,7 @@ var overflowed = metric.WithAttributeSet(attribute.NewSet(attribute.Bool("otel.m
 func newOwnAttributes(cfg *settings) ownAttributes {
 	return ownAttributes{
 		of: guardedAttributes(cfg, cfg.MetricAttributes,
-			"sqllease: Config.MetricAttributes panicked; metrics have none of its attributes where it does, and this is said once"),
+			"sqllease: Config.MetricAttributes panicked: the measurement went without its attributes. Its later panics are not logged"),
 		seen: &firsts[attribute.Distinct, metric.MeasurementOption]{},
 	}
 }

@@ -63,7 +63,7 @@ type Config struct {
 	// goroutine that waits for another one, and nothing has moved for a second. The
 	// newest of these waiters then fails with an *AcquireError that unwraps to
 	// ErrDeadlock, and the others go on. False: a deadlock is logged, and lasts until a
-	// context ends. Deadlocks are detected on amd64 and arm64.
+	// context, or AcquireTimeout, ends. Deadlocks are detected on amd64 and arm64.
 	FailOnDeadlock bool
 
 	// How long connections live.

@@ -42,17 +42,17 @@ func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
 		cfg                  Config
 		field, value, remedy string
 	}{
-		"negative MaxOpen":             {Config{MaxOpen: -1}, "MaxOpen", "-1", "use zero for none"},
+		"negative MaxOpen":             {Config{MaxOpen: -1}, "MaxOpen", "-1", "use zero for no limit"},
 		"negative MinIdle":             {Config{MinIdle: -2}, "MinIdle", "-2", "use zero for none"},
 		"negative AcquireTimeout":      {Config{AcquireTimeout: -time.Second}, "AcquireTimeout", "-1s", "use zero for none"},
 		"negative MaxLifetime":         {Config{MaxLifetime: -1}, "MaxLifetime", "-1ns", "use zero for none"},
 		"negative NetworkIdleLimit":    {Config{NetworkIdleLimit: math.MinInt64}, "NetworkIdleLimit", "-2562047h47m16.854775808s", "use zero for none"},
-		"AcquireTimeout no unit":       {Config{AcquireTimeout: 30}, "AcquireTimeout", "30ns", "was a unit forgotten?"},
-		"MaxLifetime no unit":          {Config{MaxLifetime: 3600}, "MaxLifetime", "3.6µs", "was a unit forgotten?"},
-		"NetworkIdleLimit no unit":     {Config{NetworkIdleLimit: time.Millisecond - 1}, "NetworkIdleLimit", "999.999µs", "was a unit forgotten?"},
+		"AcquireTimeout no unit":       {Config{AcquireTimeout: 30}, "AcquireTimeout", "30ns", "did you forget a unit?"},
+		"MaxLifetime no unit":          {Config{MaxLifetime: 3600}, "MaxLifetime", "3.6µs", "did you forget a unit?"},
+		"NetworkIdleLimit no unit":     {Config{NetworkIdleLimit: time.Millisecond - 1}, "NetworkIdleLimit", "999.999µs", "did you forget a unit?"},
 		"MinIdle over MaxOpen":         {Config{MaxOpen: 3, MinIdle: 4}, "MinIdle", "4", "MaxOpen, which is 3; lower it or raise MaxOpen"},
 		"unknown Comments":             {Config{Comments: "yes"}, "Comments", `"yes"`, "use CommentsOff, CommentsAppend or CommentsPrepend"},
-		"CommentTags without Comments": {Config{CommentTags: func(context.Context) map[string]string { return nil }}, "CommentTags", "a function", "set it, or leave CommentTags nil"},
+		"CommentTags without Comments": {Config{CommentTags: func(context.Context) map[string]string { return nil }}, "CommentTags", "a function", "set Comments, or leave CommentTags nil"},
 		"unknown Dialect":              {Config{Dialect: "oracle"}, "Dialect", `"oracle"`, `use one of ["mysql" "mariadb" "tidb" "postgresql" "cockroachdb" "none"], or leave it empty`},
 	} {
 		t.Run(name, func(t *testing.T) {

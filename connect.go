@@ -7,10 +7,9 @@ import (
 	"github.com/sqllease/sqllease/internal/clock"
 )
 
-// Connect acquires a session for a caller for whom database/sql has no free
-// connection: on the caller's goroutine and with its context. See the package
-// comment for what the gate does with it. Errors of the driver pass through
-// untouched; an acquire that ran out of time fails with an *[AcquireError].
+// Connect gets a connection for a caller for whom database/sql has no free one. It is
+// called by database/sql, on the caller's goroutine and with its context. It returns the
+// driver's errors as they are, and an *[AcquireError] if time runs out.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	start := clock.Now()
 	if ctx == c.poke {

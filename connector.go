@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// Connector wraps a driver's connector. It is made by [Wrap] and friends, and
-// is what sql.OpenDB takes.
+// Connector wraps a driver's connector. [Wrap] makes one, sql.OpenDB takes one, and
+// [ConnectorOf] finds that of a *sql.DB.
 type Connector struct {
 	inner    driver.Connector
 	cfg      *settings
@@ -86,14 +86,13 @@ func (c *Connector) unwrapped(s *session) {
 	c.gate.Look(func() { s.lease.raw = true })
 }
 
-// Driver returns the driver of the wrapped connector itself.
+// Driver returns the driver of the wrapped connector, unwrapped.
 func (c *Connector) Driver() driver.Driver { return c.inner.Driver() }
 
-// Close closes the connector: every waiter fails with an *[AcquireError] that
-// unwraps to [ErrClosed], the sessions that nobody holds are closed, and those
-// on lease are closed when they are given back. It closes the driver's
-// connector if that is an io.Closer, and returns its error. (*sql.DB).Close
-// calls it, and does nothing by it while another attached database is open.
+// Close closes the pool; (*sql.DB).Close calls it. Every caller who waits gets an
+// *[AcquireError] that unwraps to [ErrClosed]. Idle connections are closed now, the others
+// when they are given back. If the driver's connector is an io.Closer, Close closes it, and
+// returns its error. While another attached database is open, Close does nothing.
 func (c *Connector) Close() error {
 	if c.shared() {
 		return nil

@@ -263,9 +263,9 @@ func (c *Connector) discoveryFailed(err error) {
 	if !c.warned.discovery.CompareAndSwap(false, true) {
 		return
 	}
-	c.cfg.warnAside("sqllease: the server's idle limit could not be discovered; sessions are kept by the configured limits, "+
-		"and the last one discovered, if any. "+
-		"Set Config.NetworkIdleLimit to the limit you know, or Config.Dialect to what the server is (sqllease.DialectNone switches discovery off)",
+	c.cfg.warnAside("sqllease: the server's idle limit could not be discovered. Connections are closed in time for the limits in Config, "+
+		"and for the last idle limit that was discovered, if any. "+
+		"Set Config.NetworkIdleLimit to the limit that you know, or Config.Dialect to the kind of server (sqllease.DialectNone: do not ask it)",
 		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
 		slog.String("query", c.cfg.dialect.Discovery.Query), slog.String("error", c.cfg.said(err)))
 }

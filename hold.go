@@ -13,12 +13,13 @@ type holdLimitKey struct{}
 // WithHoldLimit the search through their context.
 var holdLimitsInUse atomic.Bool
 
-// WithHoldLimit returns a context with which an acquire's lease may be idle in
-// hand for d before it is reported, in place of [Config.LeakThreshold]: longer
-// for work that is known to take long, shorter for what must be quick. Zero or
-// negative: such a lease is never reported for the time it is held, nor is a
-// long call on it; what the garbage collector proves is, all the same. Minimum:
-// 1ms. Where the threshold of the connector is negative, it changes nothing.
+// WithHoldLimit returns a context that replaces [Config.LeakThreshold] for the
+// connections that are taken with it: such a connection may be checked out but unused for
+// d before it is reported. Give work that pauses for long a longer limit, and what must be
+// quick a shorter one. Minimum: 1ms. Zero or negative: the connection is never reported
+// for being unused or for a slow call, and [Config.ReclaimAfter] leaves it alone; rows that
+// nobody can close are still reported. If Config.LeakThreshold is negative, it changes
+// nothing.
 func WithHoldLimit(ctx context.Context, d time.Duration) context.Context {
 	holdLimitsInUse.Store(true)
 	if d > 0 {

@@ -7,28 +7,28 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Lease is one checkout of one connection, from the moment database/sql gets
-// it to the moment it gives it back, as it stood when it was read.
+// Lease is one checkout of one connection, from the moment database/sql gets it until it
+// gives it back. The fields say how it was when it was read.
 type Lease struct {
-	ID       uint64        // counts the leases of a connector, from 1
-	Acquired time.Time     // when the acquire ended and the hold began
-	Hold     time.Duration // since then
-	Queue    time.Duration // part of the acquire: waiting at the gate
+	ID       uint64        // the number of the lease: a connector counts its leases from 1
+	Acquired time.Time     // when the connection was handed out
+	Hold     time.Duration // how long it has been held since then
+	Queue    time.Duration // part of the acquire: waiting in the queue
 	Dial     time.Duration // part of the acquire: connecting, authenticating, discovery
-	Reset    time.Duration // part of the acquire: session reset and validation
+	Reset    time.Duration // part of the acquire: making the connection ready
 
 	Busy      bool      // a driver call is in flight
 	Call      Call      // the call in flight, or the last one; empty: none yet
-	Since     time.Time // since when it is in that call, or unused
+	Since     time.Time // when that call began, or since when the connection is unused
 	InTx      bool      // inside a transaction begun through database/sql
-	OpenRows  int       // result sets not closed
-	Statement string    // the last statement, its literals replaced by ?
-	Begun     time.Time // when the call in flight, or the last one, began; zero: none yet
+	OpenRows  int       // rows not closed
+	Statement string    // the last statement, with ? for every literal
+	Begun     time.Time // when the call in flight, or the last one, began; zero: no call yet
 
-	SpanContext trace.SpanContext // the span that acquired it
+	SpanContext trace.SpanContext // the span in which it was acquired
 	Stack       Stack             // the stack that acquired it
 
-	Unwrapped bool // the application has the driver's own connection, see Unwrap: what it does with it cannot be seen
+	Unwrapped bool // the application has the driver's own connection (see Unwrap), and sqllease cannot see what it does with it
 }
 
 // doing says in a few words what the lease is used for.

@@ -63,7 +63,7 @@ func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs
 	if isDefault(cfg.MeterProvider) {
 		m.silent = cfg.MeterProvider
 	}
-	m.panicked = once(cfg, "sqllease: the meter provider panicked; nothing is counted where it does, and this is said once")
+	m.panicked = once(cfg, "sqllease: the meter provider panicked: the measurement is missing. Its later panics are not logged")
 	m.own = newOwnAttributes(cfg)
 	m.waitTime, m.useTime, m.dialTime = made.histogram(metricWaitTime), made.histogram(metricUseTime), made.histogram(metricCreateTime)
 	m.duration, m.parts = made.histogram(metricDuration), made.histogram(metricParts)

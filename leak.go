@@ -117,7 +117,7 @@ func (l Leak) Fix() string {
 	case l.Returned:
 		return "it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold"
 	case l.Class == ClassBusy && l.Call == CallReset:
-		return "the connection's reset does not come back, and the acquire waits for it; give its context a deadline"
+		return "the connection's reset hangs, and a caller waits for it; give the caller's context a deadline"
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
 	case l.OpenRows > 0 && l.Stack.ofRow():

@@ -9,11 +9,11 @@ import (
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
-// Dialect names the kind of server, for discovery.
+// Dialect names a kind of server. It decides how the server is asked for its idle limit.
 type Dialect string
 
-// The dialects. Servers that speak one of these dialects (Percona, Aurora,
-// YugabyteDB, …) count as it.
+// The dialects. Servers that are compatible with one of them (Percona, Aurora,
+// YugabyteDB, …) use its name.
 const (
 	DialectMySQL       Dialect = drivers.MySQL
 	DialectMariaDB     Dialect = drivers.MariaDB

@@ -77,6 +77,6 @@ func (s *settings) recovered(doing string) {
 		return
 	}
 	defer func() { _ = recover() }() // of the Logger: there is nobody left to tell
-	s.Logger.Error("sqllease: a panic was stopped while "+doing+", and the pool goes on; the stack tells whose it is",
+	s.Logger.Error("sqllease: recovered from a panic while "+doing+"; the pool goes on, and the stack shows where the panic began",
 		slog.String("pool", s.Name), slog.String("panic", s.panicked(v)), slog.String("stack", string(debug.Stack())))
 }

@@ -104,18 +104,18 @@ var (
 // Instruments that no convention has.
 var (
 	metricParts     = instrument{"sqllease.acquire.part", "s", "The parts of acquires that took time: queue, dial, and resets of a millisecond and more."}
-	metricUses      = instrument{"sqllease.lease.count", "{lease}", "Leases that are out, by what they are used for."}
-	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Leases reported as leaked, once in each class: one that is unused may be proven later."}
-	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Driver calls that took longer than Config.SlowCallThreshold."}
-	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by what they met with."}
-	metricClosed    = instrument{"sqllease.session.closed", "{connection}", "Sessions closed, by reason."}
-	metricNestings  = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a lease waits for another."}
-	metricDeadlocks = instrument{"sqllease.deadlocks", "{deadlock}", "Reports of a pool in which every lease is held by a goroutine that waits for another."}
+	metricUses      = instrument{"sqllease.lease.count", "{lease}", "Connections that are checked out, by what they are used for."}
+	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Connections reported as leaked, once in each class: one that is unused may be proven later."}
+	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Calls that took longer than Config.SlowCallThreshold. They are not leaks."}
+	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by cause."}
+	metricClosed    = instrument{"sqllease.session.closed", "{connection}", "Connections closed, by reason."}
+	metricNestings  = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a connection waits for another."}
+	metricDeadlocks = instrument{"sqllease.deadlocks", "{deadlock}", "Deadlocks of the pool: every connection was held by a goroutine that waited for another."}
 
-	metricOldestHold = instrument{"sqllease.oldest_hold", "s", "How long the oldest lease has been held."}
-	metricOldestWait = instrument{"sqllease.oldest_wait", "s", "How long the longest waiter has been in the queue."}
+	metricOldestHold = instrument{"sqllease.oldest_hold", "s", "The longest time that a connection has been checked out."}
+	metricOldestWait = instrument{"sqllease.oldest_wait", "s", "The longest time that a caller has been in the queue."}
 	metricIdleLimit  = instrument{"sqllease.idle_limit", "s", "The idle limit of the server, as last discovered."}
-	metricLifetime   = instrument{"sqllease.lifetime", "s", "The longest life of a session, chosen from the limits."}
+	metricLifetime   = instrument{"sqllease.lifetime", "s", "How long a connection may live, chosen from the limits."}
 )
 
 // isReserved tells whether an attribute is one that is set here.

@@ -355,7 +355,7 @@ func (n *nesting) context() context.Context {
 
 // fix says what to do, with the figures of the pool.
 func (n *nesting) fix() string {
-	return "use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before it; " + n.limits()
+	return "run the inner statement on the connection that the request has (its *sql.Tx or *sql.Conn), or give that back first; " + n.limits()
 }
 
 // limits says what the limit has to be, or, where it is enough for the requests there are, for
@@ -400,9 +400,9 @@ func (q *waits) reportDeadlock(d *deadlock) {
 	}
 	first := &d.circle[0]
 	first.holder.Statement = q.reports.sanitised(first.holder.Statement)
-	end := "none goes on until one of their contexts ends; Config.FailOnDeadlock makes one fail"
+	end := "it lasts until the context of one of these callers, or Config.AcquireTimeout, ends; with Config.FailOnDeadlock, one of them fails and the others go on"
 	if d.failed != nil {
-		end = fmt.Sprintf("the acquire at %s fails for the others, by Config.FailOnDeadlock", d.failed.Stack.site())
+		end = fmt.Sprintf("the caller at %s gets ErrDeadlock (Config.FailOnDeadlock), and the others go on", d.failed.Stack.site())
 	}
 	q.cfg.Logger.LogAttrs(first.context(), slog.LevelError, "sqllease: deadlock: every connection is held by a goroutine that waits for another",
 		slog.String("pool", q.cfg.Name), slog.Time("since", d.since.Time()), slog.String("places", d.places()), slog.String("end", end), slog.Any("nested", first))

@@ -60,8 +60,8 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, "sqllease: deadlock: every connection is held by a goroutine that waits for another", records[0].message)
 		assert.Equal(t, queued.UTC(), records[0].attrs["since"].(time.Time).UTC())
 		assert.Contains(t, records[0].attrs["places"], "1 taken by ")
-		assert.Equal(t, "none goes on until one of their contexts ends; Config.FailOnDeadlock makes one fail", records[0].attrs["end"])
-		assert.Contains(t, records[0].attrs["nested.fix"], "use the connection that is held")
+		assert.Equal(t, "it lasts until the context of one of these callers ends; with Config.FailOnDeadlock, one of them fails and the others go on", records[0].attrs["end"])
+		assert.Contains(t, records[0].attrs["nested.fix"], "run the inner statement on the connection that the request has")
 		leakPause(59 * time.Second)
 		assert.Empty(t, log.take())
 		leakPause(2 * time.Second)
@@ -85,7 +85,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, "sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks", nested[0].message)
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.waiter"])
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.holder"])
-		assert.Equal(t, "use the connection that is held (its *sql.Tx or *sql.Conn) for the inner statement too, or give it back before it; "+
+		assert.Equal(t, "run the inner statement on the connection that the request has (its *sql.Tx or *sql.Conn), or give that back first; "+
 			"or raise the limit from 1 to at least 2: 1 request at once × (2 connections per request − 1) + 1", nested[0].attrs["nested.fix"])
 		assert.Contains(t, nested[0].attrs["nested.holder_stack"], "nestedRequest")
 		assert.Contains(t, nested[0].attrs["nested.waiter_stack"], "nestedRequest")
@@ -135,7 +135,7 @@ func TestADeadlockIsEndedByOneThatFails(t *testing.T) {
 			if r.level == slog.LevelError {
 				errs++
 				assert.Contains(t, r.attrs["places"], "nested_test.go")
-				assert.Contains(t, r.attrs["end"], "fails for the others, by Config.FailOnDeadlock")
+				assert.Contains(t, r.attrs["end"], "gets ErrDeadlock (Config.FailOnDeadlock), and the others go on")
 				assert.Regexp(t, `or raise the limit from 10 to at least \d+: \d+ requests at once × \(2 connections per request − 1\) \+ 1`, r.attrs["nested.fix"])
 			} else {
 				warnings++

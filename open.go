@@ -18,17 +18,16 @@ import (
 	"github.com/sqllease/sqllease/internal/statement"
 )
 
-// Wrap wraps a driver's connector, for sql.OpenDB. Use [OpenDB] where you can:
-// it also lets the gate adopt the limit that the application sets with
-// SetMaxOpenConns (see [Connector.Attach]). A nil connector and a Config that
-// contradicts itself are refused with a *[ConfigError], as is a connector that is wrapped
-// already: the outer gate would hide the callers from the inner one.
+// Wrap wraps a driver's connector, for sql.OpenDB. Use [OpenDB] where you can: with it,
+// SetMaxOpenConns on the *sql.DB sets the limit (see [Connector.Attach]). Wrap returns a
+// *[ConfigError] if the connector is nil or wrapped already, or if the Config contradicts
+// itself.
 func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 	if isNil(c) {
 		return nil, &ConfigError{"connector", "nil", "give Wrap the connector of your driver, as made by its NewConnector or OpenConnector"}
 	}
 	if _, wrapped := c.(*Connector); wrapped {
-		return nil, &ConfigError{"connector", "a *sqllease.Connector", "it is wrapped already, and one pool needs one gate; give Wrap the connector of your driver"}
+		return nil, &ConfigError{"connector", "a *sqllease.Connector", "it is wrapped already; give Wrap the connector of your driver"}
 	}
 	set, err := newSettings(cfg)
 	if err != nil {
@@ -71,10 +70,10 @@ var (
 	openDB    = sql.OpenDB
 )
 
-// OpenDB wraps a driver's connector and opens a *sql.DB on it. Where
-// [Config.MaxOpen] is set, the *sql.DB keeps as many idle connections, since a
-// pool of fixed size should not churn; on a pgxpool it keeps none, since that pool
-// keeps them. SetMaxIdleConns changes both.
+// OpenDB wraps a driver's connector and opens a *sql.DB on it. If [Config.MaxOpen] is
+// set, the *sql.DB keeps as many idle connections, so that a pool under load does not close
+// and dial all the time. On a pgxpool it keeps none, since that pool keeps them.
+// SetMaxIdleConns changes both.
 func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 	w, err := Wrap(c, cfg)
 	if err != nil {
@@ -91,11 +90,10 @@ func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 	return db, nil
 }
 
-// Open is sql.Open, wrapped: it opens a database by the name of its driver and
-// a data source name. A name of [Register]'s leads to the driver that it wraps, which is
-// then wrapped with this Config alone. database/sql tells which driver has a name only by opening
-// a database of it: a driver.DriverContext makes a connector for that, which is
-// closed at once, and another for the database. [OpenDB] avoids it.
+// Open is sql.Open, wrapped: it opens a database by the name of its driver and a data
+// source name. If the name is one of [Register]'s, only this Config counts. Open has to
+// open a database once more to learn which driver has the name, and closes that one at
+// once. No connection is dialed for it. [OpenDB] needs no such thing.
 func Open(driverName, dsn string, cfg Config) (*sql.DB, error) {
 	plain, err := openPlain(driverName, dsn)
 	if err != nil {
@@ -132,17 +130,17 @@ func (c dsnConnector) Connect(context.Context) (driver.Conn, error) { return c.d
 // Driver returns the driver.
 func (c dsnConnector) Driver() driver.Driver { return c.driver }
 
-// Register registers the wrapped driver under a name of its own, for code that
-// opens its database with sql.Open(name, dsn). Every sql.Open makes a pool of
-// its own. Nobody tells it of the *sql.DB: set [Config.MaxOpen], or attach it after
-// sql.Open, so that SetMaxOpenConns is adopted:
+// Register registers a wrapped driver under a name of its own, for code that must call
+// sql.Open(name, dsn). Every sql.Open makes a pool of its own. The pool does not know its
+// *sql.DB, so either set [Config.MaxOpen], or attach it after sql.Open, for
+// SetMaxOpenConns to set the limit:
 //
 //	if c, ok := sqllease.ConnectorOf(db); ok {
 //		c.Attach(db)
 //	}
 //
-// At the first acquire, a connector that has neither says so in the log. A name that is taken is refused with a
-// *[ConfigError], where sql.Register would panic.
+// A pool with neither logs a warning when it is first used. If the name is taken, Register
+// returns a *[ConfigError]; sql.Register would panic.
 func Register(name string, d driver.Driver, cfg Config) error {
 	if name == "" {
 		return &ConfigError{"name", `""`, "sql.Open needs a name to find the driver by; give it one, such as \"mysql-sqllease\""}
@@ -201,9 +199,9 @@ func ConnectorOf(db *sql.DB) (*Connector, bool) {
 	return (*Connector)(field.Elem().UnsafePointer()), true
 }
 
-// Unwrap reaches the driver's own connection in the function given to
-// sql.Conn.Raw, through any number of layers of this package. It reports false
-// if the connection is not a T.
+// Unwrap returns the driver's own connection, in the function given to sql.Conn.Raw. It
+// reports false if that is not a T. sqllease does not see what you do with it; such a
+// connection is never closed by [Config.ReclaimAfter].
 func Unwrap[T any](driverConn any) (T, bool) {
 	for {
 		h, ok := driverConn.(*handle)
@@ -235,7 +233,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.identity.Store(newIdentity(cfg, cfg.system))
 	c.summaries = statement.NewCache(c.read)
 	c.tracing = newTracing(cfg, &c.identity, c.summaries)
-	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked; statements have no tags where it does, and this is said once")
+	c.tagsPanicked = once(cfg, "sqllease: Config.CommentTags panicked: the statement went without tags. Its later panics are not logged")
 	callstack.Find()
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)

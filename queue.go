@@ -128,7 +128,7 @@ func (q *waits) lookAtQueue() {
 func (q *waits) warnSlow(e *AcquireError) {
 	defer q.cfg.recovered("warning of slow acquires")
 	q.reports.sanitiseHolders(e)
-	q.cfg.Logger.Warn("sqllease: callers wait for a connection; give connections back sooner, or raise the limit if the database has room",
+	q.cfg.Logger.Warn("sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: the code in held_by keeps connections for too long, or the limit is too low",
 		slog.String("pool", q.cfg.Name),
 		slog.Duration("longest_wait", e.Waited),
 		slog.Int("waiting", e.Waiting),

@@ -29,7 +29,7 @@ func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 		records := log.take()
 		require.Len(t, records, 1)
 		assert.Equal(t, slog.LevelWarn, records[0].level)
-		assert.Equal(t, "sqllease: callers wait for a connection; give connections back sooner, or raise the limit if the database has room", records[0].message)
+		assert.Equal(t, "sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: the code in held_by keeps connections for too long, or the limit is too low", records[0].message)
 		assert.Regexp(t, `^[^/]+/leak_pool_test.go:\d+ sqllease\.\(\*leakPool\)\.lease \(1, the oldest for 5s, unused for 5s\)$`, records[0].attrs["held_by"])
 		delete(records[0].attrs, "held_by")
 		assert.Equal(t, map[string]any{

@@ -143,12 +143,12 @@ func (r *reports) leaked(l *Leak) {
 	if span == nil {
 		return
 	}
+	defer t.end(span, trace.WithTimestamp(l.Acquired.Add(l.Hold))) // also if the application's span panics
 	span.SetAttributes(r.attributes(l)...)
 	if !l.Returned && l.Class != ClassBusy {
 		span.SetStatus(codes.Error, l.Class.String())
 	}
 	r.reported.keep(l, span.SpanContext())
-	t.end(span, trace.WithTimestamp(l.Acquired.Add(l.Hold)))
 }
 
 // spanName tells leaks from what is none.

@@ -61,9 +61,10 @@ func (cfg *Config) checkPool() error {
 	for _, f := range []struct {
 		name  string
 		value int
-	}{{"MaxOpen", cfg.MaxOpen}, {"MinIdle", cfg.MinIdle}} {
+		zero  string
+	}{{"MaxOpen", cfg.MaxOpen, "no limit"}, {"MinIdle", cfg.MinIdle, "none"}} {
 		if f.value < 0 {
-			return &ConfigError{f.name, fmt.Sprint(f.value), "it counts connections; use zero for none"}
+			return &ConfigError{f.name, fmt.Sprint(f.value), "it is negative; use zero for " + f.zero}
 		}
 	}
 	if cfg.MaxOpen > 0 && cfg.MinIdle > cfg.MaxOpen {
@@ -71,7 +72,7 @@ func (cfg *Config) checkPool() error {
 			fmt.Sprintf("it is above MaxOpen, which is %d; lower it or raise MaxOpen", cfg.MaxOpen)}
 	}
 	if cfg.ServerPort < 0 || cfg.ServerPort > 65535 {
-		return &ConfigError{"ServerPort", fmt.Sprint(cfg.ServerPort), "it is no port; use zero if it is not known"}
+		return &ConfigError{"ServerPort", fmt.Sprint(cfg.ServerPort), "a port is between 1 and 65535; use zero if you do not know it"}
 	}
 	return nil
 }
@@ -90,10 +91,10 @@ func (cfg *Config) checkDurations() error {
 		{"SlowAcquireThreshold", max(cfg.SlowAcquireThreshold, 0)},
 	} {
 		if f.value < 0 {
-			return &ConfigError{f.name, f.value.String(), "it is a duration; use zero for none"}
+			return &ConfigError{f.name, f.value.String(), "it is negative; use zero for none"}
 		}
 		if f.value > 0 && f.value < time.Millisecond {
-			return &ConfigError{f.name, f.value.String(), "it is below 1ms, which no network and no clock keeps; was a unit forgotten?"}
+			return &ConfigError{f.name, f.value.String(), "it is below 1ms; did you forget a unit?"}
 		}
 	}
 	return nil
@@ -109,7 +110,7 @@ func (cfg *Config) checkReclaim() error {
 	}
 	if threshold := cmp.Or(cfg.LeakThreshold, DefaultLeakThreshold); cfg.ReclaimAfter < threshold {
 		return &ConfigError{"ReclaimAfter", cfg.ReclaimAfter.String(),
-			fmt.Sprintf("it is below LeakThreshold, which is %v; a connection is reported before it is reclaimed: raise it, or lower LeakThreshold", threshold)}
+			fmt.Sprintf("it is below LeakThreshold, which is %v, and a connection is reported before it is closed; raise it, or lower LeakThreshold", threshold)}
 	}
 	return nil
 }
@@ -117,7 +118,7 @@ func (cfg *Config) checkReclaim() error {
 func (cfg *Config) checkNames() error {
 	if known := append(drivers.Names(), string(DialectNone)); cfg.Dialect != "" && !slices.Contains(known, string(cfg.Dialect)) {
 		return &ConfigError{"Dialect", fmt.Sprintf("%q", string(cfg.Dialect)),
-			fmt.Sprintf("it is not known; use one of %q, or leave it empty to have it told from the driver", known)}
+			fmt.Sprintf("it is not known; use one of %q, or leave it empty: then the driver decides", known)}
 	}
 	switch cfg.QueryText {
 	case QueryTextSanitized, QueryTextRaw, QueryTextOff:
@@ -132,11 +133,11 @@ func (cfg *Config) checkNames() error {
 			"it is not known; use CommentsOff, CommentsAppend or CommentsPrepend"}
 	}
 	if cfg.CommentTags != nil && cfg.Comments == CommentsOff {
-		return &ConfigError{"CommentTags", "a function", "Comments is CommentsOff, so no statement has a comment; set it, or leave CommentTags nil"}
+		return &ConfigError{"CommentTags", "a function", "Comments is CommentsOff, so no statement has a comment; set Comments, or leave CommentTags nil"}
 	}
 	for _, c := range cfg.OmitSpans {
 		if !slices.Contains(spanCalls, c) {
-			return &ConfigError{"OmitSpans", fmt.Sprintf("%q", string(c)), fmt.Sprintf("no such call has spans; use some of %q", spanCalls)}
+			return &ConfigError{"OmitSpans", fmt.Sprintf("%q", string(c)), fmt.Sprintf("no such call has spans; use %q", spanCalls)}
 		}
 	}
 	return nil

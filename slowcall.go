@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// SlowCall is a report of a driver call that takes longer than [Config.SlowCallThreshold]:
-// once when it has taken that long, and once more when its connection is given back. It is
-// not a leak: the connection is in use.
+// SlowCall is the report of a call that takes longer than [Config.SlowCallThreshold]. A
+// call is reported when it has taken that long, and once more when its connection is given
+// back. It is not a leak: the connection is in use.
 type SlowCall struct {
-	Lease                   // Call says which call it is, Begun since when, Statement of what
+	Lease                   // Call is the call, Begun when it began, Statement its statement
 	Pool      string        // name of the pool
-	Threshold time.Duration // what it took longer than
+	Threshold time.Duration // the time that it exceeded
 	Returned  bool          // this is the report of the return; Hold is final
-	Times     int           // how many such reports there were of leases taken at this very place, this one included
-	Folded    int           // how many of them, since the last one that was logged, were not
+	Times     int           // how many such reports this place in the code has had, this one included
+	Folded    int           // how many of them were not logged since the last one that was
 }
 
 // slowCall is the report of one, which the watch makes as it makes those of leaks.
@@ -26,11 +26,11 @@ func (s SlowCall) report() Leak {
 	return Leak{Lease: s.Lease, Pool: s.Pool, Class: ClassBusy, Threshold: s.Threshold, Returned: s.Returned, Times: s.Times, Folded: s.Folded}
 }
 
-// String is the report as people read it, in several lines.
+// String is the report for people, in several lines.
 func (s SlowCall) String() string { return s.report().String() }
 
 // Fix says what to do about it, in a sentence.
 func (s SlowCall) Fix() string { return s.report().Fix() }
 
-// LogValue is the report as attributes.
+// LogValue is the report as log attributes.
 func (s SlowCall) LogValue() slog.Value { return s.report().LogValue() }

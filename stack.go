@@ -6,23 +6,22 @@ import (
 	"github.com/sqllease/sqllease/internal/callstack"
 )
 
-// Stack is a call stack as program counters, innermost first. It costs
-// nothing until one of its methods symbolises it.
+// Stack is a call stack as program counters, the innermost first. Its methods look up the
+// names; before that it costs nothing.
 type Stack []uintptr
 
-// Frames symbolises the stack, inlined calls included.
+// Frames returns the calls of the stack with their names, inlined calls included.
 func (s Stack) Frames() []runtime.Frame { return callstack.Stack(s).Frames() }
 
-// Site is the place in the application that the stack comes from, as
-// "dir/file.go:42 pkg.Func": the innermost frame that belongs neither to
-// sqllease nor to database/sql nor to the Go runtime, and to no module that the
-// application depends on, such as an ORM, unless there is none but these. Empty
-// if there is none at all.
+// Site is the line of the application that made the call, as "dir/file.go:42 pkg.Func".
+// It is the innermost call that is not in sqllease, database/sql, the Go runtime, or a
+// module that the application depends on, such as an ORM. If all are in such modules, it is
+// the innermost of theirs. Empty: there is none.
 func (s Stack) Site() string { return callstack.Stack(s).Site() }
 
-// String lists the application's part of the stack, a call in two lines, as
-// Go prints a goroutine: the function, then file and line. It ends where a server, such as
-// net/http, calls the application.
+// String lists the application's calls as Go prints a goroutine, each in two lines: the
+// function, then file and line. It ends where a server, such as net/http, calls the
+// application.
 func (s Stack) String() string { return callstack.Stack(s).String() }
 
 // Line lists the same calls in one line, for logs: "dir/file.go:42 pkg.Func < dir/main.go:7

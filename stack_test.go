@@ -126,7 +126,7 @@ func TestADialOfTheOpenerIsWarnedAboutOnceUnlessAttached(t *testing.T) {
 			if attached {
 				assert.Empty(t, said)
 			} else if assert.Len(t, said, 1, "once is enough") {
-				assert.Contains(t, said[0], "callers are queueing inside database/sql, where their waits cannot be seen")
+				assert.Contains(t, said[0], "callers queue inside database/sql, where sqllease cannot see them wait")
 				assert.Contains(t, said[0], "Open it with sqllease.Open or OpenDB, or call Attach(db) on its Connector")
 			}
 			assert.Equal(t, 0, c.Stats().InUse)
@@ -192,5 +192,5 @@ func TestOnlyTheOpenerIsTheOpener(t *testing.T) {
 
 // ofQueueing are the warnings of callers who queue inside database/sql.
 func ofQueueing(log *keptLog) []string {
-	return slices.DeleteFunc(log.warnings(), func(said string) bool { return !strings.Contains(said, "queueing inside database/sql") })
+	return slices.DeleteFunc(log.warnings(), func(said string) bool { return !strings.Contains(said, "queue inside database/sql") })
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
-// Stats returns how the connector stands. It costs one critical section of the
-// gate, of some 20 ns for each lease that is out.
+// Stats returns the state of the pool. It holds the pool's lock for some 20 ns for each
+// connection that is checked out.
 func (c *Connector) Stats() Stats {
 	s := c.stats()
 	s.Sites = c.reports.sites.list()
@@ -45,12 +45,12 @@ func (c *Connector) stats() Stats {
 	return s
 }
 
-// DBStats is how the pool stands, in the shape that collectors of sql.DBStats read, with
-// the figures that a *sql.DB itself cannot have: the limit of the gate, the sessions that
-// are on lease and ready, and the waits in the gate. Its WaitDuration counts waits that
-// succeeded; MaxIdleClosed are sessions that database/sql's limits of idle connections
-// closed, those of idle time included; MaxIdleTimeClosed those that were not used for as
-// long as the server allows; MaxLifetimeClosed those that reached their age.
+// DBStats is the state of the pool as a sql.DBStats, for collectors that read one. It has
+// the true limit, connections in use, idle connections and waits, which the *sql.DB itself
+// does not know. WaitDuration counts waits that succeeded. MaxIdleClosed counts
+// connections closed by the limits that were set on the *sql.DB: SetMaxIdleConns,
+// SetConnMaxIdleTime and SetConnMaxLifetime. MaxIdleTimeClosed counts those closed before
+// the server's idle limit, MaxLifetimeClosed those that reached [Config.MaxLifetime].
 func (c *Connector) DBStats() sql.DBStats {
 	var f gate.Figures
 	c.gate.Look(func() { f = c.gate.FiguresLocked() })
@@ -92,8 +92,8 @@ func (l *lease) use(n *UseStats, now clock.Instant) {
 	}
 }
 
-// Leases returns the leases that are out, oldest first. It costs in proportion
-// to their number, and holds the gate meanwhile.
+// Leases returns the connections that are checked out, oldest first: who has each, since
+// when, and what for. It holds the pool's lock, for a time in proportion to their number.
 func (c *Connector) Leases() (out []Lease) {
 	now := clock.Now()
 	c.gate.Look(func() { out = c.gate.leasesLocked(-1, now) })

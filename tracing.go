@@ -42,15 +42,15 @@ func newTracing(cfg *settings, id *present, sums *descriptions) tracing {
 	t := tracing{
 		raw:    cfg.QueryText == QueryTextRaw,
 		text:   cfg.QueryText != QueryTextOff,
-		filter: guarded(cfg, cfg.FilterSpan, "sqllease: Config.FilterSpan panicked; there is a span where it does, and this is said once"),
-		failed: guarded(cfg, cfg.IsError, "sqllease: Config.IsError panicked; what it was asked about counts as an error, and this is said once"),
-		own:    guardedAttributes(cfg, cfg.SpanAttributes, "sqllease: Config.SpanAttributes panicked; spans have none of its attributes where it does, and this is said once"),
+		filter: guarded(cfg, cfg.FilterSpan, "sqllease: Config.FilterSpan panicked: the span was made. Its later panics are not logged"),
+		failed: guarded(cfg, cfg.IsError, "sqllease: Config.IsError panicked: the error marks the span as failed. Its later panics are not logged"),
+		own:    guardedAttributes(cfg, cfg.SpanAttributes, "sqllease: Config.SpanAttributes panicked: the span went without its attributes. Its later panics are not logged"),
 		tracer: cfg.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(schema)),
 		roots:  !cfg.OmitRootSpans && !isNoop(cfg.TracerProvider),
 		id:     id,
 
 		summaries: sums,
-		panicked:  once(cfg, "sqllease: the tracer provider panicked; there is no span where it does, and this is said once"),
+		panicked:  once(cfg, "sqllease: the tracer provider panicked: a span may be missing or incomplete. Its later panics are not logged"),
 	}
 	if isDefault(cfg.TracerProvider) {
 		t.silent = cfg.TracerProvider

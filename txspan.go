@@ -21,7 +21,7 @@ type txSpan struct {
 	// once it has ended.
 	calls      int           // in flight: a query is one until its rows are closed
 	since      clock.Instant // when that became none, or more than none
-	busy, idle time.Duration // in a call, and in hand
+	busy, idle time.Duration // in a call, and between calls
 }
 
 // startTx starts the span of a transaction, linked to the acquire's, if that began a trace

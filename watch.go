@@ -276,8 +276,8 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 // soonest bounds how often one lease is looked at.
 const soonest = 10 * time.Millisecond
 
-// again has the watch look again at a lease that was reported as idle in
-// hand, and is used: what it is left in afterwards is another matter.
+// again has the watch look again at a lease that was reported as unused, and is used: what
+// it is left in afterwards is another matter.
 func (w *watch) again(s *session, now clock.Instant) {
 	w.gate.Look(func() {
 		l := &s.lease

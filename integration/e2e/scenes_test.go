@@ -107,14 +107,14 @@ func scenes() []scene {
 				all[0].call(ctx, 60, 0, execute("slow"))
 			},
 			fires: []string{"SqlleaseAcquireSlow 1", "SqlleasePoolExhausted 1"},
-			shows: []cell{{"Waiters: shop", 30, 60}, {"Connections against the limit: being dialed", 1, 8}, {"Sessions closed, by reason: expired", 10, endless}},
+			shows: []cell{{"Waiters: shop", 30, 60}, {"Connections against the limit: being dialed", 1, 8}, {"Connections closed, by reason: expired", 10, endless}},
 		},
 		{
 			name: "deadlines", config: sqllease.Config{MaxOpen: 8}, script: slow(time.Second),
 			run: func(ctx context.Context, _ *testing.T, all []*instance) {
 				all[0].call(ctx, 3, 50*ms, within(250*ms, execute("slow")))
 			},
-			shows: []cell{{"Sessions closed, by reason: cancelled", 5, endless}, {"Timeouts in 5 min", 0, 4}},
+			shows: []cell{{"Connections closed, by reason: cancelled", 5, endless}, {"Timeouts in 5 min", 0, 4}},
 		},
 		{
 			name: "cut", config: sqllease.Config{MaxOpen: 8}, script: slow(50 * ms),

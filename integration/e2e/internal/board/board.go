@@ -68,7 +68,7 @@ func JSON() ([]byte, error) {
 	encoder.SetIndent("", "  ")
 	err := encoder.Encode(object{
 		"uid": "sqllease", "title": "sqllease: connections of database/sql",
-		"description": "Who waits how long for a connection, what holds the connections, and why sessions end.",
+		"description": "How long callers wait for a connection, who has the connections, and why connections end.",
 		"tags":        []string{"sqllease", "database", "go"},
 		"timezone":    "", "editable": true, "graphTooltip": 1, "fiscalYearStartMonth": 0, "weekStart": "",
 		"refresh": "30s", "time": object{"from": "now-1h", "to": "now"}, "timepicker": object{},

@@ -18,12 +18,12 @@ const (
 
 func rows() []row {
 	return []row{
-		{"At a glance, of what is chosen", glance()},
+		{"At a glance", glance()},
 		{"Pool", poolPanels()},
-		{"Acquire against query", acquirePanels()},
-		{"Dials and sessions", sessionPanels()},
+		{"Waiting for a connection, and querying", acquirePanels()},
+		{"Dials and closed connections", sessionPanels()},
 		{"Leaks, slow calls and deadlocks", leakPanels()},
-		{"Holds and rows", holdPanels()},
+		{"Time checked out, and rows", holdPanels()},
 		{"Operations", operationPanels()},
 	}
 }
@@ -41,20 +41,20 @@ func glance() []panel {
 		}
 	}
 	p99 := figure("p99 of acquires",
-		"What one acquire in a hundred exceeded in the last five minutes. Acquires that failed are in it.", "s", "none",
+		"One caller in a hundred waited longer for a connection, in the last five minutes. Callers who got an error are included.", "s", "none",
 		"("+quantile(0.99, waits, "", recent)+") >= 0", step{0.025, "orange"}, step{0.1, "red"})
 	p99.links = waitLinks
 	return []panel{
-		figure("Utilisation", "The fullest pool: sessions on lease or being dialed, against the limit. At 100 % callers wait.",
+		figure("Utilisation", "The fullest pool: connections checked out or being dialed, against the limit. At 100 %, callers wait.",
 			"percentunit", "unlimited", "max("+utilisation+")", step{0.8, "orange"}, step{0.95, "red"}),
-		figure("Waiters now", "Callers that wait in the queues now.",
+		figure("Waiters now", "Callers in the queues now.",
 			"short", "n/a", "sum("+of("db_client_connection_pending_requests")+")", step{1, "orange"}, step{10, "red"}),
-		figure("Timeouts in 5 min", "Acquires that a deadline ended in the last five minutes. Each one is an error that a caller got.",
+		figure("Timeouts in 5 min", "Callers who got no connection in time, in the last five minutes. Each of them got an error.",
 			"short", "n/a", "round(sum(increase("+of("db_client_connection_timeouts_total")+"["+recent+"])))", step{1, "red"}),
 		p99,
-		figure("Share of acquire now", "How much of the time on the database was the wait for a connection, in the last five minutes.",
+		figure("Share of acquire now", "The wait for a connection, as a share of the time spent on the database, in the last five minutes.",
 			"percentunit", "none", "("+share("", recent)+") >= 0", step{0.1, "orange"}, step{0.5, "red"}),
-		figure("Failed dials in 5 min", "Sessions that could not be opened in the last five minutes. The panel of dials tells why.",
+		figure("Failed dials in 5 min", "Connections that could not be opened, in the last five minutes. The panel of dials shows why.",
 			"short", "n/a", "round(\n"+born("sqllease_dial_failures_total", "error_type", "", recent)+
 				"\n)\nor 0 * sum("+of("db_client_connection_timeouts_total")+")", step{1, "red"}),
 	}
@@ -64,17 +64,17 @@ func poolPanels() []panel {
 	return []panel{
 		{
 			title: "Connections against the limit", width: 9, height: tall, unit: "short", look: stacked, dashed: "limit",
-			description: "Leases by what they are used for, with sessions that are being dialed or are free, stacked below the limit of all chosen instances together. " +
-				"Busy leases at the limit are slow queries. Leases with open rows, in a transaction or otherwise unused are connections that nobody uses at this moment.",
+			description: "What the connections are used for, stacked below the limit of all chosen instances. Busy: in a call. " +
+				"Open rows, in a transaction, idle: checked out, but unused at this moment. If busy is at the limit, queries are slow or too many.",
 			targets: []target{
 				{expr: "sum by (sqllease_lease_use) (" + of("sqllease_lease_count") + ")", legend: "{{sqllease_lease_use}}"},
 				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="dialing"`) + ")", legend: "being dialed"},
-				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="idle"`) + ")", legend: "free sessions"},
+				{expr: "sum(" + of("db_client_connection_count", `db_client_connection_state="idle"`) + ")", legend: "free"},
 				{expr: "sum(" + of("db_client_connection_max") + " > 0)", legend: "limit"},
 			},
 			colours: map[string]string{
 				"busy": "blue", "open_rows": "orange", "in_tx": "purple", "idle": "yellow",
-				"being dialed": "super-light-blue", "free sessions": "#8e8e8e", "limit": "red",
+				"being dialed": "super-light-blue", "free": "#8e8e8e", "limit": "red",
 			},
 		},
 		{
@@ -83,8 +83,8 @@ func poolPanels() []panel {
 			targets:     []target{{expr: "sum by (" + pool + ") (" + of("db_client_connection_pending_requests") + ")", legend: "{{" + pool + "}}"}},
 		},
 		{
-			title: "Oldest lease and longest wait", width: 5, height: tall, unit: "s",
-			description: "How long the oldest lease has been held, and the longest waiter has waited. A hold that only rises is a lease that does not come back.",
+			title: "Longest hold and longest wait", width: 5, height: tall, unit: "s",
+			description: "The longest time that a connection has been checked out, and that a caller has waited. If a hold only rises, a connection does not come back.",
 			targets: []target{
 				{expr: "max by (" + pool + ") (" + of("sqllease_oldest_hold_seconds") + ")", legend: "{{" + pool + "}}: hold"},
 				{expr: "max by (" + pool + ") (" + of("sqllease_oldest_wait_seconds") + ")", legend: "{{" + pool + "}}: wait"},
@@ -92,7 +92,7 @@ func poolPanels() []panel {
 		},
 		{
 			kind: "bargauge", title: "Utilisation by instance", width: 5, height: tall, unit: "percentunit", empty: "unlimited",
-			description: "The fullest pools first: sessions on lease or being dialed, against the limit.",
+			description: "The fullest pools first: connections checked out or being dialed, against the limit.",
 			targets:     []target{{expr: "sort_desc(topk(10, " + utilisation + "))", legend: "{{" + pool + "}} {{instance}}"}},
 			steps:       []step{{0.8, "orange"}, {0.95, "red"}},
 		},
@@ -116,28 +116,28 @@ func percentiles(title, metric, unit, description string, matchers ...string) pa
 
 func acquirePanels() []panel {
 	acquire := percentiles("Acquire", waits, "s", "How long callers wait for a connection: queue, dial and reset together. "+
-		"Acquires that failed are in it. Above some milliseconds at p99, the pool makes requests slow, and not the database.")
+		"Callers who got an error are included. If p99 is above some milliseconds, the pool makes requests slow, not the database.")
 	acquire.links = waitLinks
 	parts := panel{
 		title: "Parts of the acquire, p99", width: small, height: tall, unit: "s", links: waitLinks,
-		description: "Of acquires that took time. Queue is a limit that is too low or leases that are held for too long. " +
-			"Dial is a server that is slow to connect to. Reset is a slow network.",
+		description: "Where callers who waited spent their time. Queue: connections are held for too long, or the limit is too low. " +
+			"Dial: the server is slow to connect to. Reset: the network is slow.",
 		targets: []target{{quantile(0.99, "sqllease_acquire_part_seconds", "sqllease_acquire_part", interval), "{{sqllease_acquire_part}}", true}},
 		colours: map[string]string{"queue": "orange", "dial": "super-light-blue", "reset": "purple"},
 	}
 	return []panel{
 		acquire,
 		percentiles("Query", operations, "s", "How long operations take once they have a connection, until their rows are closed. "+
-			"Rows that leak are left out. If this rises first, the acquire only follows.", closedRows),
+			"Rows that leak are left out. If this rises first, waits for a connection follow.", closedRows),
 		{
 			title: "Share of acquire", width: small, height: tall, unit: "percentunit",
 			description: "The wait for a connection, as a share of the time that callers spend on the database. Near zero is healthy. " +
-				"Where it is high, shorter holds or a higher limit help more than faster queries.",
+				"If it is high, shorter holds or a higher limit help more than faster queries.",
 			targets: []target{{expr: share(pool, interval), legend: "{{" + pool + "}}"}},
 		},
 		{
 			title: "Acquires", width: small, height: tall, unit: "suffix:/s",
-			description: "Acquires that got a connection, and those that failed, by error. A caller got each of these errors.",
+			description: "Callers who got a connection, and callers who got an error in its place, by error.",
 			targets: []target{
 				{expr: counted(waits, "", interval, `error_type=""`), legend: "served"},
 				{expr: counted(waits, "error_type", interval, `error_type!=""`), legend: "failed: {{error_type}}"},
@@ -147,7 +147,7 @@ func acquirePanels() []panel {
 		parts,
 		{
 			title: "Acquires ended by a deadline", width: small, height: tall, unit: "suffix:/s",
-			description: "By the caller's deadline or by Config.AcquireTimeout. Cancelled callers are not in it.",
+			description: "Callers who got no connection before their deadline, or Config.AcquireTimeout. Cancelled callers do not count.",
 			targets:     []target{{expr: "sum by (" + pool + ") (rate(" + of("db_client_connection_timeouts_total") + "[" + interval + "]))", legend: "{{" + pool + "}}"}},
 			links:       waitLinks,
 		},
@@ -159,18 +159,18 @@ func sessionPanels() []panel {
 	return []panel{
 		{
 			title: "Dials and their failures", width: small, height: tall, unit: "short", look: bars,
-			description: "Sessions that were opened, and dials that failed, by cause, within the interval. Refused, timeout, dns and unreachable are the network. " +
-				"Authentication, tls and unknown_database are the settings. Too_many_connections is the server's limit.",
+			description: "Connections opened, and dials that failed, by cause, within the interval. Refused, timeout, dns, unreachable: look at the network. " +
+				"Authentication, tls, unknown_database: look at the settings. Too_many_connections: the server is full.",
 			targets: []target{
 				{expr: "sum(increase(" + of(dials+"_count") + "[" + interval + "]) or histogram_count(increase(" + of(dials) + "[" + interval + "])))", legend: "succeeded"},
 				{expr: born("sqllease_dial_failures_total", "error_type", "error_type", interval), legend: "failed: {{error_type}}"},
 			},
 		},
-		percentiles("Dial", dials, "s", "How long it takes to open a session. Callers wait for it whenever the pool grows or replaces sessions."),
+		percentiles("Dial", dials, "s", "How long it takes to open a connection. Callers wait for it whenever the pool grows or replaces connections."),
 		{
-			title: "Sessions closed, by reason", width: small, height: tall, unit: "short", look: bars,
-			description: "Within the interval. Expired and idle_limit are the pool at its work. Cut and reset_failed are sessions that the server or the network ended. " +
-				"Cancelled are calls that the application's own deadlines ended. Surplus in numbers is an idle limit of database/sql that is too low.",
+			title: "Connections closed, by reason", width: small, height: tall, unit: "short", look: bars,
+			description: "Within the interval. Expired, idle_limit: closed in time, as planned. Cut, reset_failed: ended by the server or the network. " +
+				"Cancelled: ended by deadlines of the application. Surplus: if there are many, SetMaxIdleConns is too low.",
 			targets: []target{
 				{expr: born(closed, "sqllease_close_reason", "sqllease_close_reason", interval, `error_type=""`), legend: "{{sqllease_close_reason}}"},
 				{
@@ -186,19 +186,19 @@ func leakPanels() []panel {
 	return []panel{
 		{
 			title: "Leaks, by class", width: small, height: tall, unit: "short", look: bars, links: leakLinks,
-			description: "Leases that were reported within the interval. The log and the span sqllease.leak have the line that took each.",
+			description: "Connections reported as leaked within the interval. The log and the span sqllease.leak have the line that took each.",
 			targets:     []target{{expr: grown("sqllease_leaks_total", "sqllease_leak_class", interval), legend: "{{sqllease_leak_class}}"}},
 			colours:     map[string]string{"unused": "orange", "proven": "red"},
 		},
 		{
 			title: "Slow calls", width: small, height: tall, unit: "short", look: bars,
-			description: "Driver calls that took longer than Config.SlowCallThreshold, within the interval. They are no leaks.",
+			description: "Calls that took longer than Config.SlowCallThreshold, within the interval. They are not leaks.",
 			targets:     []target{{expr: grown("sqllease_slow_calls_total", pool, interval), legend: "{{" + pool + "}}"}},
 		},
 		{
 			title: "Deadlocks and nested acquires", width: small, height: tall, unit: "short", look: bars,
-			description: "Within the interval: times that every lease was held by a goroutine that waits for another, " +
-				"and places in the code that were found to wait for a connection while they hold one. Such a place is a deadlock that waits for enough load.",
+			description: "Within the interval: deadlocks of the pool, and places in the code that wait for a connection while they hold one. " +
+				"If as many goroutines do this as there are connections, the pool deadlocks.",
 			targets: []target{
 				{expr: "sum(increase(" + of("sqllease_deadlocks_total") + "[" + interval + "]))", legend: "deadlocks"},
 				{expr: born("sqllease_nested_acquires_total", "", "", interval), legend: "places of nested acquires"},
@@ -211,8 +211,8 @@ func leakPanels() []panel {
 func holdPanels() []panel {
 	const rowsOf = "db_client_response_returned_rows"
 	return []panel{
-		percentiles("Hold", holds, "s", "How long leases are held. A hold much longer than its queries is a connection that is kept during other work."),
-		percentiles("Rows of a query", rowsOf, "short", "How many rows a query returns. A p99 far above the p50 is a query without a limit."),
+		percentiles("Hold", holds, "s", "How long connections are checked out. If that is much longer than the queries, code keeps connections during other work."),
+		percentiles("Rows of a query", rowsOf, "short", "How many rows a query returns. If p99 is far above p50, a query may lack a limit."),
 		{
 			title: "Rows returned", width: 4, height: tall, unit: "suffix:/s",
 			description: "Rows that callers read.",
@@ -220,7 +220,7 @@ func holdPanels() []panel {
 		},
 		{
 			title: "Lifetimes", width: 4, height: tall, unit: "s", look: steps,
-			description: "The server's idle limit as discovered, and the lifetime that follows from the limits. A limit that changes is a server whose configuration did.",
+			description: "The server's idle limit as discovered, and how long a connection may live because of it. If the limit changes, somebody changed the server's settings.",
 			targets: []target{
 				{expr: "min by (" + pool + ") (" + of("sqllease_idle_limit_seconds") + " > 0)", legend: "{{" + pool + "}}: idle limit"},
 				{expr: "min by (" + pool + ") (" + of("sqllease_lifetime_seconds") + " > 0)", legend: "{{" + pool + "}}: lifetime"},
@@ -234,17 +234,17 @@ func operationPanels() []panel {
 	return []panel{
 		{
 			title: "Operations by name", width: small, height: tall, unit: "suffix:/s",
-			description: "What the service asks of the database. As many prepares as queries are statements that are prepared for a single use.",
+			description: "What the service asks of the database. As many prepares as queries: statements are prepared for a single use.",
 			targets:     []target{{expr: counted(operations, name, interval), legend: "{{" + name + "}}"}},
 		},
 		{
 			title: "Operations by name, p99", width: small, height: tall, unit: "s",
-			description: "Which kind of operation is slow. A begin or commit that rises with the rest is the server or the network, and not a query.",
+			description: "Which kind of operation is slow. If begin and commit rise with the rest, it is the server or the network, not a query.",
 			targets:     []target{{quantile(0.99, operations, name, interval, closedRows), "{{" + name + "}}", true}},
 		},
 		{
 			title: "Errors by type", width: small, height: tall, unit: "suffix:/s",
-			description: "Operations that failed, by the server's code or the error's name. Unclosed are rows that leaked.",
+			description: "Operations that failed, by the server's code or the error's name. Unclosed: rows that leaked.",
 			targets:     []target{{expr: counted(operations, "error_type", interval, `error_type!=""`), legend: "{{error_type}}"}},
 		},
 	}
