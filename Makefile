@@ -90,7 +90,6 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 	scripts/check-requirements.sh
 	go run ./internal/tools/directions . docs/architecture.md
 	go run ./internal/tools/support docs/support.md
-	go run ./internal/tools/links *.md docs
 	cd internal/fidelity && go run ./genmatrix && git diff --exit-code matrix.go
 	for module in $(MODULES); do \
 		echo "lint $$module"; \
