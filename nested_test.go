@@ -60,7 +60,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, "sqllease: deadlock: every connection is held by a goroutine that waits for another", records[0].message)
 		assert.Equal(t, queued.UTC(), records[0].attrs["since"].(time.Time).UTC())
 		assert.Contains(t, records[0].attrs["places"], "1 taken by ")
-		assert.Equal(t, "it lasts until the context of one of these callers ends; with Config.FailOnDeadlock, one of them fails and the others go on", records[0].attrs["end"])
+		assert.Equal(t, "it lasts until the context of one of these callers, or Config.AcquireTimeout, ends; with Config.FailOnDeadlock, one of them fails and the others go on", records[0].attrs["end"])
 		assert.Contains(t, records[0].attrs["nested.fix"], "run the inner statement on the connection that the request has")
 		leakPause(59 * time.Second)
 		assert.Empty(t, log.take())
