@@ -3,6 +3,7 @@ package integration
 import (
 	"database/sql"
 	"os"
+	"os/exec"
 	"regexp"
 	"testing"
 
@@ -19,16 +20,20 @@ func TestSupportPageHasTheVersionsOfTheseServers(t *testing.T) {
 	postgresql := regexp.MustCompile(`^[0-9]+`).FindString(version(t, postgres, "SHOW server_version"))
 	require.NotEmpty(t, mariadb)
 	require.NotEmpty(t, postgresql)
-	t.Logf("MariaDB %s and PostgreSQL %s on %s", mariadb, postgresql, system(t))
+	said, err := exec.Command("pgbouncer", "--version").Output()
+	require.NoError(t, err)
+	bouncer := regexp.MustCompile(`[0-9]+\.[0-9]+`).FindString(string(said))
+	t.Logf("MariaDB %s, PostgreSQL %s and PgBouncer %s on %s", mariadb, postgresql, bouncer, system(t))
 
 	page, err := os.ReadFile("../docs/support.md")
 	require.NoError(t, err)
-	rows := regexp.MustCompile(`(?m)^\| (Debian [0-9]+) \| (\S+) \| (\S+) \|$`).FindAllStringSubmatch(string(page), -1)
+	rows := regexp.MustCompile(`(?m)^\| (Debian [0-9]+) \| (\S+) \| (\S+) \| (\S+) \|$`).FindAllStringSubmatch(string(page), -1)
 	require.NotEmpty(t, rows)
 	for _, row := range rows {
 		if row[1] == system(t) {
 			assert.Equal(t, mariadb, row[2])
 			assert.Equal(t, postgresql, row[3])
+			assert.Equal(t, bouncer, row[4])
 		}
 	}
 }
