@@ -74,8 +74,7 @@ dashboard: ## write dashboards/sqllease.json from its table of panels
 	cd integration/e2e && go test -count 1 -v ./internal/board -update
 
 .PHONY: pictures
-pictures: ## draw docs/trace*.svg from the demo, docs/dashboard-*.png by Grafana's components, and the waits; needs Node.js
-	cd bench && go test -count 1 -tags pictures -run DrawWaits .
+pictures: ## draw docs/trace*.svg from the demo, and docs/dashboard-*.png by Grafana's components; needs Node.js
 	scripts/install-jaeger.sh
 	scripts/install-prometheus.sh
 	cd integration/e2e && go test -count 1 -tags pictures -v -run Draw .
@@ -108,13 +107,12 @@ $(GOLANGCI):
 		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .PHONY: bench
-bench: ## the same work through this and other wrappers in turn, with docs/overhead.svg, and waits under saturation
+bench: ## measure anew, beside other wrappers, and write the figures into docs/performance.md, README.md and their pictures
 	scripts/install-servers.sh
 	mkdir -p .cache
-	cd integration && go run ./withmariadb ../scripts/measure-overhead.sh $(COUNT) >../.cache/overhead.txt
-	cd bench && go tool benchstat -col /wrapper ../.cache/overhead.txt >../.cache/benchstat.txt
-	cd bench && go run ./report -picture ../docs/overhead.svg ../.cache/overhead.txt
-	cd bench && go test -count 1 -v -run UnderSaturation .
+	cd integration && go run ./withmariadb ../scripts/measure.sh $(COUNT) >../.cache/measured.txt
+	cd bench && go run ./report -measured ../.cache/measured.txt
+	cd bench && go tool benchstat -filter .name:Overhead -col /wrapper ../.cache/measured.txt >../.cache/benchstat.txt
 	@echo 'as benchstat tells it: .cache/benchstat.txt'
 
 .PHONY: bench-core

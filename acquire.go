@@ -159,6 +159,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) *AcquireErro
 		e.Waiting++ // it has left the queue to say so
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
+	e.Queued = a.parts.queue
 	if err == context.DeadlineExceeded && ctx.Err() == nil {
 		e.Within = a.c.cfg.AcquireTimeout
 	}

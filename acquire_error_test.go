@@ -48,7 +48,7 @@ func TestTheErrorOfAnAcquireTellsHowThePoolStood(t *testing.T) {
 		require.ErrorAs(t, err, &acquire)
 		assert.True(t, acquire.Timeout())
 		acquire.Holders = nil
-		assert.Equal(t, &AcquireError{Pool: "orders", Limit: 3, InUse: 3, Waiting: 3, Position: 2, Waited: 5 * time.Second, Err: context.DeadlineExceeded}, acquire)
+		assert.Equal(t, &AcquireError{Pool: "orders", Limit: 3, InUse: 3, Waiting: 3, Position: 2, Waited: 5 * time.Second, Queued: 5 * time.Second, Err: context.DeadlineExceeded}, acquire)
 		assert.Equal(t, uint64(1), p.c.Stats().Timeouts)
 
 		require.NoError(t, tx.Rollback())
@@ -249,4 +249,9 @@ func TestWhatAContextSaysOfItsEndIsNotShown(t *testing.T) {
 	assert.NotContains(t, err.Error(), "jane")
 	require.NoError(t, held.Close())
 	require.NoError(t, c.Close())
+}
+
+func TestTheErrorOfAnAcquireTellsTheQueueFromTheDial(t *testing.T) {
+	e := &AcquireError{Pool: "orders", Limit: 2, Within: 2 * time.Second, Queued: 1870 * time.Millisecond, Dial: 130 * time.Millisecond, Server: "db:3306", Err: context.DeadlineExceeded}
+	assert.EqualError(t, e, `sqllease: pool "orders": no connection within 2s (Config.AcquireTimeout), after 1.87s in the queue and 130ms of dialing db:3306: 0 of 2 in use, 0 idle`)
 }

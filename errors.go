@@ -45,6 +45,7 @@ type AcquireError struct {
 	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued, or the connector was closed
 	Waited   time.Duration // how long this acquire took until it gave up
 	Within   time.Duration // Config.AcquireTimeout, if that ended it; 0: something else did
+	Queued   time.Duration // how long of it it was in the queue
 	Dial     time.Duration // for how long it was dialing when it ended; 0: it was not
 	Server   string        // what it dialed, as host:port or the path of a socket; empty: it did not, or that is not known
 	Holders  []Lease       // the oldest leases, at most 8
@@ -90,7 +91,11 @@ func (e *AcquireError) dialed() string {
 	if e.Dial == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", still dialing %s after %v", cmp.Or(e.Server, "the server"), round(e.Dial))
+	server := cmp.Or(e.Server, "the server")
+	if e.Queued >= brief {
+		return fmt.Sprintf(", after %v in the queue and %v of dialing %s", round(e.Queued), round(e.Dial), server)
+	}
+	return fmt.Sprintf(", still dialing %s after %v", server, round(e.Dial))
 }
 
 const heldByText = "; held by "

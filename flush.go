@@ -3,6 +3,7 @@ package sqllease
 import (
 	"cmp"
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"time"
@@ -77,6 +78,7 @@ func (c *Connector) ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		conn.(driver.Validator).IsValid() // the lease ends; the connection may go to somebody who waits
 		return conn.Close()
 	}
 	for !c.isReady() {

@@ -186,3 +186,35 @@ func TestReadyEndsWithItsContext(t *testing.T) {
 		assert.Zero(t, c.Stats().Open)
 	})
 }
+
+// A dial ahead that fails is told of, since nobody waits for it; once, until one succeeds.
+func TestConnectionsThatCannotBeKeptReadyAreToldOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &keptLog{}
+		f := &lifetimeFake{connect: func(_ context.Context, dial int) error {
+			if dial <= 3 {
+				return &mysql.MySQLError{Number: 1045, Message: "Access denied"}
+			}
+			return nil
+		}}
+		db, c := openPool(t, f, Config{MinIdle: 1, ServerAddress: "db", Logger: slog.New(l)})
+		elapse(time.Minute)
+		assert.Equal(t, 1, c.Stats().Idle)
+		l.wantOneWarning(t, map[string]string{"server": "db"}, "Config.MinIdle", "could not be opened")
+		require.NoError(t, db.Close())
+	})
+}
+
+// Ready without MinIdle proves the server, and harms no other connection.
+func TestReadyLeavesTheOthersAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{}
+		db, c := openPool(t, f, Config{MaxOpen: 3})
+		useOnce(t, db)
+		require.NoError(t, c.Ready(t.Context()))
+		useOnce(t, db)
+		assert.Equal(t, uint64(0), c.Stats().Closed.Invalid)
+		assert.Equal(t, uint64(0), c.Stats().Closed.Suspect)
+		assert.True(t, f.sessions()[0].isOpen())
+	})
+}

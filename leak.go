@@ -33,6 +33,7 @@ type Leak struct {
 	Class     Class         // what kind of trouble it is
 	Threshold time.Duration // what it was held past; 0: it is proven
 	Returned  bool          // this is the report of the late return; Hold is final
+	ByContext bool          // it came back because its context ended: database/sql closed it, and not your code
 	Reclaimed bool          // its session was taken away, by proof or by Config.ReclaimAfter; Hold is final
 	Times     int           // how many reports of this kind there were of leases taken at this very place, this one included
 	Folded    int           // how many of them, since the last one that was logged, were not
@@ -96,6 +97,8 @@ func (l Leak) headline() string {
 // happened is the message of this report, with its figures.
 func (l Leak) happened() string {
 	switch {
+	case l.Returned && l.ByContext:
+		return fmt.Sprintf("a reported connection came back after %v, because its context ended", round(l.Hold))
 	case l.Returned:
 		return fmt.Sprintf("a reported connection came back after %v", round(l.Hold))
 	case l.Class == ClassProven:
@@ -112,29 +115,52 @@ func (l Leak) happened() string {
 func (l Leak) Fix() string {
 	var s string
 	switch {
+	case l.Returned && l.ByContext:
+		return "your code did not close it, its context did: " + l.unclosed()
 	case l.Returned && l.Class == ClassBusy:
 		return "it was a slow call; make it shorter, or raise Config.SlowCallThreshold"
 	case l.Returned:
-		return "it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold"
+		return "your code gave it back, only late; make the work between acquire and return shorter, or allow it more time with WithHoldLimit or Config.LeakThreshold"
 	case l.Class == ClassBusy && l.Call == CallReset:
 		return "the connection's reset hangs, and a caller waits for it; give the caller's context a deadline"
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
 	case l.OpenRows > 0 && l.Stack.ofRow():
-		s = "call Scan on every *sql.Row, whatever its error: that is what closes it"
+		s = fixRow
 	case l.OpenRows > 0:
-		s = "close the *sql.Rows on every path: defer rows.Close() right after the error check of the query"
+		s = fixRows
 	case l.InTx:
-		s = "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx"
+		s = fixTx
 	case l.Unwrapped:
 		s = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn; if it is in use through the driver's own connection, acquire it with sqllease.WithHoldLimit"
 	default:
 		s = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"
 	}
+	if by := l.Stack.through(); by != "" {
+		s += fmt.Sprintf("; it was taken through %s: end the session, transaction or rows that this gave you", by)
+	}
 	if l.InTx && l.serverEnds > 0 {
 		s += fmt.Sprintf("; the server ends an idle transaction after %v", l.serverEnds)
 	}
 	return s
+}
+
+// The fixes of what is not closed.
+const (
+	fixRow  = "call Scan on every *sql.Row, whatever its error: that is what closes it"
+	fixRows = "close the *sql.Rows on every path: defer rows.Close() right after the error check of the query"
+	fixTx   = "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx"
+)
+
+// unclosed is the fix of what its context has closed.
+func (l Leak) unclosed() string {
+	switch {
+	case l.Stack.ofRow():
+		return fixRow
+	case l.Stack.ofTx():
+		return fixTx
+	}
+	return fixRows
 }
 
 // LogValue is the report as attributes, what matters most first.

@@ -213,7 +213,7 @@ func TestALateReturnIsReportedWithTheFinalHold(t *testing.T) {
 		assert.Equal(t, first.Acquired, second.Acquired)
 		assert.Equal(t, first.Stack.Site(), second.Stack.Site())
 		assert.Equal(t, fmt.Sprintf(`pool "orders": a reported connection came back after 45s (lease %d)`, first.ID), second.headline())
-		assert.Contains(t, second.String(), "fix        it is no leak; make the work between acquire and return shorter, or raise Config.LeakThreshold\n")
+		assert.Contains(t, second.String(), "fix        your code gave it back, only late; make the work between acquire and return shorter, or allow it more time with WithHoldLimit or Config.LeakThreshold\n")
 		assert.NotContains(t, second.String(), "stack\n")
 		assert.Equal(t, uint64(1), p.c.Stats().Leaks, "a return is no second leak")
 
@@ -272,4 +272,38 @@ func TestANegativeThresholdReportsNothing(t *testing.T) {
 		assert.Zero(t, p.c.Stats().Leaks)
 		assert.Nil(t, p.c.watch.timer.t)
 	})
+}
+
+// Rows and transactions whose context ends are closed by database/sql: their code still does
+// not close them, and a report that they came back must not call that well.
+func TestWhatItsContextClosedIsStillALeakInTheCode(t *testing.T) {
+	for name, c := range map[string]struct {
+		leave func(ctx context.Context, db *sql.DB) error
+		fix   string
+	}{
+		"rows": {func(ctx context.Context, db *sql.DB) error {
+			_, err := db.QueryContext(ctx, "SELECT 1") //nolint:rowserrcheck,sqlclosecheck // that is the point
+			return err
+		}, fixRows},
+		"a transaction": {func(ctx context.Context, db *sql.DB) error {
+			_, err := db.BeginTx(ctx, nil)
+			return err
+		}, fixTx},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1})
+				ctx, cancel := context.WithCancel(t.Context())
+				require.NoError(t, c.leave(ctx, p.DB))
+				leakPause(31 * time.Second)
+				assert.Contains(t, p.one(t).Fix(), c.fix)
+				cancel()
+				synctest.Wait()
+				l := p.one(t)
+				assert.True(t, l.Returned && l.ByContext)
+				assert.Equal(t, "your code did not close it, its context did: "+c.fix, l.Fix())
+				assert.Contains(t, l.String(), "came back after 31s, because its context ended")
+			})
+		})
+	}
 }

@@ -94,7 +94,9 @@ func (q *waits) nestedEndLocked(l *lease, now clock.Instant) *nesting {
 	if l.told.idle || !q.newNestingLocked(n.place) {
 		return nil
 	}
+	rows := n.holder.OpenRows // when it waited; now they are closed
 	n.holder = l.read(now)
+	n.holder.OpenRows = rows
 	return n
 }
 
@@ -355,7 +357,10 @@ func (n *nesting) context() context.Context {
 
 // fix says what to do, with the figures of the pool.
 func (n *nesting) fix() string {
-	return "run the inner statement on the connection that the request has (its *sql.Tx or *sql.Conn), or give that back first; " + n.limits()
+	if n.holder.OpenRows > 0 {
+		return "close the open rows first: call rows.Close() before the inner statement (a defer is too late), or read them to their end; " + n.limits()
+	}
+	return "give the connection that the request has back first, or run the inner statement on it (its *sql.Tx or *sql.Conn); if it was forgotten, close it; " + n.limits()
 }
 
 // limits says what the limit has to be, or, where it is enough for the requests there are, for
@@ -371,22 +376,25 @@ func (n *nesting) limits() string {
 
 // LogValue is the nesting as attributes.
 func (n *nesting) LogValue() slog.Value {
-	return slog.GroupValue(
+	attrs := []slog.Attr{
 		slog.String("holder", n.holder.Stack.site()),
 		slog.String("waiter", n.waiter.Stack.site()),
 		slog.String("fix", n.fix()),
+		slog.String("statement", n.holder.Statement),
 		slog.String("common", n.common),
 		slog.Int("limit", n.limit),
 		slog.Int("needed", n.needed()),
 		slog.Int("requests", n.requests),
 		slog.Int("connections_per_request", n.perRequest),
 		slog.Uint64("lease", n.holder.ID),
-		slog.Duration("hold", n.holder.Hold),
-		slog.String("statement", n.holder.Statement),
-		slog.Duration("waited", n.waited),
+		slog.Duration("hold", round(n.holder.Hold)),
+	}
+	if n.waited > 0 {
+		attrs = append(attrs, slog.Duration("waited", round(n.waited)))
+	}
+	return slog.GroupValue(append(attrs,
 		slog.String("holder_stack", n.holder.Stack.Line()),
-		slog.String("waiter_stack", n.waiter.Stack.Line()),
-	)
+		slog.String("waiter_stack", n.waiter.Stack.Line()))...)
 }
 
 // reportDeadlock tells of a pool that stands still.

@@ -61,7 +61,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, queued.UTC(), records[0].attrs["since"].(time.Time).UTC())
 		assert.Contains(t, records[0].attrs["places"], "1 taken by ")
 		assert.Equal(t, "it lasts until the context of one of these callers, or Config.AcquireTimeout, ends; with Config.FailOnDeadlock, one of them fails and the others go on", records[0].attrs["end"])
-		assert.Contains(t, records[0].attrs["nested.fix"], "run the inner statement on the connection that the request has")
+		assert.Contains(t, records[0].attrs["nested.fix"], "run the inner statement on it")
 		leakPause(59 * time.Second)
 		assert.Empty(t, log.take())
 		leakPause(2 * time.Second)
@@ -85,7 +85,7 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 		assert.Equal(t, "sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks", nested[0].message)
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.waiter"])
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.holder"])
-		assert.Equal(t, "run the inner statement on the connection that the request has (its *sql.Tx or *sql.Conn), or give that back first; "+
+		assert.Equal(t, "give the connection that the request has back first, or run the inner statement on it (its *sql.Tx or *sql.Conn); if it was forgotten, close it; "+
 			"or raise the limit from 1 to at least 2: 1 request at once × (2 connections per request − 1) + 1", nested[0].attrs["nested.fix"])
 		assert.Contains(t, nested[0].attrs["nested.holder_stack"], "nestedRequest")
 		assert.Contains(t, nested[0].attrs["nested.waiter_stack"], "nestedRequest")
@@ -461,4 +461,10 @@ func TestANestedAcquireTellsTheLimitThatItNeeds(t *testing.T) {
 	} {
 		assert.Equal(t, c.want, c.n.limits())
 	}
+}
+
+func TestANestedAcquireUnderOpenRowsTellsToCloseThem(t *testing.T) {
+	n := nesting{holder: Lease{OpenRows: 1}, limit: 5, perRequest: 2, requests: 9}
+	assert.Contains(t, n.fix(), "call rows.Close() before the inner statement (a defer is too late)")
+	assert.Contains(t, n.fix(), "from 5 to at least 10")
 }

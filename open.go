@@ -132,14 +132,15 @@ func (c dsnConnector) Driver() driver.Driver { return c.driver }
 
 // Register registers a wrapped driver under a name of its own, for code that must call
 // sql.Open(name, dsn). Every sql.Open makes a pool of its own. The pool does not know its
-// *sql.DB, so either set [Config.MaxOpen], or attach it after sql.Open, for
-// SetMaxOpenConns to set the limit:
+// *sql.DB, so attach it after sql.Open:
 //
 //	if c, ok := sqllease.ConnectorOf(db); ok {
 //		c.Attach(db)
 //	}
 //
-// A pool with neither logs a warning when it is first used. If the name is taken, Register
+// If you cannot, set [Config.MaxOpen], and do not call SetMaxOpenConns: callers would wait in
+// database/sql, where [Config.AcquireTimeout] does not count. A pool with neither logs a
+// warning when it is first used. If the name is taken, Register
 // returns a *[ConfigError]; sql.Register would panic.
 func Register(name string, d driver.Driver, cfg Config) error {
 	if name == "" {

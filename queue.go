@@ -128,9 +128,14 @@ func (q *waits) lookAtQueue() {
 func (q *waits) warnSlow(e *AcquireError) {
 	defer q.cfg.recovered("warning of slow acquires")
 	q.reports.sanitiseHolders(e)
-	q.cfg.Logger.Warn("sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: the code in held_by keeps connections for too long, or the limit is too low",
+	why := "the code in held_by keeps connections for too long, or the limit is too low"
+	if len(e.Holders) == 0 {
+		why = "nobody has one, and the server does not let connections in"
+	}
+	q.cfg.Logger.Warn("sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: "+why,
 		slog.String("pool", q.cfg.Name),
-		slog.Duration("longest_wait", e.Waited),
+		slog.Duration("longest_wait", round(e.Waited)),
+		slog.Duration("threshold", q.cfg.SlowAcquireThreshold),
 		slog.Int("waiting", e.Waiting),
 		slog.Int("in_use", e.InUse),
 		slog.Int("idle", e.Idle),

@@ -33,7 +33,7 @@ func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 		assert.Regexp(t, `^[^/]+/leak_pool_test.go:\d+ sqllease\.\(\*leakPool\)\.lease \(1, the oldest for 5s, unused for 5s\)$`, records[0].attrs["held_by"])
 		delete(records[0].attrs, "held_by")
 		assert.Equal(t, map[string]any{
-			"pool": "orders", "longest_wait": 5 * time.Second, "waiting": int64(3), "in_use": int64(1), "idle": int64(0), "dialing": int64(0), "limit": int64(1),
+			"pool": "orders", "longest_wait": 5 * time.Second, "waiting": int64(3), "in_use": int64(1), "idle": int64(0), "dialing": int64(0), "limit": int64(1), "threshold": 5 * time.Second,
 		}, records[0].attrs)
 		leakPause(59 * time.Second)
 		assert.Empty(t, log.take(), "once a minute")
@@ -106,5 +106,20 @@ func TestAFloodOfFailuresFillsNoLog(t *testing.T) {
 			require.NoError(t, conn.Close())
 		}
 		assert.Zero(t, p.c.Stats().InUse)
+	})
+}
+
+// A server that lets nobody in is not the fault of code that holds connections.
+func TestAPoolThatCannotDialIsExplained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &keptLog{}
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"connect": time.Hour}}, Config{MaxOpen: 1, AcquireTimeout: 8 * time.Second, Logger: slog.New(log)})
+		first, second := p.waiter(t.Context()), p.waiter(t.Context())
+		<-time.After(7 * time.Second)
+		records := log.take()
+		require.Len(t, records, 1)
+		assert.Contains(t, records[0].message, "nobody has one, and the server does not let connections in")
+		assert.ErrorContains(t, <-first, "still dialing the server after 8s")
+		assert.Error(t, <-second)
 	})
 }

@@ -47,6 +47,9 @@ const (
 	txGoroutine     = "database/sql.(*Tx).awaitDone"        // rolls back when a transaction's context ends
 )
 
+// contextGoroutines are those that close rows and transactions whose context has ended.
+var contextGoroutines = []string{"database/sql.(*Rows).awaitDone", txGoroutine}
+
 const (
 	isMoving uint32 = 1 << iota
 	isDropping
@@ -86,6 +89,13 @@ func closesDB(k *callstack.Known) bool { return k.Told(telling)&isClosing != 0 }
 func (s Stack) ofQuery() bool {
 	return callstack.Stack(s).AcquiredBy("database/sql.(*DB).QueryContext")
 }
+
+// ofTx tells whether it is held by a transaction of the pool's.
+func (s Stack) ofTx() bool { return callstack.Stack(s).AcquiredBy("database/sql.(*DB).BeginTx") }
+
+// through is the package by which it was acquired, such as an ORM; empty: the application did
+// so by itself.
+func (s Stack) through() string { return callstack.Stack(s).Through() }
 
 // ofRow tells whether its result set is that of a *sql.Row.
 func (s Stack) ofRow() bool {

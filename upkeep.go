@@ -3,6 +3,7 @@ package sqllease
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -160,6 +161,16 @@ func (c *Connector) fill() {
 	}
 }
 
+// warnUnfilled says once in a row of failures that connections are missing: nobody waits for
+// them who would be told.
+func (c *Connector) warnUnfilled(err error) {
+	if c.filler.failed > 0 || c.life.Err() != nil {
+		return
+	}
+	c.cfg.Logger.Warn("sqllease: a connection for Config.MinIdle could not be opened; sqllease tries again, at least twice a minute",
+		slog.String("pool", c.cfg.Name), slog.String("server", c.cfg.endpoint.String()), slog.String("error", c.cfg.said(err)))
+}
+
 // fillLater does so after a dial that failed, or never returned.
 func (c *Connector) fillLater() {
 	f := &c.filler
@@ -184,6 +195,7 @@ func (c *Connector) fillAll() (filled bool) {
 	defer c.cfg.recovered("dialing ahead for Config.MinIdle")
 	for c.gate.Reserve() {
 		if err := c.fillOne(c.life); err != nil {
+			c.warnUnfilled(err)
 			return false
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -83,7 +84,7 @@ func (w *watch) endingLocked(l *lease, now clock.Instant) (e ending) {
 		e.nesting = w.waits.nestedEndLocked(l, now)
 	}
 	if l.told.anything() {
-		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true}
+		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true, ByContext: callstack.Passes(contextGoroutines...)}
 		if l.told.leaked {
 			e.leak.Class = ClassUnused
 		}

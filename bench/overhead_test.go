@@ -9,8 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,7 +35,7 @@ import (
 // This file is the same work through each wrapper, on three drivers, with
 // telemetry of three kinds:
 //
-//	BenchmarkOverhead/<driver>/<telemetry>/<callers at once>/<work>/<wrapper>
+//	BenchmarkOverhead/<driver>/<telemetry>/<work>/<wrapper>
 
 // providers are where telemetry goes.
 type providers struct {
@@ -180,37 +178,31 @@ func fill(b *testing.B, db *sql.DB) {
 
 // BenchmarkOverhead measures in slices, in which the wrappers take turns. The time
 // of a call is what it took in the fastest slice: so what else the machine does, and
-// its garbage collector, count for none of them. With several callers it is what it
-// took in the median slice, since in the fastest they would not have met. Run it
-// with -benchmem -benchtime 1x, and -count for more samples.
+// its garbage collector, count for none of them. Run it with -benchmem -benchtime 1x,
+// and -count for more samples.
 func BenchmarkOverhead(b *testing.B) {
 	for _, s := range sources() {
 		for _, telemetry := range telemetries {
+			if telemetry.name != "sampled" && s.name != "nothing" {
+				continue // it costs less, which shows where the driver costs nothing
+			}
 			for _, work := range measuredWorks {
-				for _, callers := range []int{1, 2} {
-					if callers > 1 && (s.name != "nothing" || telemetry.name == "unsampled") {
-						continue // what wrappers cost each other shows where drivers cost nothing
-					}
-					name := fmt.Sprintf("driver=%s/telemetry=%s/callers=%d/work=%s", s.name, telemetry.name, callers, work.name)
-					b.Run(name, func(b *testing.B) { compare(b, s, telemetry.make, work.do, callers) })
-				}
+				name := fmt.Sprintf("driver=%s/telemetry=%s/work=%s", s.name, telemetry.name, work.name)
+				b.Run(name, func(b *testing.B) { compare(b, s, telemetry.make, work.do) })
 			}
 		}
 	}
 }
 
 // compare measures the contestants and reports each.
-func compare(b *testing.B, s source, telemetry func() providers, do works.Work, callers int) {
+func compare(b *testing.B, s source, telemetry func() providers, do works.Work) {
 	slice, turns := 100*time.Microsecond, 400
-	switch {
-	case callers > 1:
-		slice, turns = 5*time.Millisecond, 40 // it takes a while until all of them run
-	case s.name == "mariadb":
+	if s.name == "mariadb" {
 		slice, turns = 2*time.Millisecond, 100 // a call takes longer
 	}
 	all := make([]*measured, len(contestants))
 	for i, c := range contestants {
-		all[i] = ready(b, s, c, telemetry(), do, callers, slice)
+		all[i] = ready(b, s, c, telemetry(), do, slice)
 	}
 	for range turns { // in another order each: what a slice takes depends on whose code ran before
 		for _, i := range rand.Perm(len(all)) {
@@ -228,26 +220,20 @@ func compare(b *testing.B, s source, telemetry func() providers, do works.Work, 
 
 // measured is a contestant while it is measured.
 type measured struct {
-	do      func() error
-	callers int             // at once
-	calls   int             // of each, in a slice
-	times   []time.Duration // of the slices
-	allocs  float64         // of a call
-	bytes   float64         // of these
+	do     func() error
+	calls  int             // in a slice
+	times  []time.Duration // of the slices
+	allocs float64         // of a call
+	bytes  float64         // of these
 }
 
 // perCall is the time of a call in nanoseconds.
 func (m *measured) perCall() float64 {
-	slices.Sort(m.times)
-	took := m.times[0]
-	if m.callers > 1 {
-		took = m.times[len(m.times)/2]
-	}
-	return float64(took.Nanoseconds()) / float64(m.calls*m.callers)
+	return float64(slices.Min(m.times).Nanoseconds()) / float64(m.calls)
 }
 
 // ready opens a contestant and finds out how many calls are a slice.
-func ready(b *testing.B, s source, c contestant, p providers, do works.Work, callers int, slice time.Duration) *measured {
+func ready(b *testing.B, s source, c contestant, p providers, do works.Work, slice time.Duration) *measured {
 	db, err := c.open(s, p)
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = db.Close() })
@@ -264,7 +250,7 @@ func ready(b *testing.B, s source, c contestant, p providers, do works.Work, cal
 	ctx := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 	}))
-	m := &measured{do: func() error { return do(ctx, db, st) }, callers: callers, calls: 1}
+	m := &measured{do: func() error { return do(ctx, db, st) }, calls: 1}
 	m.count(b)
 	for m.fastest(b) < slice && !b.Failed() {
 		m.calls += (m.calls + 1) / 2
@@ -296,31 +282,14 @@ func (m *measured) count(b *testing.B) {
 	m.bytes = float64((after.TotalAlloc - before.TotalAlloc) / calls)
 }
 
-// slice is how long a slice takes, in which all callers begin at once.
+// slice is how long a slice takes.
 func (m *measured) slice(b *testing.B) time.Duration {
-	var others sync.WaitGroup
-	var there atomic.Int32
-	for range m.callers - 1 {
-		others.Go(func() {
-			there.Add(1)
-			m.call(b)
-		})
-	}
-	for int(there.Load()) < m.callers-1 {
-		runtime.Gosched()
-	}
 	began := time.Now()
-	m.call(b)
-	others.Wait()
-	return time.Since(began)
-}
-
-// call makes the calls of one caller.
-func (m *measured) call(b *testing.B) {
 	for range m.calls {
 		if err := m.do(); err != nil {
 			b.Error(err)
-			return
+			break
 		}
 	}
+	return time.Since(began)
 }

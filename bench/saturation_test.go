@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -43,7 +42,7 @@ type service struct {
 var services = []service{
 	{"constant", 3, func(*rand.Rand) time.Duration { return meanService }},
 	{"exponential", 3, func(r *rand.Rand) time.Duration { return time.Duration(r.ExpFloat64() * float64(meanService)) }},
-	{"heavy tail", 2, func(r *rand.Rand) time.Duration {
+	{"heavy-tail", 2, func(r *rand.Rand) time.Duration {
 		const shape = 1.5
 		return time.Duration(float64(meanService) * (shape - 1) / shape * math.Pow(1-r.Float64(), -1/shape))
 	}},
@@ -58,7 +57,7 @@ type arrival struct {
 
 // closed is a loop of so many callers, each of whom comes again at once.
 func closed(callers int) arrival {
-	return arrival{fmt.Sprintf("%d callers, always", callers), callers >= 10*connections, func(_ *rand.Rand, call func()) {
+	return arrival{fmt.Sprintf("callers=%d", callers), callers >= 10*connections, func(_ *rand.Rand, call func()) {
 		var all sync.WaitGroup
 		for range callers {
 			all.Go(func() {
@@ -74,7 +73,7 @@ func closed(callers int) arrival {
 // open lets callers come at random, so many that the connections are in use
 // for that share of the time.
 func open(share float64) arrival {
-	return arrival{fmt.Sprintf("at random, %.0f %% in use", share*100), false, func(r *rand.Rand, call func()) {
+	return arrival{fmt.Sprintf("load=%.0f", share*100), false, func(r *rand.Rand, call func()) {
 		gap := float64(meanService) / connections / share
 		var all sync.WaitGroup
 		for range served {
@@ -85,7 +84,7 @@ func open(share float64) arrival {
 	}}
 }
 
-var arrivals = []arrival{closed(10), closed(20), closed(50), closed(100), closed(200), closed(500), closed(1000), open(0.5), open(0.8), open(0.95), open(1.05)}
+var arrivals = []arrival{closed(10), closed(20), closed(50), closed(100), closed(200), closed(500), closed(1000), open(0.5), open(0.8), open(0.85), open(0.9), open(0.95), open(1), open(1.05)}
 
 // saturated is what came of a run.
 type saturated struct {
@@ -166,7 +165,7 @@ type openPool func(nothing.Driver) (*sql.DB, error)
 var pools = []struct {
 	name string
 	open openPool
-}{{"database/sql", bareDB}, {"sqllease", leasedDB}}
+}{{"bare", bareDB}, {"sqllease", leasedDB}}
 
 func bareDB(d nothing.Driver) (*sql.DB, error) {
 	db := sql.OpenDB(d)
@@ -179,19 +178,19 @@ func leasedDB(d nothing.Driver) (*sql.DB, error) {
 	return sqllease.OpenDB(d, sqllease.Config{MaxOpen: connections, SlowAcquireThreshold: -1, LeakThreshold: -1})
 }
 
-// TestWaitsUnderSaturation prints what callers wait for, and holds the promise:
+// TestWaitsUnderSaturation prints what callers wait for, as benchmarks print their
+// results, for bench/report: testing/synctest is for tests only. It holds the promise:
 // as much is done as with database/sql alone, and where several callers queue for
 // each connection all the time, the longest waits, one in a hundred, are a third
 // of what they are there, or less; half, where few calls take most of the time.
 func TestWaitsUnderSaturation(t *testing.T) {
-	out := waitsTable()
 	for _, hold := range services {
 		for _, arrive := range arrivals {
 			var runs []saturated
 			for _, pool := range pools {
 				s := saturate(t, pool.open, arrive, hold)
 				runs = append(runs, s)
-				fmt.Fprintf(out, "| %s | %s | %s | %v |\n", arrive.name, hold.name, pool.name, s)
+				fmt.Printf("BenchmarkWaits/hold=%s/%s/pool=%s %d %v\n", hold.name, arrive.name, pool.name, served, s)
 			}
 			bare, leased := runs[0], runs[1]
 			assert.InEpsilon(t, bare.throughput(), leased.throughput(), 0.1, "%s, %s", arrive.name, hold.name)
@@ -200,14 +199,12 @@ func TestWaitsUnderSaturation(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d connections, a mean of %v, waits in milliseconds:\n%s", connections, meanService, out)
 }
 
-// TestPreparedStatementsUnderSaturation shows the same for prepared statements,
-// and that no statement is prepared twice on a connection, though sqllease hands
-// connections from caller to caller under new handles.
+// TestPreparedStatementsUnderSaturation has such callers use prepared statements:
+// none is prepared twice on a connection, though sqllease hands connections from
+// caller to caller under new handles.
 func TestPreparedStatementsUnderSaturation(t *testing.T) {
-	out := waitsTable()
 	queries := []string{"SELECT n FROM a", "SELECT n FROM b", "SELECT n FROM c"}
 	for _, arrive := range []arrival{closed(100), closed(1000)} {
 		for _, pool := range pools {
@@ -220,8 +217,7 @@ func TestPreparedStatementsUnderSaturation(t *testing.T) {
 					statements[i], err = db.Prepare(query)
 					require.NoError(t, err)
 				}
-				s := load(t, db, takePrepared(statements), arrive, services[1])
-				fmt.Fprintf(out, "| %s | %s, %d prepared | %s | %v |\n", arrive.name, services[1].name, prepared.Load(), pool.name, s)
+				load(t, db, takePrepared(statements), arrive, services[1])
 				for _, st := range statements {
 					require.NoError(t, st.Close())
 				}
@@ -230,20 +226,12 @@ func TestPreparedStatementsUnderSaturation(t *testing.T) {
 			assert.LessOrEqual(t, prepared.Load(), int64(connections*len(queries)), "%s, %s", pool.name, arrive.name)
 		}
 	}
-	t.Logf("%d statements on %d connections, a mean of %v, waits in milliseconds:\n%s", len(queries), connections, meanService, out)
 }
 
-// waitsTable is the head of a table of runs.
-func waitsTable() *strings.Builder {
-	var out strings.Builder
-	out.WriteString("| callers | service | pool | calls/s | p50 | p99 | p99.9 | longest |\n|---|---|---|---|---|---|---|---|\n")
-	return &out
-}
-
-// String is the run as cells of a table.
+// String is the run as a benchmark prints it.
 func (s saturated) String() string {
-	return fmt.Sprintf("%.0f | %s | %s | %s | %s", s.throughput(),
-		ms(s.percentile(0.5)), ms(s.percentile(0.99)), ms(s.percentile(0.999)), ms(s.percentile(1)))
+	return fmt.Sprintf("%.0f calls/s %.3f p50-ms %.3f p99-ms",
+		s.throughput(), ms(s.percentile(0.5)), ms(s.percentile(0.99)))
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()*1000) }
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

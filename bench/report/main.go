@@ -1,141 +1,77 @@
-// Command report makes tables of the results of BenchmarkOverhead, for the
-// documentation: for each driver, telemetry and way of calling one, with the
-// works as rows and the wrappers as columns. A cell is the shortest time of a
-// call and its allocations.
+// Command report writes what `make bench` measured into the documents: the tables of
+// docs/performance.md, the figures that README.md quotes, and the pictures of both.
 //
-//	go run ./report results.txt
+//	go run ./report -measured results.txt
 //
-// With -picture, it also draws what spans and metrics cost on the driver that does
-// nothing.
+// The figures are kept in report/figures.txt, from which all of these are made. Without
+// -measured it makes them again from those.
 package main
 
 import (
 	"flag"
-	"fmt"
-	"io"
 	"log"
 	"os"
-	"slices"
-	"strings"
-
-	"golang.org/x/perf/benchfmt"
+	"path/filepath"
 )
+
+// kept is the file of the figures.
+const kept = "report/figures.txt"
 
 func main() {
 	log.SetFlags(0)
-	picture := flag.String("picture", "", "the SVG to draw")
+	log.SetPrefix("report: ")
+	measured := flag.String("measured", "", "the results of scripts/measure.sh")
 	flag.Parse()
-	if flag.NArg() == 0 {
-		log.Fatal("report: which results? go run ./report results.txt")
-	}
-	r := results{}
-	files := benchfmt.Files{Paths: flag.Args()}
-	for files.Scan() {
-		if result, ok := files.Result().(*benchfmt.Result); ok {
-			r.add(result)
+	if *measured != "" {
+		if err := keep(*measured); err != nil {
+			log.Fatal(err)
 		}
 	}
-	if err := files.Err(); err != nil {
-		log.Fatalf("report: %v", err)
+	f, err := read(kept)
+	if err != nil {
+		log.Fatal(err)
 	}
-	r.print(os.Stdout)
-	if *picture == "" {
-		return
-	}
-	if err := r.table(title("nothing", "sampled", "1")).picture(*picture); err != nil {
-		log.Fatalf("report: %v", err)
+	if err := write(f, ".."); err != nil {
+		log.Fatal(err)
 	}
 }
 
-// results are those of all tables, in order of appearance.
-type results struct {
-	tables []*table
-}
-
-// table is one of them.
-type table struct {
-	title          string
-	works, columns []string
-	cells          map[[2]string]*cell // by work and wrapper
-}
-
-// cell is what was measured of one work through one wrapper.
-type cell struct {
-	times  []float64 // in seconds
-	allocs float64
-}
-
-func (r *results) add(b *benchfmt.Result) {
-	t := r.table(title(part(b, "driver"), part(b, "telemetry"), part(b, "callers")))
-	work, wrapper := part(b, "work"), part(b, "wrapper")
-	c := t.cell(work, wrapper)
-	if v, ok := b.Value("sec/op"); ok {
-		c.times = append(c.times, v)
+// keep keeps what was measured, if there is all that is shown.
+func keep(measured string) error {
+	f, err := read(measured)
+	if err != nil {
+		return err
 	}
-	if v, ok := b.Value("allocs/op"); ok {
-		c.allocs = v
+	if _, err := documents(f); err != nil {
+		return err
 	}
+	return os.WriteFile(kept, []byte(f.shown().String()), 0o644)
 }
 
-// title is that of a table.
-func title(driver, telemetry, callers string) string {
-	return fmt.Sprintf("%s, telemetry %s, callers %s", driver, telemetry, callers)
-}
-
-// part is the value of a key in a benchmark's name.
-func part(b *benchfmt.Result, key string) string {
-	_, parts := b.Name.Parts()
-	for _, p := range parts {
-		if value, ok := strings.CutPrefix(string(p), "/"+key+"="); ok {
-			return value
+// write writes the documents and pictures of the repository at root.
+func write(f *figures, root string) error {
+	made, err := documents(f)
+	if err != nil {
+		return err
+	}
+	for name, blocks := range made.texts {
+		file := filepath.Join(root, name)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		filled, err := fill(name, string(text), blocks)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(filled), 0o644); err != nil {
+			return err
 		}
 	}
-	return ""
-}
-
-func (r *results) table(title string) *table {
-	i := slices.IndexFunc(r.tables, func(t *table) bool { return t.title == title })
-	if i < 0 {
-		i = len(r.tables)
-		r.tables = append(r.tables, &table{title: title, cells: map[[2]string]*cell{}})
-	}
-	return r.tables[i]
-}
-
-func (t *table) cell(work, wrapper string) *cell {
-	key := [2]string{work, wrapper}
-	if t.cells[key] == nil {
-		t.cells[key] = &cell{}
-		t.works, t.columns = with(t.works, work), with(t.columns, wrapper)
-	}
-	return t.cells[key]
-}
-
-func with(all []string, one string) []string {
-	if slices.Contains(all, one) {
-		return all
-	}
-	return append(all, one)
-}
-
-func (r *results) print(w io.Writer) {
-	for _, t := range r.tables {
-		fmt.Fprintf(w, "**%s**\n\n| | %s |\n|---|%s\n", t.title, strings.Join(t.columns, " | "), strings.Repeat("---|", len(t.columns)))
-		for _, work := range t.works {
-			fmt.Fprintf(w, "| %s |", work)
-			for _, wrapper := range t.columns {
-				fmt.Fprintf(w, " %s |", t.cells[[2]string{work, wrapper}])
-			}
-			fmt.Fprintln(w)
+	for name, picture := range made.pictures {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(picture), 0o644); err != nil {
+			return err
 		}
-		fmt.Fprintln(w)
 	}
-}
-
-// String is the shortest of the times, and the allocations.
-func (c *cell) String() string {
-	if c == nil || len(c.times) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%.2f µs, %.0f", slices.Min(c.times)*1e6, c.allocs)
+	return nil
 }

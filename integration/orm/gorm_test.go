@@ -29,6 +29,7 @@ func TestGORM(t *testing.T) {
 		db, err := open(p.db, p.dsn)
 		require.NoError(p, err)
 		db.Logger = logger.Discard // errors are part of these tests
+		db = db.Session(&gorm.Session{PrepareStmt: true})
 		own, err := db.DB()
 		require.NoError(p, err)
 		assert.Same(p, p.db, own, "GORM gives the wrapped *sql.DB back")

@@ -104,12 +104,12 @@ func openPostgreSQL(dsn string, cfg sqllease.Config) (*sql.DB, error) {
 }
 
 func gormOnMySQL(db *sql.DB, dsn string) (*gorm.DB, error) {
-	g, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db, DSN: dsn}), &gorm.Config{PrepareStmt: true})
+	g, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db, DSN: dsn}), &gorm.Config{})
 	return g, err
 }
 
 func gormOnPostgreSQL(db *sql.DB, _ string) (*gorm.DB, error) {
-	g, err := gorm.Open(gormpostgres.New(gormpostgres.Config{Conn: db}), &gorm.Config{PrepareStmt: true})
+	g, err := gorm.Open(gormpostgres.New(gormpostgres.Config{Conn: db}), &gorm.Config{})
 	return g, err
 }
 

@@ -213,6 +213,39 @@ func (s Stack) On(goroutine string) bool {
 	})
 }
 
+// Passes reports whether the calling goroutine is in one of these functions. It takes some
+// microseconds.
+func Passes(functions ...string) bool {
+	var buf [2 * Depth]uintptr
+	for _, f := range Stack(buf[:runtime.Callers(2, buf[:])]).Frames() {
+		if slices.Contains(functions, f.Function) {
+			return true
+		}
+	}
+	return false
+}
+
+// Through is the package by which the application acquired, such as an ORM; empty: it did so
+// by itself.
+func (s Stack) Through() string {
+	site, ok := s.SiteFrame()
+	if !ok {
+		return ""
+	}
+	inner := s.application()[0]
+	if inner.PC == site.PC && inner.Function == site.Function || !isOwn(site) {
+		return ""
+	}
+	return packageOf(inner.Function)
+}
+
+// packageOf is the package of a function: "xorm.io/xorm" of "xorm.io/xorm.(*Session).Exec".
+func packageOf(function string) string {
+	slash := strings.LastIndexByte(function, '/') + 1
+	name, _, _ := strings.Cut(function[slash:], ".")
+	return function[:slash] + name
+}
+
 // AcquiredBy reports whether that function of database/sql is what the
 // application, or whatever else is outside of it, called.
 func (s Stack) AcquiredBy(function string) bool {
