@@ -158,7 +158,7 @@ func PostgreSQL(dir string) (*Server, error) {
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
-	if err := quietly(as, initdb, "--auth=trust", "--username=postgres", "--no-sync", "-D", data); err != nil {
+	if err := quietly(as, initdb, "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync", "-D", data); err != nil {
 		return nil, err
 	}
 	addr, port, err := freeAddr()
