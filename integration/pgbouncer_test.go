@@ -155,7 +155,7 @@ func TestAWaitInPgBouncerIsASlowCall(t *testing.T) {
 	tx := holding(t, db)
 	done := make(chan error, 1)
 	go func() { _, err := db.ExecContext(t.Context(), "SELECT 1"); done <- err }()
-	assert.Contains(t, []string{"exec", "reset"}, (<-slow).Call)
+	assert.Contains(t, []sqllease.Call{sqllease.CallExec, sqllease.CallReset}, (<-slow).Call)
 	s := c.Stats()
 	assert.Equal(t, []int{2, 0}, []int{s.InUse, s.Waiting})
 	assert.Zero(t, s.Waits)
