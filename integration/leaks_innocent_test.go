@@ -39,10 +39,12 @@ func waitForALock(d time.Duration) func(*app) func() {
 		tx, err := a.on.admin.BeginTx(a.ctx, nil)
 		require.NoError(a, err)
 		a.exec(tx, "UPDATE "+a.home+".counters SET n = 7")
-		time.AfterFunc(d, func() { assert.NoError(a, tx.Commit()) })
+		committed := make(chan error, 1)
+		time.AfterFunc(d, func() { committed <- tx.Commit() })
 		_, err = a.db.ExecContext(a.ctx, countUp)
 		a.took()
 		require.NoError(a, err)
+		require.NoError(a, <-committed, "it ends before the test does")
 		return nil
 	}
 }
