@@ -333,6 +333,11 @@ func TestTheServersLastPlaceForAStatementIsFound(t *testing.T) {
 		_, err := admin.Exec(fmt.Sprintf("SET GLOBAL max_prepared_stmt_count = %d", most))
 		assert.NoError(t, err)
 	}()
+	require.Eventually(t, func() bool { // connections of other tests may still be ending
+		var name string
+		var left int
+		return admin.QueryRow("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'").Scan(&name, &left) == nil && left == 0
+	}, patience, 10*time.Millisecond)
 	_, err = admin.Exec("SET GLOBAL max_prepared_stmt_count = 20")
 	require.NoError(t, err)
 	db := bothHolders[1].open(t, maria, "", holdersLimit)
