@@ -33,7 +33,8 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	if set.MinIdle > 0 && drivers.IsPooled(c) {
+	set.pooled = drivers.IsPooled(c)
+	if set.MinIdle > 0 && set.pooled {
 		return nil, &ConfigError{"MinIdle", fmt.Sprint(set.MinIdle), "the connector takes its connections from a pgxpool, which keeps idle ones itself; set the MinConns of that pool"}
 	}
 	if set.Dialect == "" {
@@ -46,7 +47,7 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 		set.Name, set.number = takeName(c.Driver())
 	}
 	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
-	if drivers.IsPooled(c) {
+	if set.pooled {
 		set.dialect.Discovery = nil // its connections are not new, and that pool ends them
 		set.tellPooled()
 	}
@@ -81,7 +82,7 @@ func OpenDB(c driver.Connector, cfg Config) (*sql.DB, error) {
 	}
 	db := openDB(w)
 	switch {
-	case drivers.IsPooled(c):
+	case w.cfg.pooled:
 		db.SetMaxIdleConns(0)
 	case cfg.MaxOpen > 0:
 		db.SetMaxIdleConns(cfg.MaxOpen)

@@ -104,27 +104,3 @@ func TestThePagesShowTheCodeOfAnExample(t *testing.T) {
 		}
 	}
 }
-
-func TestThePagesLinkToWhatIsThere(t *testing.T) {
-	for _, file := range pages {
-		for _, m := range regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`).FindAllStringSubmatch(page(t, file), -1) {
-			target := file
-			if m[1] != "" {
-				target = filepath.Join("docs", m[1])
-			}
-			require.FileExists(t, target)
-			if m[2] != "" {
-				assert.Contains(t, anchors(page(t, target)), m[2], "%s: %s", file, m[0])
-			}
-		}
-	}
-}
-
-// anchors are those of a document's headings.
-func anchors(text string) (all []string) {
-	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
-		anchor := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
-		all = append(all, strings.ReplaceAll(anchor, " ", "-"))
-	}
-	return all
-}

@@ -66,9 +66,10 @@ func (r *reports) record(l *Leak) {
 	if l.Returned {
 		level = slog.LevelInfo
 	}
-	about := slog.Any("leak", slog.GroupValue(l.attrs()...))
+	attrs := slog.GroupValue(l.attrs()...)
+	about := slog.Any("leak", attrs)
 	if l.Class == ClassBusy {
-		about = slog.Any("slow_call", slog.GroupValue(l.attrs()...))
+		about = slog.Any("slow_call", attrs)
 	}
 	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
 	r.cfg.Logger.LogAttrs(ctx, level, "sqllease: "+l.message(), slog.String("pool", l.Pool), about)

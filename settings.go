@@ -21,6 +21,7 @@ type settings struct {
 	system   string     // the conventions' db.system.name; empty: not known
 	guessed  bool       // that, from the driver: the server may say otherwise
 	number   poolNumber // of a name that was made up
+	pooled   bool       // the connector takes its connections from a pgxpool
 }
 
 // newSettings checks cfg and fills in what zero stands for.

@@ -47,15 +47,13 @@ const (
 	txGoroutine     = "database/sql.(*Tx).awaitDone"        // rolls back when a transaction's context ends
 )
 
-// contextGoroutines are those that close rows and transactions whose context has ended.
-var contextGoroutines = []string{"database/sql.(*Rows).awaitDone", txGoroutine}
-
 const (
 	isMoving uint32 = 1 << iota
 	isDropping
 	isSingle
 	isBegin
 	isClosing
+	isEnding
 )
 
 // telling are the functions of database/sql that tell it, where one of them is between the
@@ -69,6 +67,8 @@ var telling = map[string]uint32{
 	"database/sql.(*DB).PingContext":           isSingle,
 	"database/sql.(*DB).BeginTx":               isBegin,
 	"database/sql.(*DB).Close":                 isClosing,
+	"database/sql.(*Rows).awaitDone":           isEnding,
+	txGoroutine:                                isEnding,
 	"database/sql.(*Stmt).ExecContext":         isSingle,
 	"database/sql.(*Stmt).QueryContext":        isSingle,
 }
@@ -83,6 +83,10 @@ func dropsConn(k *callstack.Known) bool { return k.Told(telling)&isDropping != 0
 
 // closesDB tells whether the application closes its *sql.DB on this stack.
 func closesDB(k *callstack.Known) bool { return k.Told(telling)&isClosing != 0 }
+
+// endsByContext tells whether database/sql closes, on this stack, rows or a transaction
+// whose context has ended.
+func endsByContext(k *callstack.Known) bool { return k.Told(telling)&isEnding != 0 }
 
 // ofQuery tells whether a lease that was acquired with that stack is held by
 // its result set alone.

@@ -57,8 +57,9 @@ func (w *watch) from(s *session) {
 
 // ending is what there is to tell of a lease that ended.
 type ending struct {
-	leak    Leak     // its late return; without a lease: nothing
-	nesting *nesting // its request waited for another meanwhile
+	leak    Leak             // its late return; without a lease: nothing
+	by      *callstack.Known // the stack that ended it, if there is a leak to tell of
+	nesting *nesting         // its request waited for another meanwhile
 }
 
 // ended notes the end of a lease. It is called with the gate's lock held.
@@ -84,7 +85,8 @@ func (w *watch) endingLocked(l *lease, now clock.Instant) (e ending) {
 		e.nesting = w.waits.nestedEndLocked(l, now)
 	}
 	if l.told.anything() {
-		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true, ByContext: callstack.Passes(contextGoroutines...)}
+		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true}
+		e.by = callstack.Capture(0)
 		if l.told.leaked {
 			e.leak.Class = ClassUnused
 		}
@@ -108,6 +110,7 @@ func (w *watch) tellEndings() {
 	}
 	go each(endings, func(e ending) {
 		if e.leak.Returned {
+			e.leak.ByContext = endsByContext(e.by)
 			defer w.reports.report(&findings{leaks: []*Leak{&e.leak}})
 		}
 		if e.nesting != nil {

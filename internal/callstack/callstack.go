@@ -186,6 +186,7 @@ func isPlumbing(f runtime.Frame) bool {
 	}
 	return strings.HasPrefix(f.Function, "github.com/sqllease/sqllease.") ||
 		strings.HasPrefix(f.Function, "github.com/sqllease/sqllease/internal/callstack.") ||
+		strings.HasPrefix(f.Function, "github.com/sqllease/sqllease/internal/gate.") ||
 		strings.HasPrefix(f.Function, "database/sql.") ||
 		strings.HasPrefix(f.Function, "runtime.")
 }
@@ -211,18 +212,6 @@ func (s Stack) On(goroutine string) bool {
 	return len(s) <= deepest && slices.ContainsFunc(s[max(len(s)-beginning, 0):], func(pc uintptr) bool {
 		return strings.HasPrefix(frameOf(pc).Function, goroutine)
 	})
-}
-
-// Passes reports whether the calling goroutine is in one of these functions. It takes some
-// microseconds.
-func Passes(functions ...string) bool {
-	var buf [2 * Depth]uintptr
-	for _, f := range Stack(buf[:runtime.Callers(2, buf[:])]).Frames() {
-		if slices.Contains(functions, f.Function) {
-			return true
-		}
-	}
-	return false
 }
 
 // Through is the package by which the application acquired, such as an ORM; empty: it did so
