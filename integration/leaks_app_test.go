@@ -101,7 +101,6 @@ var opening sync.Mutex
 // left of it: no lease, no session here or on the server.
 func (s *leakServer) open(t *testing.T, number int64, c *leakCase) *app {
 	a := &app{T: t, on: s, number: number, home: fmt.Sprint("leaks_", number)}
-	a.ctx, a.cancel = context.WithTimeout(t.Context(), patience)
 	opening.Lock()
 	defer opening.Unlock()
 	_, err := s.admin.ExecContext(t.Context(), fmt.Sprintf(s.create, a.home))
@@ -113,6 +112,7 @@ func (s *leakServer) open(t *testing.T, number int64, c *leakCase) *app {
 	require.NoError(t, err)
 	a.c, _ = sqllease.ConnectorOf(a.db)
 	require.NoError(t, a.db.PingContext(t.Context()))
+	a.ctx, a.cancel = context.WithTimeout(t.Context(), patience) // the turn it waited for does not count
 	t.Cleanup(func() {
 		assert.Empty(t, a.c.Leases())
 		assert.NoError(t, a.db.Close())
