@@ -254,6 +254,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		}
 		why = gate.Bad
 		s.dies(closedReset, howReset(ctx, err))
+		c.asking.hurry()
 	}
 	c.gate.Reject(&s.Session, why)
 	c.replace(s)

@@ -78,11 +78,15 @@ type Config struct {
 	// are closed before they are idle for so long. Zero: none. Minimum: 1ms.
 	NetworkIdleLimit time.Duration
 
-	// Dialect says what kind of server it is, if the driver does not tell. It decides
-	// what the server is asked for its idle limit. Empty: told from the Go package of
-	// the driver; the server of an unknown driver is asked nothing. DialectNone: the
-	// server is never asked.
+	// Dialect says what kind of server it is, if the driver does not tell. It decides how
+	// the server is asked for its idle limit, and how its statements are read. Empty:
+	// told from the Go package of the driver; the server of an unknown driver is asked
+	// nothing.
 	Dialect Dialect
+
+	// Discovery is how the server is asked for its idle limit, for kinds of servers that
+	// are not listed with Dialect. NoDiscovery: it is never asked. Nil: as Dialect says.
+	Discovery *Discovery
 
 	// Leaks and slow calls.
 

@@ -9,7 +9,8 @@ import (
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
-// Dialect names a kind of server. It decides how the server is asked for its idle limit.
+// Dialect names a kind of server. It decides how the server is asked for its idle limit, and
+// how its statements are read.
 type Dialect string
 
 // The dialects. Servers that are compatible with one of them (Percona, Aurora,
@@ -20,7 +21,6 @@ const (
 	DialectTiDB        Dialect = drivers.TiDB
 	DialectPostgreSQL  Dialect = drivers.PostgreSQL
 	DialectCockroachDB Dialect = drivers.CockroachDB
-	DialectNone        Dialect = "none" // never ask the server anything
 )
 
 // margin is how long before a limit a session is given up: a tenth of it,
@@ -45,24 +45,36 @@ type lifetime struct {
 	born   clock.Instant
 	limits drivers.Limits
 	idle   time.Duration // longest time without wire traffic; 0: no limit
-	whole  time.Duration // longest age; 0: no limit
+	bound  time.Duration // longest age; 0: no limit
+	whole  time.Duration // likewise, of this session: it is not above bound
 	byIdle bool          // that is what the idle limit allows
 }
 
 // newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
 // ends of sessions that were born together. It only subtracts: the bound
 // stays a bound.
-func newLifetime(born clock.Instant, found drivers.Limits, network, most time.Duration, jitter float64) lifetime {
+func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings, jitter float64) lifetime {
 	const spread = 0.025
-	found.Idle = minLimit(found.Idle, network)
+	found.Idle = minLimit(found.Idle, cfg.NetworkIdleLimit)
 	t := lifetime{born: born, limits: found}
 	if found.Idle > 0 {
 		t.idle = found.Idle - margin(found.Idle)
 	}
-	t.whole = minLimit(most, t.idle)
-	t.byIdle = t.idle > 0 && t.whole == t.idle
-	t.whole -= time.Duration(float64(t.whole) * spread * jitter)
+	t.bound = minLimit(cfg.MaxLifetime, t.idle)
+	t.byIdle = t.idle > 0 && t.bound == t.idle
+	t.whole = t.bound - time.Duration(float64(t.bound)*spread*jitter)
 	return t
+}
+
+// within is the lifetime of a session that was told later what the limits are: never a
+// longer one.
+func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
+	told := newLifetime(t.born, found, cfg, jitter())
+	if t.idle == minLimit(t.idle, told.idle) && t.bound == minLimit(t.bound, told.bound) {
+		told.limits.Idle, told.idle = t.limits.Idle, t.idle
+		told.bound, told.whole, told.byIdle = t.bound, t.whole, t.byIdle
+	}
+	return told
 }
 
 // bounds are what the gate has to know of it.

@@ -43,6 +43,11 @@ func TestTheSmallerLimitTakesZeroForNone(t *testing.T) {
 
 const lifetimeBirth = clock.Instant(time.Hour)
 
+// limited are settings with those two limits.
+func limited(network, most time.Duration) *settings {
+	return &settings{Config: Config{NetworkIdleLimit: network, MaxLifetime: most}}
+}
+
 func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 	for name, c := range map[string]struct {
 		found                drivers.Limits
@@ -60,8 +65,8 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 		"a transaction's idle limit bounds no session": {found: drivers.Limits{IdleTx: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := newLifetime(lifetimeBirth, c.found, c.network, c.most, 0)
-			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, whole: c.longest}
+			got := newLifetime(lifetimeBirth, c.found, limited(c.network, c.most), 0)
+			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, bound: c.longest, whole: c.longest}
 			want.byIdle = want.idle > 0 && want.whole == want.idle
 			assert.Equal(t, want, got)
 		})
@@ -73,10 +78,10 @@ func TestJitterOnlySubtracts(t *testing.T) {
 	for _, idle := range some {
 		for _, network := range some {
 			for _, most := range some {
-				bound := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, network, most, 0)
+				bound := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, limited(network, most), 0)
 				before := bound
 				for _, jitter := range []float64{0.001, 0.5, 0.999999, 1} {
-					got := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, network, most, jitter)
+					got := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, limited(network, most), jitter)
 					at := fmt.Sprintf("idle limit %v, network %v, most %v, jitter %v", idle, network, most, jitter)
 					assert.LessOrEqual(t, got.whole, before.whole, at)
 					assert.GreaterOrEqual(t, float64(got.whole), float64(bound.whole)*0.9749, at)
@@ -89,7 +94,7 @@ func TestJitterOnlySubtracts(t *testing.T) {
 		}
 	}
 	const minute = float64(time.Minute)
-	assert.InDelta(t, 0.975*minute, newLifetime(lifetimeBirth, drivers.Limits{}, 0, time.Minute, 1).whole, 2, "it spreads over 2.5 %")
+	assert.InDelta(t, 0.975*minute, newLifetime(lifetimeBirth, drivers.Limits{}, limited(0, time.Minute), 1).whole, 2, "it spreads over 2.5 %")
 }
 
 func TestJitterIsAFraction(t *testing.T) {

@@ -19,7 +19,7 @@ type session struct {
 
 	conn driver.Conn
 	can  bare.Capabilities // of conn; read-only
-	life lifetime          // read-only
+	life lifetime          // written with the gate's lock held, until it is closing
 
 	illness illness // written by the holder
 

@@ -163,22 +163,23 @@ func TestAWaitInPgBouncerIsASlowCall(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// A new connection is asked for its limit, for which PgBouncer has to have one of its own free.
-func TestANewConnectionWaitsInPgBouncerToBeAsked(t *testing.T) {
-	for dialect, waits := range map[sqllease.Dialect]bool{"": true, sqllease.DialectNone: false} {
-		db, _ := openThrough(t, pgbouncer(t, 1, ""), sqllease.Config{MaxOpen: 2, Dialect: dialect})
-		tx := holding(t, db)
+// Nobody waits for the question for the limits, although PgBouncer has no connection free to
+// answer it: a new connection is there at once, and so is the next, in the room of the one
+// that is being asked.
+func TestNobodyWaitsForAQuestionThatPgBouncerCannotAnswer(t *testing.T) {
+	db, c := openThrough(t, pgbouncer(t, 1, ""), sqllease.Config{MaxOpen: 2})
+	tx := holding(t, db)
+	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		conn, err := db.Conn(ctx)
 		cancel()
-		if waits {
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-		} else {
-			require.NoError(t, err)
-			require.NoError(t, conn.Close())
-		}
-		require.NoError(t, tx.Commit())
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		require.Eventually(t, func() bool { return c.Stats().Idle == 0 || c.Stats().Dials == 3 }, 10*time.Second, time.Millisecond, "it is being asked")
 	}
+	assert.Equal(t, []uint64{3, 1, 1}, []uint64{c.Stats().Dials, c.Stats().DiscoveryFailures, c.Stats().Closed.Invalid})
+	require.NoError(t, tx.Commit())
+	require.NoError(t, db.PingContext(t.Context()))
 }
 
 func TestPgBouncersOwnTimeoutEndsTheConnectionAndTheNextCallDials(t *testing.T) {

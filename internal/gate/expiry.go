@@ -57,6 +57,34 @@ func (g *Gate[S, C]) Flush(over time.Duration, now clock.Instant) {
 	g.held.each(end)
 }
 
+// ShortenAll shortens the lives of the sessions that are held or ready to what they are to
+// be; a life that is shorter already stays. What is due then is taken by Wake, which its
+// caller calls. life is called with the lock held.
+func (g *Gate[S, C]) ShortenAll(life func(*S) Life) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	shorten := func(s *Session[S]) bool {
+		g.shortenLocked(s, life(s.of))
+		return true
+	}
+	g.ready.each(shorten)
+	g.held.each(shorten)
+}
+
+func (g *Gate[S, C]) shortenLocked(s *Session[S], to Life) {
+	if to.Idle > 0 && (s.life.Idle == 0 || to.Idle < s.life.Idle) {
+		s.life.Idle = to.Idle
+		g.unscheduleLocked(s)
+	}
+	if !to.End.IsZero() && (s.life.End.IsZero() || to.End < s.life.End) {
+		s.life.End = to.End
+		g.unscheduleLocked(s)
+	}
+	if s.place == ready && s.index == 0 {
+		g.scheduleLocked(s)
+	}
+}
+
 // endByLocked brings the end of a session forward. Its place among the expiries must not
 // be later than that: one that is held gets another when it comes back.
 func (g *Gate[S, C]) endByLocked(s *Session[S], at clock.Instant) {

@@ -18,7 +18,7 @@ func (m *model) all() []frequent {
 		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
 		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
 		{9, m.stepGone}, {2, m.stepReplace}, {4, m.stepTakeReady}, {6, m.stepPutBack},
-		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
+		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
 	}
 }
 
@@ -39,7 +39,7 @@ var outcomes = []string{
 	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
 	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "condemn", "reject", "unfit", "fit",
 	"gone", "gone: room", "replace", "take ready", "put back: kept", "put back: served", "put back: closed",
-	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shut", "wake", "wake: expired", "wake: one is served", "time",
+	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shut", "wake", "wake: expired", "wake: one is served", "time",
 }
 
 // ofCallers are the sessions in the hands of callers.

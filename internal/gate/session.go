@@ -28,7 +28,7 @@ import (
 //	                    └─► (dial, in its room) Replace
 type Session[S any] struct {
 	of      *S               // set once
-	life    Life             // guarded by Gate.mu: set by Dialed, and its end brought forward by Flush
+	life    Life             // guarded by Gate.mu: set by Dialed, and shortened by Flush and ShortenAll
 	era     uint64           // set once: that of the gate when it was dialed
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
@@ -92,6 +92,9 @@ func (s *Session[S]) Hold() uint64 { return s.hold }
 
 // IsHeld tells whether it is held. Its caller is called by Look.
 func (s *Session[S]) IsHeld() bool { return s.place == held }
+
+// UsedLocked is when it was given back last, or dialed. Its caller is called by Look.
+func (s *Session[S]) UsedLocked() clock.Instant { return s.used }
 
 // Reason is why it is closed. Its caller closes it.
 func (s *Session[S]) Reason() Reason { return s.reason }
