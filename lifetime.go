@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"database/sql/driver"
 	"math/rand/v2"
 	"time"
 
@@ -22,6 +23,54 @@ const (
 	DialectPostgreSQL  Dialect = drivers.PostgreSQL
 	DialectCockroachDB Dialect = drivers.CockroachDB
 )
+
+// Discovery is how a server is asked for its limits, where sqllease does not know how:
+// [Config.Discovery].
+type Discovery struct {
+	// Query is one statement, with an answer of at most 64 rows. It is asked once a minute
+	// at most, on a connection that nobody has at the time, within 2 seconds. Empty: the
+	// server is never asked.
+	Query string
+
+	// Parse reads the answer: rows of values, as the driver returns them, with strings in
+	// place of []byte; there is at least one. It is called once for each answer. Nil: the
+	// first value is the idle limit, in seconds, and zero says that there is none.
+	Parse func(rows [][]driver.Value) (ServerLimits, error)
+}
+
+// NoDiscovery is the [Config.Discovery] with which a server is never asked.
+var NoDiscovery = &Discovery{}
+
+// ServerLimits are what a server does to a connection by itself. Zero: nothing.
+type ServerLimits struct {
+	Idle           time.Duration // it closes one that is idle for longer
+	IdleTx         time.Duration // it ends one that is idle in a transaction for longer
+	ReadOnly       bool          // it takes no writes
+	MaxConnections int           // it has so many, for everybody; zero: not known
+}
+
+// discoveryOf is what is asked with that Config, of a server of that kind; nil: nothing is.
+func discoveryOf(own *Discovery, kind drivers.Dialect) *drivers.Discovery {
+	switch {
+	case own == nil:
+		return kind.Discovery
+	case own.Query == "":
+		return nil
+	case own.Parse == nil:
+		return &drivers.Discovery{Query: own.Query, Parse: drivers.ParseIdleLimit}
+	}
+	parse := own.Parse
+	return &drivers.Discovery{Query: own.Query, Parse: func(rows [][]driver.Value) (drivers.Answer, error) {
+		l, err := parse(rows)
+		if err != nil {
+			return drivers.Answer{}, drivers.Unlike(err)
+		}
+		return drivers.Answer{
+			Limits:   drivers.Limits{Idle: max(l.Idle, 0), IdleTx: max(l.IdleTx, 0)},
+			ReadOnly: l.ReadOnly, MaxConnections: max(l.MaxConnections, 0),
+		}, nil
+	}}
+}
 
 // margin is how long before a limit a session is given up: a tenth of it,
 // between half a second and half a minute, and never more than half of it. It
