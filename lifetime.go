@@ -80,6 +80,14 @@ func margin(limit time.Duration) time.Duration {
 	return min(max(limit/10, 500*time.Millisecond), 30*time.Second, limit/2)
 }
 
+// beforeLimit is how long something may last that has to end before a limit; zero: for ever.
+func beforeLimit(limit time.Duration) time.Duration {
+	if limit == 0 {
+		return 0
+	}
+	return limit - margin(limit)
+}
+
 // minLimit is the smaller of two limits of which zero means none.
 func minLimit(a, b time.Duration) time.Duration {
 	if a == 0 || (b != 0 && b < a) {
@@ -96,7 +104,7 @@ type lifetime struct {
 	idle   time.Duration // longest time without wire traffic; 0: no limit
 	bound  time.Duration // longest age; 0: no limit
 	whole  time.Duration // likewise, of this session: it is not above bound
-	byIdle bool          // that is what the idle limit allows
+	byIdle bool          // that is what the server's idle limit allows
 }
 
 // newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
@@ -104,13 +112,15 @@ type lifetime struct {
 // stays a bound.
 func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings, jitter float64) lifetime {
 	const spread = 0.025
-	found.Idle = minLimit(found.Idle, cfg.NetworkIdleLimit)
 	t := lifetime{born: born, limits: found}
-	if found.Idle > 0 {
-		t.idle = found.Idle - margin(found.Idle)
+	server := beforeLimit(found.Idle)
+	t.limits.Idle = minLimit(found.Idle, cfg.NetworkIdleLimit)
+	t.idle = beforeLimit(t.limits.Idle)
+	t.bound = cfg.MaxLifetime
+	if !cfg.IdleOnly {
+		t.bound = minLimit(t.bound, server)
+		t.byIdle = server > 0 && t.bound == server
 	}
-	t.bound = minLimit(cfg.MaxLifetime, t.idle)
-	t.byIdle = t.idle > 0 && t.bound == t.idle
 	t.whole = t.bound - time.Duration(float64(t.bound)*spread*jitter)
 	return t
 }
@@ -125,6 +135,9 @@ func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
 	}
 	return told
 }
+
+// aged tells whether a session's age is what ended it at that time, and not its idle time.
+func (t *lifetime) aged(now clock.Instant) bool { return t.whole > 0 && now >= t.born.Add(t.whole) }
 
 // bounds are what the gate has to know of it.
 func (t *lifetime) bounds() gate.Life {

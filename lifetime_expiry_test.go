@@ -48,7 +48,11 @@ func TestAnIdleSessionIsClosedAtItsExpiryWithoutAQuery(t *testing.T) {
 				}
 				s := pool.Stats()
 				assert.Equal(t, c.limit, s.IdleLimit)
-				assert.Equal(t, c.bound, s.Lifetime)
+				lifetime := c.bound
+				if c.cfg.NetworkIdleLimit > 0 && c.cfg.NetworkIdleLimit == c.limit { // it bounds the idle time alone
+					lifetime = beforeLimit(time.Duration(c.announced) * time.Second)
+				}
+				assert.Equal(t, lifetime, s.Lifetime)
 
 				elapse(c.bound*974/1000 - known)
 				synctest.Wait()
@@ -176,6 +180,35 @@ func TestALeaseIsNotCutAtItsSessionsExpiryAndEndsAtRelease(t *testing.T) {
 	}
 }
 
+// A session in constant use is never near an idle limit. That of the server bounds its age
+// all the same, unless it is to bound the idle time alone; that of the network never does.
+func TestWhatAnIdleLimitDoesToASessionInConstantUse(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg   Config
+		dials int
+	}{
+		"the server's":            {Config{Dialect: DialectMySQL}, 12},
+		"the server's, idle only": {Config{Dialect: DialectMySQL, IdleOnly: true}, 1},
+		"the network's":           {Config{NetworkIdleLimit: time.Minute}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &lifetimeFake{announced: []any{lifetimeSeconds(60)}, idleLimit: time.Minute}
+				c.cfg.MaxOpen, c.cfg.LeakThreshold = 1, -1
+				db, pool := openPool(t, f, c.cfg)
+				for range 600 {
+					useOnce(t, db)
+					elapse(time.Second)
+				}
+				assert.Len(t, f.sessions(), c.dials)
+				elapse(time.Minute)
+				synctest.Wait()
+				assert.Equal(t, []uint64{uint64(c.dials), uint64(c.dials)}, []uint64{pool.Stats().Closed.IdleLimit, pool.Stats().Closed.Total()})
+			})
+		})
+	}
+}
+
 func TestASessionInConstantUseEndsAtItsMaximumLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = time.Minute
@@ -201,8 +234,8 @@ func TestASessionInConstantUseEndsAtItsMaximumLifetime(t *testing.T) {
 
 func TestNoBadConnectionReachesASaturatedPoolsCallers(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"maximum lifetime":   {MaxLifetime: 100 * time.Millisecond, LeakThreshold: -1},
-		"network idle limit": {NetworkIdleLimit: 200 * time.Millisecond},
+		"maximum lifetime":                     {MaxLifetime: 100 * time.Millisecond, LeakThreshold: -1},
+		"likewise, and a network's idle limit": {MaxLifetime: 100 * time.Millisecond, NetworkIdleLimit: 200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -56,8 +56,8 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 	}{
 		"nothing known":         {},
 		"the server's":          {found: drivers.Limits{Idle: time.Minute}, limit: time.Minute, idle: 54 * time.Second, longest: 54 * time.Second},
-		"the network's":         {network: 10 * time.Second, limit: 10 * time.Second, idle: 9 * time.Second, longest: 9 * time.Second},
-		"the network is less":   {drivers.Limits{Idle: time.Hour}, 10 * time.Second, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
+		"the network's":         {network: 10 * time.Second, limit: 10 * time.Second, idle: 9 * time.Second},
+		"the network is less":   {drivers.Limits{Idle: time.Hour}, 10 * time.Second, 0, 10 * time.Second, 9 * time.Second, time.Hour - 30*time.Second},
 		"the server is less":    {drivers.Limits{Idle: 10 * time.Second}, time.Hour, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
 		"a maximum alone":       {most: time.Hour, longest: time.Hour},
 		"a maximum that counts": {drivers.Limits{Idle: time.Hour}, 0, time.Minute, time.Hour, time.Hour - 30*time.Second, time.Minute},
@@ -67,8 +67,14 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := newLifetime(lifetimeBirth, c.found, limited(c.network, c.most), 0)
 			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, bound: c.longest, whole: c.longest}
-			want.byIdle = want.idle > 0 && want.whole == want.idle
+			want.byIdle = c.found.Idle > 0 && want.whole == c.found.Idle-margin(c.found.Idle)
 			assert.Equal(t, want, got)
+
+			only := limited(c.network, c.most)
+			only.IdleOnly = true
+			got = newLifetime(lifetimeBirth, c.found, only, 0)
+			want.bound, want.whole, want.byIdle = c.most, c.most, false
+			assert.Equal(t, want, got, "idle only")
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/sqllease/sqllease/internal/bare"
+	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -156,7 +157,7 @@ func (s *session) death() death {
 		switch {
 		case s.IsFlushed():
 			return death{reason: closedFlushed}
-		case s.life.byIdle:
+		case s.life.byIdle, !s.life.aged(clock.Now()):
 			return death{reason: closedIdle}
 		}
 		return death{reason: closedExpired}
