@@ -24,6 +24,7 @@ type acquire struct {
 	before   arrival       // what is known of it from before
 	called   bool          // it is that of a first call, which may not be tried again
 	away     bool          // it was sent away, and comes back to its place
+	again    bool          // it was given a session that came to nothing, and waits again
 	parts    parts
 	refusal  *AcquireError // what it failed with, where that is ours; nil: it did not, or what a dial met with is told
 	traced   trace.Span    // nil: none
@@ -44,8 +45,11 @@ func (a *acquire) at(i clock.Instant) time.Time { return a.day.Add(i.Sub(a.start
 // session gets a session: from the gate, or by dialing.
 func (a *acquire) session(ctx context.Context) (s *session, err error) {
 	s, waits, err := a.c.gate.Ask(&a.Waiter, clock.Now())
-	if s != nil && a.reset(ctx, s) {
-		return s, nil // neither queued nor dialed: no span
+	if s != nil {
+		ready := false
+		if ready, waits = a.reset(ctx, s); ready {
+			return s, nil // neither queued nor dialed: no span
+		}
 	}
 	outer := ctx
 	ctx = a.startSpan(ctx, waits, err)
@@ -88,12 +92,16 @@ func (a *acquire) slow(ctx, outer context.Context, waits bool, err error) (*sess
 	if err != nil {
 		return nil, a.failed(outer, err, 0)
 	}
-	if waits {
+	for waits {
 		s, err := a.wait(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if s != nil && a.reset(ctx, s) {
+		if s == nil {
+			break
+		}
+		ready := false
+		if ready, waits = a.reset(ctx, s); ready {
 			return s, nil
 		}
 	}
@@ -109,8 +117,9 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 		over = t.C
 	}
 	s, place, err := a.c.gate.Wait(ctx, &a.Waiter, over)
-	a.parts.queue = clock.Now().Sub(a.Since())
-	a.tellQueue(ctx, s, err)
+	queued := clock.Now().Sub(a.Since())
+	a.parts.queue += queued
+	a.tellQueue(ctx, queued, s, err)
 	if err == nil {
 		return s, nil
 	}
@@ -130,7 +139,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 
 // tellQueue emits the span of the wait. If Config.SpanAttributes ends the goroutine, what the
 // wait came to goes on.
-func (a *acquire) tellQueue(ctx context.Context, s *session, err error) {
+func (a *acquire) tellQueue(ctx context.Context, queued time.Duration, s *session, err error) {
 	returned := false
 	defer func() {
 		switch {
@@ -144,7 +153,7 @@ func (a *acquire) tellQueue(ctx context.Context, s *session, err error) {
 			a.c.gate.Unreserve()
 		}
 	}()
-	a.c.tracing.part(ctx, a.traced, "pool.queue", a.at(a.Since()), a.parts.queue)
+	a.c.tracing.part(ctx, a.traced, "pool.queue", a.at(a.Since()), queued)
 	returned = true
 }
 
@@ -234,15 +243,16 @@ func ranOut(err error, left time.Duration) bool {
 
 // reset readies a session that another holder left, which database/sql
 // believes to be new. If it proves bad it is closed, its room is kept, and the
-// caller dials: it has waited long enough. A session whose driver panics is
-// closed too.
-func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
+// caller dials: it has waited long enough. If it may not dial now, since others do, it
+// waits again. A session whose driver panics is closed too.
+func (a *acquire) reset(ctx context.Context, s *session) (ready, waits bool) {
 	c, start := a.c, clock.Now()
 	why, unfit := c.gate.Unfit(&s.Session, start)
-	if !unfit && a.before.wantsNew() {
+	wantsNew := a.before.wantsNew() && !a.again // one good session is the price, and not one after the other
+	if !unfit && wantsNew {
 		why, unfit = gate.Dropped, true
 	}
-	if why == gate.Bad || a.before.wantsNew() {
+	if why == gate.Bad || wantsNew {
 		s.dies(closedSuspect, "")
 	}
 	if !unfit {
@@ -250,15 +260,15 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready bool) {
 		took := clock.Now().Sub(start)
 		a.parts.reset += took
 		if !isBad(err) {
-			return true // database/sql takes no notice of other errors here either
+			return true, false // database/sql takes no notice of other errors here either
 		}
 		why = gate.Bad
 		s.dies(closedReset, howReset(ctx, err))
 		c.asking.hurry()
 	}
 	c.gate.Reject(&s.Session, why)
-	c.replace(s)
-	return false
+	a.again = c.replace(s, &a.Waiter)
+	return false, a.again
 }
 
 // resetInTime has the driver reset the session within what is left of the acquire.

@@ -52,8 +52,12 @@ func (a admission) describe(now clock.Instant) (e *AcquireError) {
 
 func (a admission) describeLocked(now clock.Instant) *AcquireError {
 	f := a.FiguresLocked()
-	return &AcquireError{
+	e := &AcquireError{
 		Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialing: f.Dialing, Waiting: f.Waiting,
 		Holders: a.leasesLocked(mostHolders, now),
 	}
+	if f.Limit == 0 || f.Open < f.Limit { // else the limit is why callers wait
+		e.DialLimit, e.DialFailure = f.Pace, f.Failure
+	}
+	return e
 }

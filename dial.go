@@ -121,8 +121,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	defer func() {
 		c.metrics.begin() // what the server is has been said, if ever
 		if s == nil {
-			c.dialFailed(ctx, cmp.Or(err, errPanicked))
-			c.gate.Unreserve()
+			c.dialFailed(ctx, cmp.Or(err, errPanicked), clock.Now().Sub(start))
 		}
 	}()
 	c.counts.dials.Add(1)
@@ -153,8 +152,8 @@ func (c *Connector) connectUnflushed(ctx context.Context) (driver.Conn, error) {
 	}
 }
 
-// dialFailed counts a dial that failed.
-func (c *Connector) dialFailed(ctx context.Context, err error) {
+// dialFailed counts a dial that failed, and gives its room back.
+func (c *Connector) dialFailed(ctx context.Context, err error, took time.Duration) {
 	c.counts.dialErrors.Add(1)
 	why := whyNot(ctx, err, nil)
 	switch {
@@ -164,4 +163,10 @@ func (c *Connector) dialFailed(ctx context.Context, err error) {
 		why = drivers.Cancelled
 	}
 	c.metrics.dialFailed(ctx, why)
+	if blames(ctx, err, took) {
+		c.gate.Failed(why)
+	} else {
+		c.gate.Unreserve()
+	}
+	c.refill() // it was on its way
 }

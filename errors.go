@@ -51,6 +51,9 @@ type AcquireError struct {
 	Holders  []Lease       // the oldest leases, at most 8
 	Err      error         // context.DeadlineExceeded, context.Canceled, ErrDeadlock or ErrClosed
 	DialErr  error         // what the driver said of the dial that ended with it; nil: nothing more
+
+	DialLimit   int    // how many connections may be dialed at once, since a dial has failed; 0: any number, or the pool is full
+	DialFailure string // what that dial met with, as error.type names it, such as "refused"; empty: there was none
 }
 
 // Unwrap returns Err.
@@ -73,6 +76,7 @@ func (e *AcquireError) Error() string {
 	fmt.Fprintf(&b, "sqllease: pool %q: no connection %s%s: %s", e.Pool, e.ended(), e.dialed(), e.load())
 	if e.Position > 0 {
 		fmt.Fprintf(&b, ", place %d of %d in the queue", e.Position, e.Waiting)
+		b.WriteString(e.keptBack())
 	}
 	b.WriteString(e.heldBy())
 	return b.String()
@@ -96,6 +100,14 @@ func (e *AcquireError) dialed() string {
 		return fmt.Sprintf(", after %v in the queue and %v of dialing %s", round(e.Queued), round(e.Dial), server)
 	}
 	return fmt.Sprintf(", still dialing %s after %v", server, round(e.Dial))
+}
+
+// keptBack says why it waited, if it was not for the limit.
+func (e *AcquireError) keptBack() string {
+	if e.DialLimit == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; a dial failed (%s), so at most %d at a time dial until the server answers", e.DialFailure, e.DialLimit)
 }
 
 const heldByText = "; held by "

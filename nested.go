@@ -54,7 +54,7 @@ func (n *nesting) needed() int { return n.requests*(n.perRequest-1) + 1 }
 // nestedLocked looks for a lease that is held by the goroutine of somebody who
 // joins the queue. It is reported when that lease ends.
 func (q *waits) nestedLocked(a *acquire, now clock.Instant) {
-	if a.goroutine == 0 || now < q.nestedNext {
+	if a.goroutine == 0 || now < q.nestedNext || q.gate.FiguresLocked().Limit == 0 { // without a limit none waits for the others
 		return
 	}
 	q.nestedNext = now.Add(nestedEvery)
@@ -115,7 +115,7 @@ const mostAtOnce = 8
 // and once over the waiters.
 func (q *waits) nestedTracesLocked(idle []*session, now clock.Instant) (found []*nesting) {
 	holdings := q.holdingsLocked(idle, now)
-	if len(holdings) == 0 {
+	if len(holdings) == 0 || q.gate.FiguresLocked().Limit == 0 {
 		return nil
 	}
 	requests := 0
@@ -241,7 +241,10 @@ const deadlockEvery = time.Minute
 
 // deadlockLocked tells whether no lease will be given back: nothing was done
 // with any of them for a while, and the goroutine that used it last waits for
-// another. A while, since result sets that were just handed to another
+// another. While anybody dials it is none: those who wait may wait for that.
+// And if nobody dials there is no room, or one of those who wait would.
+//
+// A while, since result sets that were just handed to another
 // goroutine look the same until that begins to read.
 func (q *waits) deadlockLocked(idle []*session, all bool, now clock.Instant) *deadlock {
 	f := q.gate.FiguresLocked()

@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"time"
@@ -129,10 +130,13 @@ func (q *waits) warnSlow(e *AcquireError) {
 	defer q.cfg.recovered("warning of slow acquires")
 	q.reports.sanitiseHolders(e)
 	why := "the code in held_by keeps connections for too long, or the limit is too low"
-	if len(e.Holders) == 0 {
+	switch {
+	case e.DialLimit > 0:
+		why = "a dial failed (dial_failure), so only a few callers at a time dial until the server answers"
+	case len(e.Holders) == 0:
 		why = "nobody has one, and the server does not let connections in"
 	}
-	q.cfg.Logger.Warn("sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: "+why,
+	attrs := []slog.Attr{
 		slog.String("pool", q.cfg.Name),
 		slog.Duration("longest_wait", round(e.Waited)),
 		slog.Duration("threshold", q.cfg.SlowAcquireThreshold),
@@ -141,5 +145,11 @@ func (q *waits) warnSlow(e *AcquireError) {
 		slog.Int("idle", e.Idle),
 		slog.Int("dialing", e.Dialing),
 		slog.Int("limit", e.Limit),
-		slog.String("held_by", strings.TrimPrefix(e.heldBy(), heldByText)))
+		slog.String("held_by", strings.TrimPrefix(e.heldBy(), heldByText)),
+	}
+	if e.DialLimit > 0 {
+		attrs = append(attrs, slog.String("dial_failure", e.DialFailure))
+	}
+	q.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn,
+		"sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: "+why, attrs...)
 }

@@ -23,8 +23,9 @@ func (c *Connector) retire(s *session) error {
 	return s.close()
 }
 
-// replace closes a session and keeps its room for a dial.
-func (c *Connector) replace(s *session) {
+// replace closes a session and keeps its room for a dial, unless whoever had it has to wait
+// again.
+func (c *Connector) replace(s *session, w *gate.Waiter[session, acquire]) (waits bool) {
 	closed := false
 	defer func() {
 		c.buried(s.death())
@@ -32,10 +33,11 @@ func (c *Connector) replace(s *session) {
 			c.gate.Gone(&s.Session)
 			return
 		}
-		c.gate.Replace(&s.Session)
+		waits = c.gate.Replace(&s.Session, w, clock.Now())
 	}()
 	_ = s.close()
 	closed = true
+	return false
 }
 
 // buried counts a session that was closed.
@@ -133,7 +135,8 @@ func (c *Connector) makeRoom(s *session) bool {
 // filler keeps Config.MinIdle sessions ready.
 type filler struct {
 	busy   atomic.Bool // somebody dials, or a timer is set for it
-	failed int         // how often in a row dials have failed; for who is busy
+	failed int         // how often in a row it came to nothing; for who is busy
+	told   bool        // a failure in that row was told of; likewise
 	timer  timer
 }
 
@@ -157,7 +160,7 @@ func (c *Connector) fill() {
 		}
 	}()
 	if filled = c.fillAll(); filled {
-		f.failed = 0
+		f.failed, f.told = 0, false
 		f.busy.Store(false)
 		c.refill() // for what went missing between its last look and now
 	}
@@ -166,14 +169,16 @@ func (c *Connector) fill() {
 // warnUnfilled says once in a row of failures that connections are missing: nobody waits for
 // them who would be told.
 func (c *Connector) warnUnfilled(err error) {
-	if c.filler.failed > 0 || c.life.Err() != nil {
+	if c.filler.told || c.life.Err() != nil {
 		return
 	}
+	c.filler.told = true
 	c.cfg.Logger.Warn("sqllease: a connection for Config.MinIdle could not be opened; sqllease tries again, at least twice a minute",
 		slog.String("pool", c.cfg.Name), slog.String("server", c.cfg.endpoint.String()), slog.String("error", c.cfg.said(err)))
 }
 
-// fillLater does so after a dial that failed, or never returned.
+// fillLater does so after a dial that failed, or never returned, and where others dial and no
+// more may.
 func (c *Connector) fillLater() {
 	f := &c.filler
 	if c.life.Err() != nil {
@@ -192,7 +197,7 @@ func backoff(failures int) time.Duration {
 	return most/2 + rand.N(most/2)
 }
 
-// fillAll dials ahead until no session is missing; false: a dial failed.
+// fillAll dials ahead until no session is missing; false: a dial failed, or no more may dial.
 func (c *Connector) fillAll() (filled bool) {
 	defer c.cfg.recovered("dialing ahead for Config.MinIdle")
 	for c.gate.Reserve() {
@@ -201,7 +206,7 @@ func (c *Connector) fillAll() (filled bool) {
 			return false
 		}
 	}
-	return true
+	return !c.gate.Missing()
 }
 
 // fillOne dials a session ahead, in room that was reserved. Its context is bounded until

@@ -24,8 +24,9 @@ var ErrShut = errors.New("the gate is shut")
 //     closing, and the dials. It does not exceed the limit, but for what was open when
 //     that was lowered.
 //  2. A session is held, ready or closing, and one goroutine at most may touch it.
-//  3. While somebody waits there is no room, and no session that may be given to one
-//     who waits (see takeableLocked).
+//  3. While somebody waits nobody else may dial: there is no room, or, since a dial has
+//     failed, as many dial as the pace allows. And no session is ready that may be given
+//     to one who waits (see takeableLocked).
 //  4. Whoever waits longest is served first.
 //  5. Every session that was dialed is closed by one closer, once.
 //
@@ -44,6 +45,7 @@ type Gate[S, C any] struct {
 	limit    int                // guarded by mu; 0: none
 	open     int                // guarded by mu: sessions that exist or are being dialed
 	dialing  int                // guarded by mu: those being dialed
+	pace     pace               // guarded by mu: how many may be dialed at once
 	shut     bool               // guarded by mu
 	held     list[Session[S]]   // guarded by mu: in order of acquiring
 	ready    list[Session[S]]   // guarded by mu: in order of their last use
@@ -351,61 +353,13 @@ func (g *Gate[S, C]) foreignLocked(s *Session[S]) bool {
 }
 
 // Gone ends the life of a session that its closer has closed. Its room goes to the
-// first who waits.
+// first who waits, if they may dial.
 func (g *Gate[S, C]) Gone(s *Session[S]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.counts.Closed[s.reason]++
 	g.open--
 	g.admitLocked()
-}
-
-// Replace ends the life of a session that its closer has closed, who dials another in
-// its room.
-func (g *Gate[S, C]) Replace(s *Session[S]) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.counts.Closed[s.reason]++
-	g.dialing++
-}
-
-// Reserve takes room for a session to be dialed ahead, if fewer are ready, or on their
-// way, than are kept, and there is room for which nobody waits.
-func (g *Gate[S, C]) Reserve() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.missingLocked() {
-		return false
-	}
-	g.reserveLocked()
-	return true
-}
-
-// Missing tells whether Reserve would succeed.
-func (g *Gate[S, C]) Missing() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.missingLocked()
-}
-
-func (g *Gate[S, C]) missingLocked() bool {
-	return !g.shut && g.ready.len+g.dialing < g.keep && g.roomLocked()
-}
-
-// Unreserve gives back the room of a dial that failed.
-func (g *Gate[S, C]) Unreserve() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.unreserveLocked()
-}
-
-// Dialed ends a dial that succeeded: whoever dialed holds the session.
-func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s.of, s.life, s.era, s.used = of, life, g.era, now
-	g.dialing--
-	g.holdLocked(s)
 }
 
 // SetLimit changes the limit, and returns the ready sessions that are over it, which the
@@ -470,7 +424,8 @@ func (g *Gate[S, C]) Shut() (all []*S) {
 // mostAtOnce bounds what one critical section does of what may be much.
 const mostAtOnce = 64
 
-// Wake does what is due: it serves those who wait what may be given to them by now, and
+// Wake does what is due: it serves those who wait what may be given to them by now, lets one
+// dial where nothing is heard of those who do, and
 // takes ready sessions that have expired, which the caller closes. It tells whether
 // there is more to be done at once.
 func (g *Gate[S, C]) Wake(now clock.Instant) (expired []*S, more bool) {
@@ -478,6 +433,7 @@ func (g *Gate[S, C]) Wake(now clock.Instant) (expired []*S, more bool) {
 	defer g.mu.Unlock()
 	g.waking = 0
 	g.settleLocked(now)
+	g.overtakeLocked(now)
 	for range mostAtOnce {
 		if len(g.expiries) == 0 || g.expiries[0].due > now {
 			break

@@ -9,6 +9,8 @@ type Figures struct {
 	Held    int
 	Ready   int
 	Dialing int
+	Pace    int    // how many may be dialed at once, since a dial has failed; 0: any number
+	Failure string // what that met with
 	Waiting int
 	Free    int // tickets
 	Shut    bool
@@ -27,7 +29,7 @@ func (g *Gate[S, C]) Look(f func()) {
 // FiguresLocked is how the gate stands.
 func (g *Gate[S, C]) FiguresLocked() Figures {
 	return Figures{
-		Limit: g.limit, Open: g.open, Held: g.held.len, Ready: g.ready.len, Dialing: g.dialing,
+		Limit: g.limit, Open: g.open, Held: g.held.len, Ready: g.ready.len, Dialing: g.dialing, Pace: g.pace.most, Failure: g.pace.met,
 		Waiting: g.waiters.len, Free: g.free, Shut: g.shut, Counts: g.counts,
 	}
 }

@@ -13,7 +13,7 @@ import (
 func (m *model) check() {
 	g := m.g
 	want := Figures{
-		Limit: m.limit, Open: m.open(), Held: len(m.held), Ready: len(m.ready), Dialing: m.dialing,
+		Limit: m.limit, Open: m.open(), Held: len(m.held), Ready: len(m.ready), Dialing: m.dialing, Pace: m.pace.most, Failure: m.pace.met,
 		Waiting: len(m.queue), Free: m.free(), Shut: m.shut, Counts: m.counts,
 	}
 	g.Look(func() {
@@ -24,6 +24,9 @@ func (m *model) check() {
 	if g.trust != m.trust || g.bad != m.bad || g.holds != m.holds || g.arrivals != m.arrivals {
 		m.fail("trust %d, bad %d, holds %d, arrivals %d, must be %d, %d, %d, %d",
 			g.trust, g.bad, g.holds, g.arrivals, m.trust, m.bad, m.holds, m.arrivals)
+	}
+	if g.pace != m.pace {
+		m.fail("the pace is %+v, must be %+v", g.pace, m.pace)
 	}
 	if g.silent != m.silent || g.patience != m.patience || m.doubts != 0 {
 		m.fail("%d tickets dropped in a row, of %d, must be %d, of %d; %d doubts", g.silent, g.patience, m.silent, m.patience, m.doubts)
@@ -138,8 +141,8 @@ func (m *model) checkInvariants() {
 	if len(m.queue) == 0 {
 		return
 	}
-	if m.room() || m.shut {
-		m.fail("%d wait while there is room, or at a gate that is shut", len(m.queue))
+	if m.room() && !m.paced() || m.shut {
+		m.fail("%d wait while one may dial, or at a gate that is shut", len(m.queue))
 	}
 	if m.takeable() != nil && m.trust != Watchful { // there time makes them takeable: see checkWake
 		m.fail("%d wait while %d are ready for them", len(m.queue), len(m.ready))
@@ -182,6 +185,11 @@ func (m *model) checkWake() {
 			m.fail("the gate is woken at %d, and a session expires at %d", *m.armed, at)
 		}
 	}
+	if m.keptBack() {
+		if at := m.pace.let.Add(longDial); m.armed.IsZero() || *m.armed > at {
+			m.fail("the gate is woken at %d, and one more may dial at %d", *m.armed, at)
+		}
+	}
 	if m.trust == Watchful && len(m.queue) > 0 && len(m.ready) > 0 {
 		if at := m.ready[0].used.Add(grace); m.armed.IsZero() || *m.armed > at {
 			m.fail("the gate is woken at %d, and somebody is to be served at %d", *m.armed, at)
@@ -205,7 +213,7 @@ func (m *model) finish() {
 	for {
 		m.wasOpen = m.open()
 		switch {
-		case m.stepCollect(), m.stepDialed(), m.stepPutBack(), m.stepReturn(), m.stepGone(), m.stepDrop():
+		case m.stepCollect(), m.stepDialed(), m.stepPutBack(), m.stepReturn(), m.stepReplace(), m.stepGone(), m.stepDrop():
 			m.check()
 			continue
 		}

@@ -7,17 +7,17 @@ import (
 
 // The steps of the model that move sessions. Each does one thing to the gate and to the
 // model, and is false if there is nothing to do it to. Those that move waiters are in
-// model_waits_test.go.
+// model_waits_test.go, those of dials in model_dials_test.go.
 
 // all are the steps, each with how often it is in the bag.
 func (m *model) all() []frequent {
 	return []frequent{
 		{12, m.stepAsk}, {1, m.stepArrive}, {9, m.stepCollect}, {4, m.stepGiveUp}, {1, m.stepOver},
 		{1, m.stepRefuse}, {1, m.stepPrefer}, {1, m.stepSendAway},
-		{12, m.stepDialed}, {2, m.stepUnreserve}, {1, m.stepReserve},
+		{12, m.stepDialed}, {2, m.stepUnreserve}, {2, m.stepFailed}, {1, m.stepReserve},
 		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
 		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
-		{9, m.stepGone}, {2, m.stepReplace}, {4, m.stepTakeReady}, {6, m.stepPutBack},
+		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {6, m.stepPutBack},
 		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
 	}
 }
@@ -30,70 +30,23 @@ type frequent struct {
 // outcomes are what steps come to. Each must happen often enough to prove something.
 var outcomes = []string{
 	"ask: refused", "ask: behind others", "ask: ready", "ask: ready, without any ticket", "ask: ready, of another pool", "ask: room", "ask: waits",
-	"ask: at an earlier place", "ask: overdue",
+	"ask: at an earlier place", "ask: overdue", "ask: waits for who dials",
+	"comes to nothing", "replace: waits again", "replace: waits again, having queued", "replace: another is ready",
 	"arrive", "collect: session", "collect: room", "collect: refused",
 	"give up: queued", "give up: refused", "give up: room", "give up: session", "give up: session, closed", "over",
-	"refuse", "prefer", "send away", "dialed", "unreserve", "reserve", "reserve: nothing missing",
+	"refuse", "prefer", "send away", "dialed", "dialed: the pace grows", "dialed: the pace is full", "dialed: one may dial", "unreserve", "failed", "failed: the next dials",
+	"reserve: too many dial", "reserve", "reserve: nothing missing",
 	"return: bad", "return: misfit", "return: of another pool", "return: handed", "return: kept", "return: kept, while draining", "return: late", "return: kept, doubted",
 	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",
 	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
 	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "condemn", "reject", "unfit", "fit",
 	"gone", "gone: room", "replace", "take ready", "put back: kept", "put back: served", "put back: closed",
-	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shut", "wake", "wake: expired", "wake: one is served", "time",
+	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "time",
 }
 
 // ofCallers are the sessions in the hands of callers.
 func (m *model) ofCallers() []*modelSession {
 	return where(m.held, func(s *modelSession) bool { return s.by == byCaller })
-}
-
-// diallers is how many dial now: those who were served room have not begun.
-func (m *model) diallers() int {
-	return m.dialing - len(where(m.served, func(w *modelWaiter) bool { return w.session == nil && w.err == nil }))
-}
-
-func (m *model) stepDialed() bool {
-	if m.diallers() == 0 {
-		return false
-	}
-	m.did("dialed")
-	s := &modelSession{used: m.now, era: m.era}
-	if m.rand.IntN(2) == 0 {
-		s.life.End = m.now.Add(time.Duration(1+m.rand.IntN(60)) * time.Second)
-	}
-	if m.rand.IntN(3) == 0 {
-		s.life.Idle = time.Duration(1+m.rand.IntN(20)) * time.Second
-	}
-	s.real = dialed(m.g, s.life, m.now)
-	m.dialing--
-	m.sessions = append(m.sessions, s)
-	m.begin(s, byCaller)
-	return true
-}
-
-func (m *model) stepUnreserve() bool {
-	if m.diallers() == 0 {
-		return false
-	}
-	m.did("unreserve")
-	m.g.Unreserve()
-	m.dialing--
-	m.admit()
-	return true
-}
-
-func (m *model) stepReserve() bool {
-	want := !m.shut && len(m.ready)+m.dialing < m.keep && m.room()
-	if m.g.Missing() != want || m.g.Reserve() != want {
-		m.fail("Reserve must say %v", want)
-	}
-	if !want {
-		m.did("reserve: nothing missing")
-		return true
-	}
-	m.did("reserve")
-	m.dialing++
-	return true
 }
 
 func (m *model) stepReturn() bool { return m.giveBack(false) }
@@ -383,12 +336,13 @@ func (m *model) stepUnfit() bool {
 	return true
 }
 
-// close closes a session, by whoever was told to.
-func (m *model) close() *modelSession {
-	if len(m.closing) == 0 {
+// close closes a session, by whoever was told to: one who replaces it, or not.
+func (m *model) close(replaces bool) *modelSession {
+	all := where(m.closing, func(s *modelSession) bool { return (s.replacing != nil) == replaces })
+	if len(all) == 0 {
 		return nil
 	}
-	s := pick(m.rand, m.closing)
+	s := pick(m.rand, all)
 	if got := s.real.Reason(); got != s.reason {
 		m.fail("a session is closed as %d, must be %d", got, s.reason)
 	}
@@ -399,23 +353,12 @@ func (m *model) close() *modelSession {
 }
 
 func (m *model) stepGone() bool {
-	s := m.close()
+	s := m.close(false)
 	if s == nil {
 		return false
 	}
 	m.g.Gone(&s.real.Session)
 	m.didServe("gone", "gone: room", m.admit)
-	return true
-}
-
-func (m *model) stepReplace() bool {
-	s := m.close()
-	if s == nil {
-		return false
-	}
-	m.did("replace")
-	m.g.Replace(&s.real.Session)
-	m.dialing++
 	return true
 }
 

@@ -23,18 +23,19 @@ import (
 
 // modelSession is a session as the model sees it.
 type modelSession struct {
-	real    *conn
-	life    Life
-	place   place
-	by      holder       // whose hands it is in, while held
-	ticket  *modelTicket // under which it is on lease; nil: none
-	used    clock.Instant
-	hold    uint64
-	era     int // of the gate, when it was dialed
-	reason  Reason
-	ended   int // how many of its holds have ended
-	closers int // to how many it was given to be closed
-	closed  int // how often it was closed
+	real      *conn
+	life      Life
+	place     place
+	by        holder       // whose hands it is in, while held
+	ticket    *modelTicket // under which it is on lease; nil: none
+	used      clock.Instant
+	hold      uint64
+	era       int // of the gate, when it was dialed
+	reason    Reason
+	ended     int          // how many of its holds have ended
+	replacing *modelWaiter // who closes it, and wants another; nil: nobody
+	closers   int          // to how many it was given to be closed
+	closed    int          // how often it was closed
 }
 
 // holder is who holds a session.
@@ -79,6 +80,7 @@ type model struct {
 	limit    int
 	keep     int
 	dialing  int
+	pace     pace // how many may be dialed at once
 	shut     bool
 	trust    Trust
 	era      int // how often several pools have become one
@@ -136,6 +138,20 @@ func (m *model) open() int {
 }
 
 func (m *model) room() bool { return m.limit == 0 || m.open() < m.limit }
+
+// paced tells whether as many dial as may since a dial has failed.
+func (m *model) paced() bool { return m.pace.most > 0 && m.dialing >= m.pace.most }
+
+// keptBack tells whether somebody waits only because others dial.
+func (m *model) keptBack() bool { return len(m.queue) > 0 && m.room() && m.paced() }
+
+// beginDial lets one dial.
+func (m *model) beginDial() {
+	m.dialing++
+	if m.pace.most > 0 {
+		m.pace.let = m.now
+	}
+}
 
 // over tells whether more are there than the limit allows, without those that go anyway.
 func (m *model) over() bool { return m.limit > 0 && m.open()-len(m.closing) > m.limit }
@@ -255,11 +271,16 @@ func (m *model) park(s *modelSession) bool {
 	return true
 }
 
-func (m *model) join(w *modelWaiter) {
-	if w.since = m.now; w.number == 0 {
+func (m *model) number(w *modelWaiter) {
+	if w.number == 0 {
 		m.arrivals++
 		w.number = m.arrivals
 	}
+}
+
+func (m *model) join(w *modelWaiter) {
+	w.since = m.now
+	m.number(w)
 	w.joined++
 	m.queue = append(m.queue, w)
 	slices.SortStableFunc(m.queue, func(a, b *modelWaiter) int { return cmp.Compare(a.number, b.number) })
@@ -268,7 +289,7 @@ func (m *model) join(w *modelWaiter) {
 // serve serves the first who waits; s is nil: room.
 func (m *model) serve(s *modelSession, now clock.Instant) {
 	w := m.queue[0]
-	w.waited = max(now.Sub(w.since), 0)
+	w.waited += max(now.Sub(w.since), 0)
 	m.counts.Waits++
 	m.counts.QueueTime += w.waited
 	m.answer(w, s, nil)
@@ -284,11 +305,14 @@ func (m *model) answer(w *modelWaiter, s *modelSession, err error) {
 	m.served = append(m.served, w)
 }
 
-// admit lets those who wait dial while there is room.
+// admit lets those who wait dial while they may.
 func (m *model) admit() {
-	for !m.shut && len(m.queue) > 0 && m.room() {
-		m.dialing++
+	for !m.shut && len(m.queue) > 0 && m.room() && !m.paced() {
+		m.beginDial()
 		m.serve(nil, m.now)
+	}
+	if m.trust == Private {
+		m.settle()
 	}
 }
 
@@ -346,7 +370,7 @@ func TestTheGateDoesWhatAPlainModelOfItDoes(t *testing.T) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) { // the gate reads the clock where nobody tells it the time
-					for i := range 1000 {
+					for i := range 1500 {
 						runModel(t, uint64(i*shards+shard), all[shard])
 					}
 				})
@@ -359,6 +383,7 @@ func TestTheGateDoesWhatAPlainModelOfItDoes(t *testing.T) {
 			counted[what] += n
 		}
 	}
+
 	for _, what := range outcomes {
 		assert.Greater(t, counted[what], few, "too few steps %q to prove anything", what)
 		delete(counted, what)

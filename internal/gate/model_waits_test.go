@@ -22,7 +22,7 @@ func (m *model) fromIdle() *modelWaiter {
 		m.idle = append(m.idle, &modelWaiter{real: &Waiter[conn, caller]{}, caller: &caller{}})
 	}
 	w := pick(m.rand, m.idle)
-	w.number, w.session, w.err = 0, nil, nil
+	w.number, w.since, w.waited, w.session, w.err = 0, 0, 0, nil, nil
 	w.caller.ahead, w.caller.away = m.rand.IntN(2) == 0, m.rand.IntN(2) == 0
 	if len(m.arrived) > 0 && m.rand.IntN(2) == 0 {
 		w.number = pick(m.rand, m.arrived)
@@ -61,17 +61,21 @@ func (m *model) stepAsk() bool {
 		m.did(what)
 		want = taken
 		m.begin(taken, byCaller)
-	case m.room():
+		m.number(w)
+	case m.room() && !m.paced():
 		m.did("ask: room")
-		m.dialing++
+		m.beginDial()
 	default:
-		m.did("ask: waits")
+		m.did("ask: waits" + map[bool]string{true: " for who dials"}[m.room()])
 		m.idle = without(m.idle, w)
 		m.join(w)
 		wantWaits = true
 	}
 	if s != realOf(want) || waits != wantWaits || err != nil {
 		m.fail("it answers %v, %v, %v, must be %v, %v", s, waits, err, realOf(want), wantWaits)
+	}
+	if want != nil {
+		m.comesToNothing(want, w)
 	}
 	return true
 }
@@ -122,6 +126,7 @@ func (m *model) stepCollect() bool {
 	case w.session != nil:
 		m.did("collect: session")
 		w.session.by = byCaller
+		m.comesToNothing(w.session, w)
 	default:
 		m.did("collect: room")
 	}
@@ -389,6 +394,11 @@ func (m *model) stepWake() bool {
 	got := m.doWake()
 	before := len(m.served)
 	m.settle()
+	if m.keptBack() && m.now.Sub(m.pace.let) >= longDial {
+		m.did("wake: one overtakes")
+		m.pace.most = m.dialing + 1
+		m.admit()
+	}
 	want := where(m.ready, func(s *modelSession) bool { return m.expired(s, m.now) })
 	for _, s := range want {
 		m.toCloser(s, Expired)

@@ -13,8 +13,8 @@ type Waiter[S, C any] struct {
 	caller *C
 	node   node[Waiter[S, C]] // guarded by Gate.mu: its place in the queue
 	number uint64             // guarded by Gate.mu: of its arrival; zero: it has not come yet
-	since  clock.Instant      // since when it waits; set before it joins the queue
-	waited time.Duration      // guarded by Gate.mu: until it was served
+	since  clock.Instant      // since when it waits; set before it joins the queue; zero: it did not
+	waited time.Duration      // guarded by Gate.mu: until it was served; twice: together
 
 	// served gets one value when the waiter was taken out of the queue by somebody else.
 	served chan struct{}
@@ -29,6 +29,7 @@ type Waiter[S, C any] struct {
 // earlier arrival, see [Gate.Arrive]; zero: there is none.
 func (w *Waiter[S, C]) Prepare(caller *C, number uint64) {
 	w.caller, w.number = caller, number
+	w.since, w.waited = 0, 0
 	w.session, w.err = nil, nil
 	if w.served == nil {
 		w.served = make(chan struct{}, 1)
@@ -52,7 +53,8 @@ func (g *Gate[S, C]) Arrive() uint64 {
 
 // Ask is the half of an acquire that never waits. It answers with a session, which the
 // caller holds from then on; or that the waiter is in the queue, see [Gate.Wait]; or
-// with neither: there was room, which the caller has, and dials.
+// with neither: there was room, which the caller has, and dials. Whoever is given a session
+// has a place as well: they may have to come back for another, see [Gate.Replace].
 func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -68,9 +70,10 @@ func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, 
 	if taken := g.takeableLocked(now); taken != nil {
 		g.ready.remove(&taken.node)
 		g.holdLocked(taken)
+		g.numberLocked(w)
 		return taken.of, false, nil
 	}
-	if g.roomLocked() {
+	if g.mayDialLocked() {
 		g.reserveLocked()
 		return nil, false, nil
 	}
@@ -81,10 +84,7 @@ func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, 
 // joinLocked puts a waiter into the queue: behind all who came before.
 func (g *Gate[S, C]) joinLocked(w *Waiter[S, C], now clock.Instant) {
 	w.since = now
-	if w.number == 0 {
-		g.arrivals++
-		w.number = g.arrivals
-	}
+	g.numberLocked(w)
 	before := g.waiters.last
 	for before != nil && before.of.number > w.number {
 		before = before.prev
@@ -93,7 +93,27 @@ func (g *Gate[S, C]) joinLocked(w *Waiter[S, C], now clock.Instant) {
 	if g.ready.len > 0 && g.trust == Watchful {
 		g.wakeAtLocked(g.ready.first.of.used.Add(grace))
 	}
+	g.watchPaceLocked()
 	g.queued(w.caller)
+}
+
+// rejoinLocked puts one into the queue who was given a session that came to nothing. Its
+// waits count as one.
+func (g *Gate[S, C]) rejoinLocked(w *Waiter[S, C], now clock.Instant) {
+	if !w.since.IsZero() {
+		g.counts.Waits--
+		g.counts.QueueTime -= w.waited
+	}
+	w.session = nil
+	g.joinLocked(w, now)
+	g.settleLocked(now) // another may be ready
+}
+
+func (g *Gate[S, C]) numberLocked(w *Waiter[S, C]) {
+	if w.number == 0 {
+		g.arrivals++
+		w.number = g.arrivals
+	}
 }
 
 // Wait blocks until a waiter that is in the queue is served, or gives up: because its
@@ -208,7 +228,7 @@ func (g *Gate[S, C]) settleLocked(now clock.Instant) {
 // serveLocked gives a session to a waiter, who holds it from then on; nil: room.
 func (g *Gate[S, C]) serveLocked(w *Waiter[S, C], s *Session[S], now clock.Instant) {
 	g.waiters.remove(&w.node)
-	w.waited = max(now.Sub(w.since), 0) // now may have been read before it joined
+	w.waited += max(now.Sub(w.since), 0) // now may have been read before it joined
 	g.counts.Waits++
 	g.counts.QueueTime += w.waited
 	if s != nil {
@@ -269,6 +289,7 @@ func (g *Gate[S, C]) overLocked(more int) bool {
 func (g *Gate[S, C]) reserveLocked() {
 	g.open++
 	g.dialing++
+	g.letLocked()
 }
 
 func (g *Gate[S, C]) unreserveLocked() {
@@ -277,12 +298,17 @@ func (g *Gate[S, C]) unreserveLocked() {
 	g.admitLocked()
 }
 
-// admitLocked lets waiters dial while there is room.
+// admitLocked lets waiters dial while they may. Where they have taken the last room, what is
+// ready of another pool may be taken: see takeableLocked.
 func (g *Gate[S, C]) admitLocked() {
-	for !g.shut && g.waiters.len > 0 && g.roomLocked() {
+	for !g.shut && g.waiters.len > 0 && g.mayDialLocked() {
 		g.reserveLocked()
 		g.serveLocked(g.waiters.first.of, nil, clock.Now())
 	}
+	if g.waiters.len > 0 && g.trust == Private {
+		g.settleLocked(clock.Now())
+	}
+	g.watchPaceLocked()
 }
 
 // holdLocked begins a hold.

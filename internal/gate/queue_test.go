@@ -396,7 +396,7 @@ func TestAWaiterIsUsedForManyAcquires(t *testing.T) {
 			require.Equal(t, Handed, g.Return(ticket, &s.Session, false, now))
 			got, _, _ := g.GiveUp(w)
 			require.Same(t, s, got, "no ticket answers for it")
-			g.Replace(&s.Session)
+			g.Replace(&s.Session, w, now)
 			g.Dialed(s, &s.Session, Life{}, now)
 			return
 		}

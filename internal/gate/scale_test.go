@@ -103,7 +103,7 @@ func BenchmarkExpiry(b *testing.B) {
 				b.Fatal(len(expired), "have expired")
 			}
 			s := expired[0]
-			g.Replace(&s.Session)
+			g.Replace(&s.Session, nil, now)
 			g.Dialed(s, &s.Session, Life{Idle: idle}, now)
 			g.Return(ticket, &s.Session, false, now)
 			now++

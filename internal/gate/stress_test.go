@@ -30,8 +30,8 @@ type stress struct {
 	waking   sync.Mutex      // held by wake
 	quiet    atomic.Bool     // most callers have nothing to do
 
-	open                                  atomic.Int64
-	acquired, refused, gaveUp, late, shut atomic.Int64
+	open                                         atomic.Int64
+	acquired, refused, gaveUp, late, shut, again atomic.Int64
 }
 
 const (
@@ -90,8 +90,12 @@ func (x *stress) wake() {
 // dial dials in room that its caller has; nil: it failed.
 func (x *stress) dial(r *rand.Rand) *conn {
 	runtime.Gosched()
-	if r.IntN(20) == 0 {
+	switch r.IntN(30) {
+	case 0:
 		x.g.Unreserve()
+		return nil
+	case 1:
+		x.g.Failed("refused")
 		return nil
 	}
 	open := x.open.Add(1)
@@ -179,20 +183,33 @@ func (u *user) pop() (t *Ticket[conn]) {
 func (u *user) connect(number uint64) *conn {
 	u.w.Prepare(&u.caller, number)
 	s, waits, err := u.g.Ask(&u.w, clock.Now())
-	if waits {
-		s, err = u.wait()
+	for {
+		if waits {
+			s, err = u.wait()
+		}
+		switch {
+		case err != nil:
+			u.closeAll(s)
+			return nil
+		case s == nil:
+			return u.dial(u.r)
+		}
+		if u.isFit(s) {
+			return s
+		}
+		if waits = u.g.Replace(&s.Session, &u.w, clock.Now()); !waits {
+			return u.dial(u.r)
+		}
+		u.again.Add(1)
 	}
-	switch {
-	case err != nil:
-		u.closeAll(s)
-		return nil
-	case s == nil:
-		return u.dial(u.r)
-	}
+}
+
+// isFit resets a session. If it is of no use, it is closed.
+func (u *user) isFit(s *conn) bool {
 	u.has(s)
 	why, unfit := u.g.Unfit(&s.Session, clock.Now())
 	if !unfit && u.r.IntN(50) > 0 {
-		return s
+		return true
 	}
 	if !unfit { // its reset fails
 		why = Bad
@@ -200,8 +217,7 @@ func (u *user) connect(number uint64) *conn {
 	u.let(s)
 	u.g.Reject(&s.Session, why)
 	u.closed(s)
-	u.g.Replace(&s.Session)
-	return u.dial(u.r)
+	return false
 }
 
 // wait waits, often for no longer than it takes to be served.
@@ -346,7 +362,7 @@ func (x *stress) lookLocked() {
 	if f.Waiting == 0 {
 		return
 	}
-	x.check(!g.roomLocked() && !f.Shut, "%d wait while there is room: %+v", f.Waiting, f)
+	x.check(!g.mayDialLocked() && !f.Shut, "%d wait while one may dial: %+v", f.Waiting, f)
 	x.check(g.takeableLocked(0) == nil, "%d wait while one is ready for them: %+v, trust %d", f.Waiting, f, g.trust)
 	number := uint64(0)
 	g.EachWaiterLocked(func(w *Waiter[conn, caller], _ *caller) bool {
@@ -397,7 +413,7 @@ func (x *stress) finish(users []*user) {
 	}
 	assert.Equal(t, uint64(len(x.sessions)), closed)
 	counts := f.Counts
-	f.Counts, f.Limit = Counts{}, 0
+	f.Counts, f.Limit, f.Pace, f.Failure = Counts{}, 0, 0, ""
 	assert.Equal(t, Figures{Shut: true}, f, "what is left")
 	assert.Empty(t, x.g.expiries)
 	assert.Zero(t, x.open.Load())
@@ -413,7 +429,7 @@ func (x *stress) finish(users []*user) {
 		len(x.sessions), x.acquired.Load(), x.refused.Load(), x.gaveUp.Load(), x.late.Load(), x.shut.Load(), counts)
 	for what, n := range map[string]int64{
 		"acquires": x.acquired.Load(), "refused tickets": x.refused.Load(), "waits given up": x.gaveUp.Load(),
-		"waits given up too late": x.late.Load(), "waits": int64(counts.Waits), "handovers": int64(counts.Handovers),
+		"waits given up too late": x.late.Load(), "sessions that came to nothing, and no leave to dial another": x.again.Load(), "waits": int64(counts.Waits), "handovers": int64(counts.Handovers),
 	} {
 		assert.Positive(t, n, what)
 	}

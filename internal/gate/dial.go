@@ -1,0 +1,63 @@
+package gate
+
+import "github.com/sqllease/sqllease/internal/clock"
+
+// Room for a dial: who takes it, and how a dial ends. How many may dial at once is in pace.go.
+
+// Replace ends the life of a session that its closer has closed, who was given it by Ask or
+// by Wait. The closer dials another in its room; or, if others dial and no more may, waits
+// again, in the place that it had, for whatever comes first.
+func (g *Gate[S, C]) Replace(s *Session[S], w *Waiter[S, C], now clock.Instant) (waits bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.Closed[s.reason]++
+	if g.shut || g.paceAllowsLocked() {
+		g.dialing++
+		g.letLocked()
+		return false
+	}
+	g.open-- // nobody who waits may dial in it either
+	g.rejoinLocked(w, now)
+	return true
+}
+
+// Reserve takes room for a session to be dialed ahead, if fewer are ready, or on their
+// way, than are kept, and one more may dial, for which nobody waits.
+func (g *Gate[S, C]) Reserve() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.missingLocked() || !g.paceAllowsLocked() {
+		return false
+	}
+	g.reserveLocked()
+	return true
+}
+
+// Missing tells whether Reserve would succeed, if not now, then as soon as the pace allows it.
+func (g *Gate[S, C]) Missing() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.missingLocked()
+}
+
+func (g *Gate[S, C]) missingLocked() bool {
+	return !g.shut && g.ready.len+g.dialing < g.keep && g.roomLocked()
+}
+
+// Unreserve gives back room in which nothing was dialed, or a dial failed of which the server
+// is not to blame: see Failed.
+func (g *Gate[S, C]) Unreserve() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unreserveLocked()
+}
+
+// Dialed ends a dial that succeeded: whoever dialed holds the session.
+func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.of, s.life, s.era, s.used = of, life, g.era, now
+	g.dialing--
+	g.holdLocked(s)
+	g.quickenLocked()
+}

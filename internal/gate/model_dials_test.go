@@ -1,0 +1,128 @@
+package gate
+
+import (
+	"slices"
+	"time"
+)
+
+// The steps of the model that take room for a dial, and end dials.
+
+// diallers is how many dial now: those who were served room have not begun.
+func (m *model) diallers() int {
+	return m.dialing - len(where(m.served, func(w *modelWaiter) bool { return w.session == nil && w.err == nil }))
+}
+
+func (m *model) stepDialed() bool {
+	if m.diallers() == 0 {
+		return false
+	}
+	m.did("dialed")
+	s := &modelSession{used: m.now, era: m.era}
+	if m.rand.IntN(2) == 0 {
+		s.life.End = m.now.Add(time.Duration(1+m.rand.IntN(60)) * time.Second)
+	}
+	if m.rand.IntN(3) == 0 {
+		s.life.Idle = time.Duration(1+m.rand.IntN(20)) * time.Second
+	}
+	s.real = dialed(m.g, s.life, m.now)
+	m.dialing--
+	m.sessions = append(m.sessions, s)
+	m.begin(s, byCaller)
+	if m.pace.most > 0 {
+		m.did("dialed: the pace grows")
+		if m.pace.most *= 2; m.pace.most >= fullPace || m.limit > 0 && m.pace.most >= m.limit {
+			m.did("dialed: the pace is full")
+			m.pace = pace{}
+		}
+		if before := len(m.served); len(m.queue) > 0 {
+			if m.admit(); len(m.served) > before {
+				m.did("dialed: one may dial")
+			}
+		}
+	}
+	return true
+}
+
+func (m *model) stepFailed() bool {
+	if m.diallers() == 0 {
+		return false
+	}
+	met := pick(m.rand, []string{"refused", "timeout"})
+	m.g.Failed(met)
+	m.dialing--
+	m.pace = pace{1, m.now, met}
+	m.didServe("failed", "failed: the next dials", m.admit)
+	return true
+}
+
+func (m *model) stepUnreserve() bool {
+	if m.diallers() == 0 {
+		return false
+	}
+	m.did("unreserve")
+	m.g.Unreserve()
+	m.dialing--
+	m.admit()
+	return true
+}
+
+func (m *model) stepReserve() bool {
+	missing := !m.shut && len(m.ready)+m.dialing < m.keep && m.room()
+	want := missing && !m.paced()
+	if m.g.Missing() != missing || m.g.Reserve() != want {
+		m.fail("Reserve must say %v, and Missing %v", want, missing)
+	}
+	switch {
+	case want:
+		m.did("reserve")
+		m.beginDial()
+	case missing:
+		m.did("reserve: too many dial")
+	default:
+		m.did("reserve: nothing missing")
+	}
+	return true
+}
+
+func (m *model) stepReplace() bool {
+	s := m.close(true)
+	if s == nil {
+		return false
+	}
+	w := s.replacing
+	waits := m.g.Replace(&s.real.Session, w.real, m.now)
+	if want := m.paced() && !m.shut; waits != want {
+		m.fail("whoever replaces a session waits: %v, must be %v", waits, want)
+	}
+	if !waits {
+		m.did("replace")
+		m.beginDial()
+		m.idle = append(m.idle, w)
+		return true
+	}
+	if m.did("replace: waits again"); !w.since.IsZero() {
+		m.did("replace: waits again, having queued")
+		m.forget(w)
+	}
+	w.session = nil
+	m.join(w)
+	m.settle()
+	if slices.Contains(m.served, w) {
+		m.did("replace: another is ready")
+	}
+	return true
+}
+
+// comesToNothing has what was given to a waiter be of no use, now and then: it is closed, and
+// the waiter is about to replace it.
+func (m *model) comesToNothing(s *modelSession, w *modelWaiter) {
+	if m.rand.IntN(3) > 0 {
+		return
+	}
+	m.did("comes to nothing")
+	m.g.Reject(&s.real.Session, Bad)
+	m.reject(s)
+	m.toCloser(s, Bad)
+	s.replacing = w
+	m.idle = without(m.idle, w)
+}
