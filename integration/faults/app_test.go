@@ -26,27 +26,29 @@ import (
 
 const (
 	connections = 4 // of a pool
-	workers     = 12
+	workers     = 8
 	patience    = 30 * time.Second // until something counts as never
 )
 
 // app is an application, whose pool is bare or wrapped. It reaches its server by
 // a line of its own, as a user of its own.
 type app struct {
-	t    *testing.T
-	db   *sql.DB
-	pool *sqllease.Connector // nil: bare
-	line *line.Line
-	user string
+	t     *testing.T
+	db    *sql.DB
+	pool  *sqllease.Connector // nil: bare
+	line  *line.Line
+	user  string
+	login *rotating // of its connections; nil: they always log in as the user
 
-	statement string        // asks for a number, and gets it
-	deadline  time.Duration // of each call
+	through through
+	size    int // of the pool
 
 	over atomic.Bool // the fault is
 	done atomic.Int64
 
-	mu      sync.Mutex
-	outcome outcome // guarded by mu
+	mu       sync.Mutex
+	deadline time.Duration // guarded by mu; of each call
+	outcome  outcome       // guarded by mu
 }
 
 // outcome is what an application has seen.
@@ -82,7 +84,10 @@ type asked interface {
 
 func (a *app) ask(ctx context.Context, of asked, n int) error {
 	var got int
-	err := of.QueryRowContext(ctx, a.statement, n).Scan(&got)
+	if a.through.answer != 0 {
+		n = a.through.answer
+	}
+	err := of.QueryRowContext(ctx, a.through.statement, n).Scan(&got)
 	if err == nil {
 		assert.Equal(a.t, n, got, "the answer is another caller's")
 	}
@@ -91,7 +96,10 @@ func (a *app) ask(ctx context.Context, of asked, n int) error {
 
 // counted makes a call in its deadline, and notes how it ended.
 func (a *app) counted(ctx context.Context, call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, a.deadline)
+	a.mu.Lock()
+	deadline := a.deadline
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	late, start := a.over.Load(), time.Now()
 	err := call(ctx)
@@ -111,6 +119,13 @@ func (a *app) counted(ctx context.Context, call func(context.Context) error) err
 	}
 	a.done.Add(1)
 	return err
+}
+
+// within is the deadline of calls that begin from now on.
+func (a *app) within(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.deadline = d
 }
 
 // kind is a short name of an error.
@@ -163,7 +178,7 @@ func (a *app) load(call func(ctx context.Context, n int) error) (stop func()) {
 	for w := range workers {
 		all.Go(func() {
 			for n := w; ; n += workers {
-				pause := 2 * time.Millisecond
+				pause := 5 * time.Millisecond
 				if call(context.Background(), n) != nil {
 					pause = 20 * time.Millisecond
 				}
@@ -231,27 +246,27 @@ func give(conns []*sql.Conn) {
 // fill has the pool open n connections, and leave them idle.
 func (a *app) fill(n int) { give(a.take(n)) }
 
-// idleAround leaves n connections idle for times from least to most, and has n callers use them
-// at once. Before that, it does something with each of them.
-func (a *app) idleAround(n int, least, most time.Duration, before func(context.Context, *sql.Conn) error) {
-	conns := a.take(n)
+// idleAround leaves connections idle for times from least to most, and has as many callers use
+// them at once. Before that, it does something with each of them.
+func (a *app) idleAround(least, most time.Duration, before func(context.Context, *sql.Conn) error) {
+	conns := a.take(a.size)
 	a.line.Delay(way, 0) // now, for the dials were quick
-	since := make([]time.Time, n)
-	start := time.Now()
+	since := make([]time.Time, a.size)
+	start := time.Now().Add(8 * way)
 	var all sync.WaitGroup
 	for i, c := range conns {
 		all.Go(func() {
-			ctx := context.Background()
-			assert.NoError(a.t, before(ctx, c))
-			time.Sleep(time.Until(start.Add(8*way + (most-least)*time.Duration(i)/time.Duration(n))))
-			assert.NoError(a.t, a.ask(ctx, c, i)) // from which its idle time counts
+			// It is of no interest here whether this succeeds: what does not is no idle connection.
+			_ = before(context.Background(), c)
+			time.Sleep(time.Until(start.Add((most - least) * time.Duration(i) / time.Duration(a.size))))
+			_ = a.ask(context.Background(), c, i) // from which its idle time counts
 			since[i] = time.Now()
-			assert.NoError(a.t, c.Close())
+			_ = c.Close()
 		})
 	}
 	all.Wait()
 	time.Sleep(time.Until(since[0].Add(most)))
-	a.burst(n)
+	a.burst(a.size)
 	a.line.Delay(0, 0)
 }
 

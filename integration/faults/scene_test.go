@@ -1,8 +1,10 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,6 +28,8 @@ type scene struct {
 	fault       fault
 	server      *servers.Server
 	admin       *sql.DB
+	other       *sql.DB // an administrator of the server that a failover leads to; nil: there is none
+	bouncer     string  // what a PgBouncer is called by the server
 	bare, lease *app
 }
 
@@ -46,26 +50,41 @@ func stage(t *testing.T, f fault) *scene {
 		to = f.behind(s)
 	}
 	s.bare, s.lease = s.app(prefix+"_bare", to), s.app(prefix+"_lease", to)
-	dsn := func(a *app) string {
+	s.openBoth(to)
+	return s
+}
+
+// openBoth opens the pools of both applications, which are the same.
+func (s *scene) openBoth(server string) {
+	f := s.fault
+	open := func(a *app, open func(dsn string) (*sql.DB, error), wrap func(driver.Connector) *sql.DB) {
 		addr := a.line.Addr()
 		if f.direct {
-			addr = to
+			addr = server
 		}
-		return fmt.Sprintf(f.through.dsn, a.user, addr) + f.params
+		if f.connect != nil {
+			a.db = wrap(f.connect(a, addr))
+			return
+		}
+		var err error
+		a.db, err = open(fmt.Sprintf(f.through.dsn, a.user, addr) + f.params)
+		require.NoError(s.t, err)
 	}
-	s.bare.db = s.opened(f.through.driver, dsn(s.bare))
-	size := f.size
-	if size == 0 {
-		size = connections
-	}
-	s.bare.db.SetMaxOpenConns(size)
-	s.bare.db.SetMaxIdleConns(size)
+	open(s.bare, func(dsn string) (*sql.DB, error) { return sql.Open(f.through.driver, dsn) }, sql.OpenDB)
+	s.bare.db.SetMaxOpenConns(s.bare.size)
+	s.bare.db.SetMaxIdleConns(s.bare.size)
 	cfg := f.cfg
-	cfg.MaxOpen = size
-	db, err := sqllease.Open(f.through.driver, dsn(s.lease), cfg)
-	require.NoError(t, err)
-	s.wrapped(db)
-	return s
+	cfg.MaxOpen = s.lease.size
+	open(s.lease, func(dsn string) (*sql.DB, error) { return sqllease.Open(f.through.driver, dsn, cfg) },
+		func(c driver.Connector) *sql.DB {
+			db, err := sqllease.OpenDB(c, cfg)
+			require.NoError(s.t, err)
+			return db
+		})
+	var ok bool
+	s.lease.pool, ok = sqllease.ConnectorOf(s.lease.db)
+	require.True(s.t, ok)
+	s.t.Cleanup(func() { _, _ = s.bare.db.Close(), s.lease.db.Close() })
 }
 
 // opened opens a database for the length of the scene.
@@ -76,15 +95,6 @@ func (s *scene) opened(driver, dsn string) *sql.DB {
 	return db
 }
 
-// wrapped makes a database that of the application with sqllease.
-func (s *scene) wrapped(db *sql.DB) {
-	var ok bool
-	s.lease.db = db
-	s.lease.pool, ok = sqllease.ConnectorOf(db)
-	require.True(s.t, ok)
-	s.t.Cleanup(func() { _ = db.Close() })
-}
-
 // app makes an application without its pool.
 func (s *scene) app(user, to string) *app {
 	l, err := line.New(to)
@@ -93,24 +103,19 @@ func (s *scene) app(user, to string) *app {
 	if s.server != nil {
 		s.exec(s.fault.through.users(user)...)
 	}
-	return &app{t: s.t, line: l, user: user, statement: s.fault.through.statement, deadline: patience,
+	return &app{t: s.t, line: l, user: user, through: s.fault.through, size: cmp.Or(s.fault.size, connections), deadline: patience,
 		outcome: outcome{kinds: map[string]int{}}}
 }
 
 // exec has the administrator do something.
-func (s *scene) exec(statements ...string) {
+func (s *scene) exec(statements ...string) { s.execBy(s.admin, statements...) }
+
+func (s *scene) execBy(admin *sql.DB, statements ...string) {
 	s.t.Helper()
 	for _, statement := range statements {
-		_, err := s.admin.Exec(statement)
+		_, err := admin.Exec(statement)
 		require.NoError(s.t, err, statement)
 	}
-}
-
-// count is what a statement of the administrator's counts.
-func (s *scene) count(query string, args ...any) (n int) {
-	s.t.Helper()
-	require.NoError(s.t, s.admin.QueryRow(query, args...).Scan(&n))
-	return n
 }
 
 // kill ends an application's sessions, as an administrator does.
@@ -144,7 +149,7 @@ func (s *scene) both(do func(*app)) {
 func (s *scene) underLoad(fault func()) { s.underLoadOf((*app).use, fault) }
 
 func (s *scene) underLoadOf(call func(*app, context.Context, int) error, fault func()) {
-	s.both(func(a *app) { a.fill(connections) })
+	s.both(func(a *app) { a.fill(a.size) })
 	var stops []func()
 	for _, a := range []*app{s.bare, s.lease} {
 		stops = append(stops, a.load(func(ctx context.Context, n int) error { return call(a, ctx, n) }))
@@ -164,7 +169,7 @@ func (s *scene) settled() {
 	s.both(func(a *app) {
 		a.line.Lost()
 		a.await("its connections to be those of its pool", func() bool {
-			a.fill(connections)
+			a.fill(a.size)
 			return s.sessions(a) == a.open()
 		})
 	})
@@ -182,7 +187,15 @@ func (s *scene) sessions(a *app) int {
 	if s.admin == nil || s.fault.behind != nil {
 		return a.line.Open()
 	}
-	return s.count("SELECT COUNT(*) FROM ("+s.fault.through.sessions+") s", a.user)
+	n := 0
+	for _, of := range []*sql.DB{s.admin, s.other} {
+		var here int
+		if of != nil {
+			require.NoError(s.t, of.QueryRow("SELECT COUNT(*) FROM ("+s.fault.through.sessions+") s", a.user).Scan(&here))
+		}
+		n += here
+	}
+	return n
 }
 
 // folder is a new path for what a proxy needs.
@@ -197,7 +210,8 @@ func (s *scene) folder() string {
 type through struct {
 	driver    string
 	dsn       string // of a user and an address
-	statement string
+	statement string // asks for a number
+	answer    int    // the only number that it gets; zero: any
 	sessions  string // of a user
 	kill      string // a session
 	users     func(name string) []string
@@ -234,6 +248,6 @@ func postgresUser(name string) []string {
 }
 
 const (
-	way   = 25 * time.Millisecond // of a line that is some way off, in either direction
+	way   = 50 * time.Millisecond // of a line that is some way off, in either direction
 	limit = time.Second           // the shortest idle limit that servers have
 )

@@ -1,11 +1,51 @@
 package faults
 
 import (
+	"flag"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
+	"testing"
 	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
+
+// page keeps the table.
+const page = "../../docs/lifetime.md"
+
+var write = flag.Bool("write", false, "write what was seen into "+page)
+
+// blocks are the parts of the table: each is between two comments of the page.
+var blocks = []block{
+	{"prevented", func(e expectation) bool { return e == prevented }},
+	{"the same", func(e expectation) bool { return e != prevented && e != told }},
+	{"open", func(e expectation) bool { return e == told }},
+}
+
+type block struct {
+	name string
+	has  func(expectation) bool
+}
+
+// begins and ends are the comments around it.
+func (b block) begins() string { return "<!-- " + b.name + ": begin -->\n" }
+func (b block) ends() string   { return "<!-- " + b.name + ": end -->\n" }
+
+// faults are the cases of a block.
+func (b block) faults() (all []fault) {
+	for _, g := range groups {
+		for _, f := range g.faults {
+			if b.has(f.expect) {
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
 
 // row is what both applications saw of a fault.
 type row struct {
@@ -13,7 +53,7 @@ type row struct {
 	bare, lease outcome
 }
 
-// table has the rows that have been played.
+// table has the rows that were played.
 type table struct {
 	mu   sync.Mutex
 	rows map[string]row // guarded by mu; by name
@@ -22,38 +62,73 @@ type table struct {
 func (t *table) add(r row) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.rows == nil {
-		t.rows = map[string]row{}
-	}
 	t.rows[r.name] = r
 }
 
-// all are the rows in the order of the cases.
-func (t *table) all() string {
-	var b strings.Builder
-	for _, g := range groups {
-		for _, f := range g.faults {
-			if r, played := t.rows[f.name]; played {
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", r.name, r.bare.cell(), r.lease.cell())
-			}
+// text is a block with the rows that were played.
+func (t *table) text(b block) string {
+	text := "| what happens | bare driver | sqllease |\n|---|---|---|\n"
+	for _, f := range b.faults() {
+		if r, played := t.rows[f.name]; played {
+			text += fmt.Sprintf("| %s | %s | %s |\n", r.name, r.bare.cell(), r.lease.cell())
 		}
 	}
-	return b.String()
+	return text
+}
+
+// write writes the rows into the page.
+func (t *table) write(test *testing.T) {
+	require.False(test, test.Failed(), "the page is not written: a case failed")
+	text, err := os.ReadFile(page)
+	require.NoError(test, err)
+	filled := string(text)
+	for _, b := range blocks {
+		for _, f := range b.faults() {
+			require.Contains(test, t.rows, f.name, "the page is not written: not every case was played")
+		}
+		before, rest, found := strings.Cut(filled, b.begins())
+		require.True(test, found, b.begins())
+		_, after, found := strings.Cut(rest, b.ends())
+		require.True(test, found, b.ends())
+		filled = before + b.begins() + t.text(b) + b.ends() + after
+	}
+	require.NoError(test, os.WriteFile(page, []byte(filled), 0o644)) //nolint:gosec // it is a document
 }
 
 // cell is an outcome as the table has it.
 func (o outcome) cell() string {
-	s := fmt.Sprintf("%d of %d, %v", o.failed, o.calls, rounded(o.longest))
+	s := fmt.Sprintf("%d of %d, %s", o.failed, o.calls, shown(o.longest))
 	if o.late > 0 {
-		s += fmt.Sprintf(", %d after it was over", o.late)
+		s += fmt.Sprintf("; %d after the fault", o.late)
 	}
 	return s
 }
 
-// rounded is a duration as a reader can use it.
-func rounded(d time.Duration) time.Duration {
-	if d > time.Second {
-		return d.Round(100 * time.Millisecond)
+// shown is a duration as a reader can use it.
+func shown(d time.Duration) string {
+	if d >= time.Second {
+		return fmt.Sprintf("%.1f s", d.Seconds())
 	}
-	return d.Round(time.Millisecond)
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
+
+// What the page has is a row for each case, and no other.
+func TestThePageHasEveryCase(t *testing.T) {
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	rows := regexp.MustCompile(`(?m)^\| (.*?) \| [^|]* \| [^|]* \|$`)
+	for _, b := range blocks {
+		_, rest, found := strings.Cut(string(text), b.begins())
+		require.True(t, found, b.begins())
+		inside, _, found := strings.Cut(rest, b.ends())
+		require.True(t, found, b.ends())
+		var has, want []string
+		for _, m := range rows.FindAllStringSubmatch(inside, -1)[1:] {
+			has = append(has, m[1])
+		}
+		for _, f := range b.faults() {
+			want = append(want, f.name)
+		}
+		assert.Equal(t, want, has, "make faults writes the page again")
+	}
 }

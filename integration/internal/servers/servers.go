@@ -89,7 +89,7 @@ func (s *Server) Stop() {
 
 // End has the server end by a signal, and waits until it has; what it started ends with it.
 func (s *Server) End(by syscall.Signal) error {
-	if err := s.cmd.Process.Signal(by); err != nil {
+	if err := s.Signal(by); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -104,13 +104,16 @@ func (s *Server) End(by syscall.Signal) error {
 	}
 }
 
+// Signal sends the server a signal.
+func (s *Server) Signal(what syscall.Signal) error { return s.cmd.Process.Signal(what) }
+
 // Freeze stops every process of the server as it stands; Thaw lets them go on.
-func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Freeze() { s.all(syscall.SIGSTOP) }
 
 // Thaw lets a frozen server go on.
-func (s *Server) Thaw() { s.signal(syscall.SIGCONT) }
+func (s *Server) Thaw() { s.all(syscall.SIGCONT) }
 
-func (s *Server) signal(what syscall.Signal) {
+func (s *Server) all(what syscall.Signal) {
 	for _, pid := range append(children(s.cmd.Process.Pid), s.cmd.Process.Pid) {
 		_ = syscall.Kill(pid, what)
 	}
