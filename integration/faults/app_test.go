@@ -236,6 +236,26 @@ func (a *app) take(n int) []*sql.Conn {
 	return conns
 }
 
+// refresh uses every connection at once: those that have died without a word are replaced.
+func (a *app) refresh() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var all, taken sync.WaitGroup
+	taken.Add(a.size)
+	for i := range a.size {
+		all.Go(func() {
+			conn, err := a.db.Conn(ctx)
+			taken.Done()
+			taken.Wait()
+			if err == nil {
+				_ = a.ask(ctx, conn, i)
+				_ = conn.Close()
+			}
+		})
+	}
+	all.Wait()
+}
+
 // give gives connections back.
 func give(conns []*sql.Conn) {
 	for _, c := range conns {

@@ -39,12 +39,12 @@ func mariaFailover(name, params string, expect expectation) fault {
 }
 
 var mariaFailovers = []fault{
-	mariaFailover("MariaDB, failover: the old server becomes read-only, and new connections lead to the new one", "", told),
-	mariaFailover("MariaDB, failover, with the driver's `rejectReadOnly=true`", "?rejectReadOnly=true", noWorse),
+	mariaFailover("Failover, MariaDB: the old server becomes read-only. New connections lead to the new server", "", told),
+	mariaFailover("Failover, MariaDB: the same, with `rejectReadOnly=true` of the driver", "?rejectReadOnly=true", noWorse),
 }
 
 var postgresFailovers = []fault{{
-	name:   "PostgreSQL, failover: the same, by `default_transaction_read_only`",
+	name:   "Failover, PostgreSQL: the old server becomes read-only (`default_transaction_read_only`). New connections lead to the new server",
 	server: onFragilePostgres, through: pgxStdlib, expect: told,
 	play: failover(onPostgres, "INSERT INTO written VALUES ($1)",
 		func(user string) []string {

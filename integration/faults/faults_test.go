@@ -88,8 +88,8 @@ var groups = []struct {
 	faults  []fault
 }{
 	{"fragile MariaDB", true, slices.Concat(fragileMariaFaults, mariaFailovers)},
-	{"fragile PostgreSQL", true, slices.Concat(fragilePostgresFaults, postgresFailovers)},
 	{"MariaDB", false, mariaFaults},
+	{"fragile PostgreSQL", true, slices.Concat(fragilePostgresFaults, postgresFailovers)},
 	{"PostgreSQL", false, postgresFaults},
 	{"network", false, networkFaults},
 	{"proxies", false, proxyFaults},

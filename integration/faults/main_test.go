@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("test.parallel", "4") // most of the time a case waits
 	os.Exit(servers.RunWith(m, start,
-		goleak.IgnoreTopFunction("github.com/jackc/pgx/v5/pgconn.(*PgConn).asyncClose.func1"))) // it asks a server to cancel, for 15 s at most
+		goleak.IgnoreAnyFunction("github.com/jackc/pgx/v5/pgconn.(*PgConn).asyncClose.func1"))) // it asks a server to cancel, for 15 s at most
 }
 
 // start starts all four at once.

@@ -44,7 +44,7 @@ func killedInUse(s *scene) {
 
 var mariaFaults = []fault{
 	{
-		name:   "MariaDB: a session sets its own `wait_timeout`, and is idle for that long",
+		name:   "MariaDB: the application sets `wait_timeout` on its own connection",
 		server: onMaria, through: goMySQL, size: idlers, expect: told,
 		play: func(s *scene) {
 			around(s, func(ctx context.Context, c *sql.Conn) error {
@@ -105,15 +105,15 @@ var fragileMariaFaults = []fault{
 		},
 	},
 	{
-		name:   "MariaDB: ends by `SIGTERM`, and starts again",
+		name:   "MariaDB: the server ends by `SIGTERM`, and starts again",
 		server: onFragileMaria, direct: true, through: goMySQL, expect: survived, play: restart(syscall.SIGTERM),
 	},
 	{
-		name:   "MariaDB: ends by `SIGKILL`, and starts again",
+		name:   "MariaDB: the server ends by `SIGKILL`, and starts again",
 		server: onFragileMaria, direct: true, through: goMySQL, expect: survived, play: restart(syscall.SIGKILL),
 	},
 	{
-		name:   "MariaDB: freezes (`SIGSTOP`), and goes on",
+		name:   "MariaDB: the server freezes (`SIGSTOP`), and goes on",
 		server: onFragileMaria, direct: true, through: goMySQL, expect: survived, play: frozen,
 	},
 }

@@ -15,7 +15,7 @@ func forgotten(s *scene) {
 	s.both(func(a *app) {
 		a.fill(a.size)
 		a.line.Forget(limit)
-		a.within(limit)
+		a.within(3 * limit)
 		time.Sleep(limit + limit/5)
 		a.burst(workers)
 		a.line.Forget(0)
@@ -29,7 +29,7 @@ var networkFaults = []fault{
 		play: forgotten,
 	},
 	{
-		name:   "Network, PostgreSQL: the same",
+		name:   "Network, PostgreSQL: something on the way forgets connections that are idle for 1 s. `NetworkIdleLimit: 1s`",
 		server: onPostgres, through: pgxStdlib, expect: prevented, cfg: sqllease.Config{NetworkIdleLimit: limit}, play: forgotten,
 	},
 	{
@@ -94,10 +94,10 @@ var networkFaults = []fault{
 			assert.Contains(s.t, e.Error(), "still dialing "+s.lease.line.Addr()+" after ")
 		},
 	},
-	scripted("MariaDB: it answers the question for its idle limit with nonsense", mysqlscript.Text("a while"), noWorse),
-	scripted("MariaDB: it answers that question with an error", mysqlscript.Fail(1193, "Unknown system variable"), noWorse),
-	scripted("MariaDB: it ends the connection in place of that answer", mysqlscript.Disconnect(mysqlscript.FIN), noWorse),
-	scripted("MariaDB: it never answers that question", mysqlscript.Hang(), told),
+	scripted("Discovery: the server answers the question for its idle limit with nonsense", mysqlscript.Text("a while"), noWorse),
+	scripted("Discovery: the server answers with an error", mysqlscript.Fail(1193, "Unknown system variable"), noWorse),
+	scripted("Discovery: the server ends the connection in place of an answer", mysqlscript.Disconnect(mysqlscript.FIN), noWorse),
+	scripted("Discovery: the server never answers", mysqlscript.Hang(), told),
 }
 
 // scripted is a server that answers the question for its idle limit so. The bare driver does not ask.

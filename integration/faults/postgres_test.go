@@ -24,11 +24,11 @@ func idleLimitOfRole(s *scene) {
 
 var postgresFaults = []fault{
 	{
-		name:   "PostgreSQL: `idle_session_timeout` of new connections is lowered",
+		name:   "PostgreSQL: `idle_session_timeout` is lowered for new connections",
 		server: onPostgres, through: pgxStdlib, size: idlers, expect: noticed, play: idleLimitOfRole,
 	},
 	{
-		name:   "PostgreSQL: a session sets its own `idle_session_timeout`, and is idle for that long",
+		name:   "PostgreSQL: the application sets `idle_session_timeout` on its own connection",
 		server: onPostgres, through: pgxStdlib, size: idlers, expect: noticed,
 		play: func(s *scene) {
 			s.both(func(a *app) {
@@ -64,7 +64,7 @@ var postgresFaults = []fault{
 
 var fragilePostgresFaults = []fault{
 	{
-		name:   "PostgreSQL: `idle_session_timeout` is lowered for open connections too (reload)",
+		name:   "PostgreSQL: `idle_session_timeout` is lowered by a reload, also for open connections",
 		server: onFragilePostgres, through: pgxStdlib, size: idlers, expect: noticed,
 		play: func(s *scene) {
 			s.both(func(a *app) { a.fill(idlers) })
@@ -78,7 +78,7 @@ var fragilePostgresFaults = []fault{
 		server: onFragilePostgres, direct: true, through: pgxStdlib, expect: survived, play: restart(syscall.SIGINT),
 	},
 	{
-		name:   "PostgreSQL: a smart shutdown (`SIGTERM`), which waits for its clients, then a fast one, and a start",
+		name:   "PostgreSQL: a smart shutdown (`SIGTERM`), which waits for the clients; then a fast one, and a start",
 		server: onFragilePostgres, direct: true, through: pgxStdlib, expect: survived,
 		play: func(s *scene) {
 			s.underLoad(func() {
@@ -90,7 +90,7 @@ var fragilePostgresFaults = []fault{
 		},
 	},
 	{
-		name:   "PostgreSQL: ends by `SIGKILL`, and starts again",
+		name:   "PostgreSQL: the server ends by `SIGKILL`, and starts again",
 		server: onFragilePostgres, direct: true, through: pgxStdlib, expect: survived,
 		play: func(s *scene) {
 			s.underLoad(func() {
@@ -100,7 +100,7 @@ var fragilePostgresFaults = []fault{
 		},
 	},
 	{
-		name:   "PostgreSQL: freezes (`SIGSTOP`), and goes on",
+		name:   "PostgreSQL: the server freezes (`SIGSTOP`), and goes on",
 		server: onFragilePostgres, direct: true, through: pgxStdlib, expect: survived, play: frozen,
 	},
 }

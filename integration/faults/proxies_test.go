@@ -43,7 +43,7 @@ var proxyFaults = []fault{
 		play: func(s *scene) { s.both(func(a *app) { a.idleAround(limit-6*way, limit*3/2, untouched) }) },
 	},
 	{
-		name:   "PgBouncer, transaction pooling, pgx: the same",
+		name:   "PgBouncer, transaction pooling, pgx: `client_idle_timeout = 1`. `NetworkIdleLimit: 1s`",
 		server: onPostgres, behind: bouncer("pool_mode = transaction\ndefault_pool_size = 4\nclient_idle_timeout = 1"),
 		through: pgxStdlib, params: "&default_query_exec_mode=exec", size: idlers, expect: noticed,
 		cfg:  sqllease.Config{NetworkIdleLimit: limit},
@@ -61,7 +61,7 @@ var proxyFaults = []fault{
 		},
 	},
 	{
-		name:   "PgBouncer, transaction pooling: it has one connection, which is busy for 1 s; callers wait for half of that",
+		name:   "PgBouncer, transaction pooling: its only connection is busy for 1 s. Callers wait for 500 ms",
 		server: onPostgres, behind: bouncer("pool_mode = transaction\ndefault_pool_size = 1"),
 		through: pgxStdlib, params: "&default_query_exec_mode=exec", expect: told,
 		play: func(s *scene) {

@@ -169,7 +169,7 @@ func (s *scene) settled() {
 	s.both(func(a *app) {
 		a.line.Lost()
 		a.await("its connections to be those of its pool", func() bool {
-			a.fill(a.size)
+			a.refresh()
 			return s.sessions(a) == a.open()
 		})
 	})
