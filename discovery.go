@@ -184,7 +184,9 @@ func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
 	defer c.asking.stop.Store(nil)
 	answer, err := c.cfg.discovery.Ask(ctx, s.conn)
 	if err == nil {
-		c.asking.ended(clock.Now(), false)
+		now := clock.Now()
+		s.Heard(now)
+		c.asking.ended(now, false)
 		c.answered(&answer)
 		return nil
 	}

@@ -169,6 +169,7 @@ func (h *handle) release(valid bool) (stays bool) {
 	if h.waited != nil {
 		h.waited = nil
 	}
+	s.lease.heard(s, now)
 	e := c.endOf(s, now, !h.single)
 	h.unlockLate()
 	h.leased = false

@@ -209,6 +209,33 @@ func TestWhatAnIdleLimitDoesToASessionInConstantUse(t *testing.T) {
 	}
 }
 
+// What counts is when a session spoke with its server last: a holder may have it for long
+// and not use it.
+func TestIdleTimeInAHoldersHandsCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{idleLimit: time.Minute}
+		db, c := openPool(t, f, Config{NetworkIdleLimit: time.Minute, MaxOpen: 1, LeakThreshold: -1})
+		hold := func(unused time.Duration) {
+			conn, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			_, err = conn.ExecContext(t.Context(), "DO 1")
+			require.NoError(t, err)
+			elapse(unused)
+			require.NoError(t, conn.Close())
+		}
+		hold(50 * time.Second)
+		elapse(5 * time.Second)
+		useOnce(t, db)
+		assert.Len(t, f.sessions(), 2, "the first was silent for 55 seconds, and ended after 54")
+		hold(54 * time.Second)
+		assert.Equal(t, uint64(2), c.Stats().Closed.IdleLimit, "closed when it came back")
+		useOnce(t, db)
+		for _, s := range f.sessions() {
+			assert.Zero(t, s.late)
+		}
+	})
+}
+
 func TestASessionInConstantUseEndsAtItsMaximumLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = time.Minute

@@ -56,7 +56,7 @@ func (g *Gate[S, C]) Unreserve() {
 func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s.of, s.life, s.era, s.used = of, life, g.era, now
+	s.of, s.life, s.era, s.used, s.heard = of, life, g.era, now, now
 	g.dialing--
 	g.holdLocked(s)
 	g.quickenLocked()

@@ -9,7 +9,7 @@ import (
 
 // scheduleLocked has a session's expiry looked at in time.
 func (g *Gate[S, C]) scheduleLocked(s *Session[S]) {
-	at := s.life.Expiry(s.used)
+	at := s.life.Expiry(s.heard)
 	if at.IsZero() || g.shut {
 		return
 	}
@@ -32,7 +32,7 @@ func (g *Gate[S, C]) expireLocked(s *Session[S], now clock.Instant) *Session[S] 
 	if s.place != ready {
 		return nil
 	}
-	if !s.life.Expired(s.used, now) {
+	if !s.life.Expired(s.heard, now) {
 		g.scheduleLocked(s)
 		return nil
 	}

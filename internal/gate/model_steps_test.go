@@ -69,7 +69,11 @@ func (m *model) giveBack(bad bool) bool {
 	if t == nil {
 		t = &modelTicket{real: &Ticket[conn]{}}
 	}
-	why, misfit := m.misfit(s, now, now)
+	if m.rand.IntN(4) > 0 { // else its holder has not used it
+		s.heard = max(s.heard, now.Add(-time.Duration(m.rand.IntN(3))*time.Duration(m.rand.IntN(60))*time.Second))
+		s.real.Heard(s.heard)
+	}
+	why, misfit := m.misfit(s, now)
 	over := m.over()
 	got := m.g.Return(t.real, &s.real.Session, bad, now)
 	m.end(s, now)
@@ -391,7 +395,7 @@ func (m *model) stepPutBack() bool {
 		return false
 	}
 	s := pick(m.rand, all)
-	why, misfit := m.misfit(s, s.used, m.now)
+	why, misfit := m.misfit(s, m.now)
 	m.reject(s)
 	if misfit {
 		m.did("put back: closed")
