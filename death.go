@@ -16,13 +16,14 @@ const (
 	closedSurplus                      // database/sql's own limits of idle connections, and their lifetime
 	closedLimit                        // the limit was lowered
 	closedFlushed                      // by Connector.Flush
+	closedRole                         // its server takes no writes any more
 	closedReclaimed                    // it was taken from a leaked lease
 	closedShutdown                     // the connector was closed
 	closeReasons
 )
 
 var closeReasonNames = [closeReasons]string{
-	"expired", "idle_limit", "cancelled", "cut", "reset_failed", "invalid", "panicked", "suspect", "surplus", "limit", "flushed", "reclaimed", "shutdown",
+	"expired", "idle_limit", "cancelled", "cut", "reset_failed", "invalid", "panicked", "suspect", "surplus", "limit", "flushed", "role_changed", "reclaimed", "shutdown",
 }
 
 func (r closeReason) String() string { return closeReasonNames[r] }

@@ -75,13 +75,14 @@ type ClosedStats struct {
 	Surplus     uint64 // over database/sql's own limits of idle connections and their lifetime
 	Limit       uint64 // over a limit that was lowered
 	Flushed     uint64 // by Connector.Flush
+	RoleChanged uint64 // a write failed, since the server takes none any more, as after a failover
 	Reclaimed   uint64 // leaked and closed: proven, or by Config.ReclaimAfter
 	Shutdown    uint64 // idle when the connector was closed, or given back afterwards
 }
 
 // Total is the number of connections closed.
 func (c ClosedStats) Total() uint64 {
-	return c.Retired() + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Flushed + c.Reclaimed + c.Shutdown
+	return c.Retired() + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Flushed + c.RoleChanged + c.Reclaimed + c.Shutdown
 }
 
 // Retired is the number of connections that were closed in time, before the server would

@@ -105,6 +105,7 @@ type lifetime struct {
 	bound  time.Duration // longest age; 0: no limit
 	whole  time.Duration // likewise, of this session: it is not above bound
 	byIdle bool          // that is what the server's idle limit allows
+	role   bool          // it ends since its server takes no writes any more
 }
 
 // newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
@@ -129,6 +130,7 @@ func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings, jitter
 // longer one.
 func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
 	told := newLifetime(t.born, found, cfg, jitter())
+	told.role = t.role
 	if t.idle == minLimit(t.idle, told.idle) && t.bound == minLimit(t.bound, told.bound) {
 		told.limits.Idle, told.idle = t.limits.Idle, t.idle
 		told.bound, told.whole, told.byIdle = t.bound, t.whole, t.byIdle

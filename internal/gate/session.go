@@ -95,6 +95,9 @@ func (s *Session[S]) Hold() uint64 { return s.hold }
 // it. Its caller holds the session, and gives it back after this.
 func (s *Session[S]) Heard(at clock.Instant) { s.heard = at }
 
+// HeardOf is when that was last. Its caller holds the session, or closes it.
+func (s *Session[S]) HeardOf() clock.Instant { return s.heard }
+
 // IsHeld tells whether it is held. Its caller is called by Look.
 func (s *Session[S]) IsHeld() bool { return s.place == held }
 
