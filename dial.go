@@ -138,10 +138,10 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
 	n.statements.texts = &c.texts
-	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime, jitter())
+	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime)
 	c.newest.idle.Store(int64(n.life.limits.Idle))
 	c.newest.lifetime.Store(int64(minLimit(c.cfg.MaxLifetime, n.life.idle)))
-	c.gate.Dialed(n, &n.Session, n.life.bounds(), now)
+	c.gate.Dialed(n, &n.Session, n.life.bounds(c.cfg.LifetimeJitter), now)
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
 }

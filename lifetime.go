@@ -49,11 +49,8 @@ type lifetime struct {
 	byIdle bool          // that is what the idle limit allows
 }
 
-// newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
-// ends of sessions that were born together. It only subtracts: the bound
-// stays a bound.
-func newLifetime(born clock.Instant, found drivers.Limits, network, most time.Duration, jitter float64) lifetime {
-	const spread = 0.025
+// newLifetime chooses the bounds of a session's lifetime.
+func newLifetime(born clock.Instant, found drivers.Limits, network, most time.Duration) lifetime {
 	found.Idle = minLimit(found.Idle, network)
 	t := lifetime{born: born, limits: found}
 	if found.Idle > 0 {
@@ -61,18 +58,15 @@ func newLifetime(born clock.Instant, found drivers.Limits, network, most time.Du
 	}
 	t.whole = minLimit(most, t.idle)
 	t.byIdle = t.idle > 0 && t.whole == t.idle
-	t.whole -= time.Duration(float64(t.whole) * spread * jitter)
 	return t
 }
 
-// bounds are what the gate has to know of it.
-func (t *lifetime) bounds() gate.Life {
-	l := gate.Life{Idle: t.idle}
+// bounds are what the gate has to know of it. It ends sessions earlier, so that not too many
+// end together: by up to that share of their lifetime, and, where that is not enough, by more.
+func (t *lifetime) bounds(jitter float64) gate.Life {
+	l := gate.Life{Idle: t.idle, Jitter: jitter, Chance: rand.Float64()}
 	if t.whole > 0 {
 		l.End = t.born.Add(t.whole)
 	}
 	return l
 }
-
-// jitter is a random number for newLifetime.
-func jitter() float64 { return rand.Float64() }

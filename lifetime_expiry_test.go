@@ -101,9 +101,13 @@ func TestEverySessionIsClosedAtItsOwnExpiry(t *testing.T) {
 			elapse([]time.Duration{0: 10 * time.Minute, 2: 5 * time.Minute, 3: 4 * time.Minute, 4: time.Minute}[left])
 			synctest.Wait()
 		}
-		for i, bound := range []time.Duration{570 * time.Second, 570 * time.Second, 54 * time.Second, 270 * time.Second} {
+		for i, bound := range map[int]time.Duration{0: 570 * time.Second, 2: 54 * time.Second, 3: 270 * time.Second} {
 			f.sessions()[i].wantClosed(t, bound)
 		}
+		// The second would end in the same tenth as the first, and so does in the tenth before.
+		age := f.sessions()[1].closedAfter(t)
+		assert.GreaterOrEqual(t, age, 8*57*time.Second)
+		assert.Less(t, age, 9*57*time.Second)
 		assert.Equal(t, []uint64{4, 4}, []uint64{c.Stats().Closed.Retired(), c.Stats().Closed.Total()})
 	})
 }

@@ -28,7 +28,7 @@ import (
 //	                    └─► (dial, in its room) Replace
 type Session[S any] struct {
 	of      *S               // set once
-	life    Life             // guarded by Gate.mu: set by Dialed, and its end brought forward by Flush
+	life    Life             // guarded by Gate.mu: set by Dialed, which may bring its end forward, as Flush does later
 	era     uint64           // set once: that of the gate when it was dialed
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
@@ -42,8 +42,10 @@ type Session[S any] struct {
 
 // Life bounds a session's life.
 type Life struct {
-	End  clock.Instant // it is not given out from then on; zero: there is no end
-	Idle time.Duration // nor when it was not used for so long; zero: for any time
+	End    clock.Instant // it is not given out from then on, or from earlier on: see Dialed; zero: there is no end
+	Idle   time.Duration // nor when it was not used for so long; zero: for any time
+	Jitter float64       // by what share of its lifetime its end may come earlier, 0 to 1, if nothing else asks for more
+	Chance float64       // a random number, from 0 to below 1, which decides
 }
 
 // Expiry is the instant from which on a session, last used at used, is not given
