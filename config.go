@@ -73,6 +73,13 @@ type Config struct {
 	// bounds a connection's life. Minimum: 1ms.
 	MaxLifetime time.Duration
 
+	// LifetimeJitter is the share of its lifetime by which a connection may end earlier, at
+	// random: 0.1 is a tenth. Connections that were opened together end at different times
+	// then, also those of many processes. It only shortens. No more than a tenth of the pool's
+	// connections is to end within the same tenth of a lifetime, so some end earlier than
+	// this says. Zero: 0.025. At most 0.5.
+	LifetimeJitter float64
+
 	// NetworkIdleLimit is the idle time after which something on the way to the
 	// server (a load balancer, a NAT, a proxy) silently drops a connection. Connections
 	// are closed before they are idle for so long; it does not bound their age. Zero:

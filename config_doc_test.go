@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"fmt"
 	"os"
 	"reflect"
 	"regexp"
@@ -46,4 +47,5 @@ func TestTheDocumentationTellsTheDefaults(t *testing.T) {
 	set, err := newSettings(Config{})
 	require.NoError(t, err)
 	assert.Equal(t, 10*set.LeakThreshold, set.SlowCallThreshold, "ten times LeakThreshold")
+	assert.Regexp(t, fmt.Sprintf("(?s)### `LifetimeJitter`.*?- Default: %v", set.LifetimeJitter), string(text))
 }

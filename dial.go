@@ -132,9 +132,9 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
 	n.statements.texts = &c.texts
-	n.life = newLifetime(now, c.asking.limits(), c.cfg, jitter())
+	n.life = newLifetime(now, c.asking.limits(), c.cfg)
 	c.recognise(drivers.SystemOfConn(conn))
-	c.gate.Dialed(n, &n.Session, n.life.bounds(), now)
+	c.gate.Dialed(n, &n.Session, n.life.bounds(c.cfg.LifetimeJitter), now)
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
 }

@@ -102,53 +102,45 @@ type lifetime struct {
 	born   clock.Instant
 	limits drivers.Limits
 	idle   time.Duration // longest time without wire traffic; 0: no limit
-	bound  time.Duration // longest age; 0: no limit
-	whole  time.Duration // likewise, of this session: it is not above bound
+	whole  time.Duration // longest age; 0: no limit
 	byIdle bool          // that is what the server's idle limit allows
 	role   bool          // it ends since its server takes no writes any more
 }
 
-// newLifetime chooses a session's lifetime. jitter, from 0 to 1, spreads the
-// ends of sessions that were born together. It only subtracts: the bound
-// stays a bound.
-func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings, jitter float64) lifetime {
-	const spread = 0.025
+// newLifetime chooses the bounds of a session's lifetime.
+func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings) lifetime {
 	t := lifetime{born: born, limits: found}
 	server := beforeLimit(found.Idle)
 	t.limits.Idle = minLimit(found.Idle, cfg.NetworkIdleLimit)
 	t.idle = beforeLimit(t.limits.Idle)
-	t.bound = cfg.MaxLifetime
+	t.whole = cfg.MaxLifetime
 	if !cfg.IdleOnly {
-		t.bound = minLimit(t.bound, server)
-		t.byIdle = server > 0 && t.bound == server
+		t.whole = minLimit(t.whole, server)
+		t.byIdle = server > 0 && t.whole == server
 	}
-	t.whole = t.bound - time.Duration(float64(t.bound)*spread*jitter)
 	return t
 }
 
 // within is the lifetime of a session that was told later what the limits are: never a
 // longer one.
 func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
-	told := newLifetime(t.born, found, cfg, jitter())
+	told := newLifetime(t.born, found, cfg)
 	told.role = t.role
-	if t.idle == minLimit(t.idle, told.idle) && t.bound == minLimit(t.bound, told.bound) {
+	if t.idle == minLimit(t.idle, told.idle) {
 		told.limits.Idle, told.idle = t.limits.Idle, t.idle
-		told.bound, told.whole, told.byIdle = t.bound, t.whole, t.byIdle
+	}
+	if t.whole == minLimit(t.whole, told.whole) {
+		told.whole, told.byIdle = t.whole, t.byIdle
 	}
 	return told
 }
 
-// aged tells whether a session's age is what ended it at that time, and not its idle time.
-func (t *lifetime) aged(now clock.Instant) bool { return t.whole > 0 && now >= t.born.Add(t.whole) }
-
-// bounds are what the gate has to know of it.
-func (t *lifetime) bounds() gate.Life {
-	l := gate.Life{Idle: t.idle}
+// bounds are what the gate has to know of it. It ends sessions earlier, so that not too many
+// end together: by up to that share of their lifetime, and, where that is not enough, by more.
+func (t *lifetime) bounds(jitter float64) gate.Life {
+	l := gate.Life{Idle: t.idle, Jitter: jitter, Chance: rand.Float64()}
 	if t.whole > 0 {
 		l.End = t.born.Add(t.whole)
 	}
 	return l
 }
-
-// jitter is a random number for newLifetime.
-func jitter() float64 { return rand.Float64() }

@@ -1,7 +1,6 @@
 package sqllease
 
 import (
-	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -65,51 +64,27 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 		"a transaction's idle limit bounds no session": {found: drivers.Limits{IdleTx: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := newLifetime(lifetimeBirth, c.found, limited(c.network, c.most), 0)
-			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, bound: c.longest, whole: c.longest}
+			got := newLifetime(lifetimeBirth, c.found, limited(c.network, c.most))
+			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, whole: c.longest}
 			want.byIdle = c.found.Idle > 0 && want.whole == c.found.Idle-margin(c.found.Idle)
 			assert.Equal(t, want, got)
 
 			only := limited(c.network, c.most)
 			only.IdleOnly = true
-			got = newLifetime(lifetimeBirth, c.found, only, 0)
-			want.bound, want.whole, want.byIdle = c.most, c.most, false
+			got = newLifetime(lifetimeBirth, c.found, only)
+			want.whole, want.byIdle = c.most, false
 			assert.Equal(t, want, got, "idle only")
 		})
 	}
 }
 
-func TestJitterOnlySubtracts(t *testing.T) {
-	some := []time.Duration{0, time.Millisecond, 900 * time.Millisecond, time.Second, time.Minute, 8 * time.Hour, math.MaxInt64}
-	for _, idle := range some {
-		for _, network := range some {
-			for _, most := range some {
-				bound := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, limited(network, most), 0)
-				before := bound
-				for _, jitter := range []float64{0.001, 0.5, 0.999999, 1} {
-					got := newLifetime(lifetimeBirth, drivers.Limits{Idle: idle}, limited(network, most), jitter)
-					at := fmt.Sprintf("idle limit %v, network %v, most %v, jitter %v", idle, network, most, jitter)
-					assert.LessOrEqual(t, got.whole, before.whole, at)
-					assert.GreaterOrEqual(t, float64(got.whole), float64(bound.whole)*0.9749, at)
-					assert.Equal(t, bound.whole == 0, got.whole == 0, "no bound stays none: %s", at)
-					assert.Equal(t, bound.idle, got.idle, at)
-					assert.Equal(t, bound.limits, got.limits, at)
-					before = got
-				}
-			}
-		}
-	}
-	const minute = float64(time.Minute)
-	assert.InDelta(t, 0.975*minute, newLifetime(lifetimeBirth, drivers.Limits{}, limited(0, time.Minute), 1).whole, 2, "it spreads over 2.5 %")
-}
-
-func TestJitterIsAFraction(t *testing.T) {
+func TestAChanceIsAFraction(t *testing.T) {
 	seen := map[float64]bool{}
 	for range 1000 {
-		j := jitter()
-		require.GreaterOrEqual(t, j, 0.0)
-		require.LessOrEqual(t, j, 1.0)
-		seen[j] = true
+		c := (&lifetime{whole: time.Hour}).bounds(0.1).Chance
+		require.GreaterOrEqual(t, c, 0.0)
+		require.Less(t, c, 1.0)
+		seen[c] = true
 	}
 	assert.Greater(t, len(seen), 900, "sessions that were born together do not end together")
 }
@@ -130,14 +105,14 @@ func TestExpiryIsTheEarlierOfAgeAndIdleTime(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, c.want, c.life.bounds().Expiry(c.used))
+			assert.Equal(t, c.want, c.life.bounds(0).Expiry(c.used))
 			if c.want.IsZero() {
-				assert.False(t, c.life.bounds().Expired(c.used, after(100*365*24*time.Hour)))
+				assert.False(t, c.life.bounds(0).Expired(c.used, after(100*365*24*time.Hour)))
 				return
 			}
-			assert.False(t, c.life.bounds().Expired(c.used, c.want.Add(-1)))
-			assert.True(t, c.life.bounds().Expired(c.used, c.want), "at its expiry a session is not handed out any more")
-			assert.True(t, c.life.bounds().Expired(c.used, c.want.Add(time.Hour)))
+			assert.False(t, c.life.bounds(0).Expired(c.used, c.want.Add(-1)))
+			assert.True(t, c.life.bounds(0).Expired(c.used, c.want), "at its expiry a session is not handed out any more")
+			assert.True(t, c.life.bounds(0).Expired(c.used, c.want.Add(time.Hour)))
 		})
 	}
 }

@@ -164,7 +164,7 @@ func (s *session) death() death {
 			return death{reason: closedRole}
 		case s.IsFlushed():
 			return death{reason: closedFlushed}
-		case s.life.byIdle, !s.life.aged(clock.Now()):
+		case s.life.byIdle, !s.HasAged(clock.Now()):
 			return death{reason: closedIdle}
 		}
 		return death{reason: closedExpired}

@@ -42,6 +42,7 @@ func newSettings(cfg Config) (*settings, error) {
 	if cfg.SlowCallThreshold == 0 {
 		cfg.SlowCallThreshold = 10 * min(cfg.LeakThreshold, math.MaxInt64/10)
 	}
+	cfg.LifetimeJitter = cmp.Or(cfg.LifetimeJitter, defaultLifetimeJitter)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(presentDefault{})
 	}
@@ -56,7 +57,7 @@ func newSettings(cfg Config) (*settings, error) {
 
 // check returns a *ConfigError for the first field that cannot be meant.
 func (cfg *Config) check() error {
-	return cmp.Or(cfg.checkPool(), cfg.checkDurations(), cfg.checkReclaim(), cfg.checkNames(), cfg.checkAttributes())
+	return cmp.Or(cfg.checkPool(), cfg.checkDurations(), cfg.checkJitter(), cfg.checkReclaim(), cfg.checkNames(), cfg.checkAttributes())
 }
 
 func (cfg *Config) checkPool() error {
@@ -98,6 +99,20 @@ func (cfg *Config) checkDurations() error {
 		if f.value > 0 && f.value < time.Millisecond {
 			return &ConfigError{f.name, f.value.String(), "it is below 1ms; did you forget a unit?"}
 		}
+	}
+	return nil
+}
+
+// defaultLifetimeJitter is the Config.LifetimeJitter of a Config that sets none.
+const defaultLifetimeJitter = 0.025
+
+func (cfg *Config) checkJitter() error {
+	const most = 0.5
+	switch j := cfg.LifetimeJitter; {
+	case j < 0:
+		return &ConfigError{"LifetimeJitter", fmt.Sprint(j), fmt.Sprintf("it is negative; use zero for %v", defaultLifetimeJitter)}
+	case !(j <= most): // nor NaN
+		return &ConfigError{"LifetimeJitter", fmt.Sprint(j), fmt.Sprintf("it is a share of the lifetime, at most %v; for 20 %% write 0.2", most)}
 	}
 	return nil
 }

@@ -58,26 +58,26 @@ func (g *Gate[S, C]) Flush(over time.Duration, now clock.Instant) {
 }
 
 // ShortenAll shortens the lives of the sessions that are held or ready to what they are to
-// be; a life that is shorter already stays. What is due then is taken by Wake, which its
-// caller calls. life is called with the lock held.
-func (g *Gate[S, C]) ShortenAll(life func(*S) Life) {
+// be, and spreads their ends as Dialed does; a life that is shorter already stays. What is
+// due then is taken by Wake, which its caller calls. life is called with the lock held.
+func (g *Gate[S, C]) ShortenAll(life func(*S) Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	shorten := func(s *Session[S]) bool {
-		g.shortenLocked(s, life(s.of))
+		g.shortenLocked(s, life(s.of), now)
 		return true
 	}
 	g.ready.each(shorten)
 	g.held.each(shorten)
 }
 
-func (g *Gate[S, C]) shortenLocked(s *Session[S], to Life) {
+func (g *Gate[S, C]) shortenLocked(s *Session[S], to Life, now clock.Instant) {
 	if to.Idle > 0 && (s.life.Idle == 0 || to.Idle < s.life.Idle) {
 		s.life.Idle = to.Idle
 		g.unscheduleLocked(s)
 	}
 	if !to.End.IsZero() && (s.life.End.IsZero() || to.End < s.life.End) {
-		s.life.End = to.End
+		s.life.End = g.spreadLocked(to, g.held.len+g.ready.len-1, now)
 		g.unscheduleLocked(s)
 	}
 	if s.place == ready && s.index == 0 {

@@ -3,6 +3,8 @@ package gate
 import (
 	"slices"
 	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 // The steps of the model that take room for a dial, and end dials.
@@ -24,7 +26,9 @@ func (m *model) stepDialed() bool {
 	if m.rand.IntN(3) == 0 {
 		s.life.Idle = time.Duration(1+m.rand.IntN(20)) * time.Second
 	}
+	s.life.Jitter, s.life.Chance = m.rand.Float64(), m.rand.Float64()
 	s.real = dialed(m.g, s.life, m.now)
+	m.spread(s)
 	m.dialing--
 	m.sessions = append(m.sessions, s)
 	m.begin(s, byCaller)
@@ -125,4 +129,36 @@ func (m *model) comesToNothing(s *modelSession, w *modelWaiter) {
 	m.toCloser(s, Bad)
 	s.replacing = w
 	m.idle = without(m.idle, w)
+}
+
+// spread brings the end of a session forward that was just dialed, or shortened: into the
+// latest tenth of its lifetime in which fewer than a tenth of all end.
+func (m *model) spread(s *modelSession) {
+	bound := s.life.End
+	if bound.IsZero() || bound <= m.now {
+		return
+	}
+	whole := float64(bound.Sub(m.now))
+	tenth := func(end clock.Instant) int { return min(int(float64(end.Sub(m.now))/whole*10), 9) }
+	var ends [10]int
+	there := without(slices.Concat(m.held, m.ready), s)
+	for _, other := range there {
+		if end := other.life.End; !end.IsZero() && end > m.now && end <= bound {
+			ends[tenth(end)]++
+		}
+	}
+	most := (len(there) + 10) / 10 // with the new one, rounded up
+	s.life.End = bound.Add(-time.Duration(whole * s.life.Jitter * s.life.Chance))
+	if ends[tenth(s.life.End)] < most {
+		return
+	}
+	m.did("dialed: ends in an earlier tenth")
+	for i := range 10 {
+		if ends[i] < most {
+			s.life.End = m.now.Add(time.Duration(whole * (float64(i) + s.life.Chance) / 10))
+		}
+	}
+	if got := tenth(s.life.End); ends[got] >= most || s.life.End > bound {
+		m.fail("a session ends in tenth %d, as %d of %d do", got, ends[got], len(there))
+	}
 }

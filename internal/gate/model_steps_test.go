@@ -34,7 +34,7 @@ var outcomes = []string{
 	"comes to nothing", "replace: waits again", "replace: waits again, having queued", "replace: another is ready",
 	"arrive", "collect: session", "collect: room", "collect: refused",
 	"give up: queued", "give up: refused", "give up: room", "give up: session", "give up: session, closed", "over",
-	"refuse", "prefer", "send away", "dialed", "dialed: the pace grows", "dialed: the pace is full", "dialed: one may dial", "unreserve", "failed", "failed: the next dials",
+	"refuse", "prefer", "send away", "dialed", "dialed: ends in an earlier tenth", "dialed: the pace grows", "dialed: the pace is full", "dialed: one may dial", "unreserve", "failed", "failed: the next dials",
 	"reserve: too many dial", "reserve", "reserve: nothing missing",
 	"return: bad", "return: misfit", "return: of another pool", "return: handed", "return: kept", "return: kept, while draining", "return: late", "return: kept, doubted",
 	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",

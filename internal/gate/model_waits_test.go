@@ -377,16 +377,20 @@ func (m *model) stepShorten() bool {
 		l := Life{Idle: time.Duration(m.rand.IntN(40)) * time.Second}
 		if m.rand.IntN(2) == 0 {
 			l.End = m.now.Add(time.Duration(m.rand.IntN(100)-10) * time.Second)
+			l.Jitter, l.Chance = m.rand.Float64(), m.rand.Float64()
 		}
 		lives[s.real] = l
 		if l.Idle > 0 && (s.life.Idle == 0 || l.Idle < s.life.Idle) {
 			s.life.Idle = l.Idle
 		}
 		if !l.End.IsZero() && (s.life.End.IsZero() || l.End < s.life.End) {
-			s.life.End = l.End
+			was := s.life
+			s.life.End, s.life.Jitter, s.life.Chance = l.End, l.Jitter, l.Chance
+			m.spread(s)
+			s.life.Jitter, s.life.Chance = was.Jitter, was.Chance
 		}
 	}
-	m.g.ShortenAll(func(c *conn) Life { return lives[c] })
+	m.g.ShortenAll(func(c *conn) Life { return lives[c] }, m.now)
 	return true
 }
 

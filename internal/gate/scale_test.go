@@ -12,7 +12,7 @@ import (
 
 // The benchmarks show for how long the gate's lock is held: each call of the gate is
 // little else. None depends on how many sessions there are, or wait, but for an expiry,
-// which has a heap.
+// which has a heap, and a dial, for which all are counted.
 
 func atScale(b *testing.B, what string, f func(b *testing.B, n int)) {
 	for _, n := range []int{10, 1000, 10_000} {
@@ -107,6 +107,21 @@ func BenchmarkExpiry(b *testing.B) {
 			g.Dialed(s, &s.Session, Life{Idle: idle}, now)
 			g.Return(ticket, &s.Session, false, now)
 			now++
+		}
+	})
+}
+
+func BenchmarkDialed(b *testing.B) { // looks at all for the end of one
+	atScale(b, "held", func(b *testing.B, n int) {
+		now := clock.Now()
+		life := Life{End: now.Add(time.Hour), Jitter: 0.025, Chance: 0.5}
+		g, all := fullGate(b, n, life, now)
+		s := all[0]
+		b.ReportAllocs()
+		for b.Loop() {
+			g.Reject(&s.Session, Bad)
+			g.Replace(&s.Session, nil, now)
+			g.Dialed(s, &s.Session, life, now)
 		}
 	})
 }

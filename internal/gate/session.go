@@ -28,7 +28,7 @@ import (
 //	                    └─► (dial, in its room) Replace
 type Session[S any] struct {
 	of      *S               // set once
-	life    Life             // guarded by Gate.mu: set by Dialed, and shortened by Flush and ShortenAll
+	life    Life             // guarded by Gate.mu: set by Dialed, which may bring its end forward, as Flush and ShortenAll do later
 	era     uint64           // set once: that of the gate when it was dialed
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
@@ -43,8 +43,10 @@ type Session[S any] struct {
 
 // Life bounds a session's life.
 type Life struct {
-	End  clock.Instant // it is not given out from then on; zero: there is no end
-	Idle time.Duration // nor when it was not heard of for so long; zero: for any time
+	End    clock.Instant // it is not given out from then on, or from earlier on: see Dialed; zero: there is no end
+	Idle   time.Duration // nor when it was not heard of for so long; zero: for any time
+	Jitter float64       // by what share of its lifetime its end may come earlier, 0 to 1, if nothing else asks for more
+	Chance float64       // a random number, from 0 to below 1, which decides
 }
 
 // Expiry is the instant from which on a session, last heard of at heard, is not given
@@ -103,6 +105,11 @@ func (s *Session[S]) IsHeld() bool { return s.place == held }
 
 // UsedLocked is when it was given back last, or dialed. Its caller is called by Look.
 func (s *Session[S]) UsedLocked() clock.Instant { return s.used }
+
+// HasAged tells whether its age has ended it, and not its idle time. Its caller closes it.
+func (s *Session[S]) HasAged(now clock.Instant) bool {
+	return !s.life.End.IsZero() && now >= s.life.End
+}
 
 // Reason is why it is closed. Its caller closes it.
 func (s *Session[S]) Reason() Reason { return s.reason }
