@@ -113,19 +113,22 @@ func TestTheErrorOfAnAcquireThatDialedNamesTheServer(t *testing.T) {
 		is, no []error
 	}{
 		{"the acquire timeout", Config{AcquireTimeout: 2 * time.Second}, time.Hour, nil,
-			"within 2s (Config.AcquireTimeout), still dialing db.example:3306 after 2s: 0 in use (no limit), 0 idle",
+			"within 2s (Config.AcquireTimeout), still dialing db.example:3306 after 2s: 0 in use (no limit), 0 idle, 1 being dialed",
+			[]error{context.DeadlineExceeded}, []error{context.Canceled}},
+		{"the acquire timeout, which is long", Config{AcquireTimeout: 20 * time.Second}, time.Hour, nil,
+			"within 20s (Config.AcquireTimeout), still dialing db.example:3306 after 20s: 0 in use (no limit), 0 idle",
 			[]error{context.DeadlineExceeded}, []error{context.Canceled}},
 		{"the caller's deadline", Config{}, 3 * time.Second, nil,
-			"after 3s (context deadline exceeded), still dialing db.example:3306 after 3s: 0 in use (no limit), 0 idle",
+			"after 3s (context deadline exceeded), still dialing db.example:3306 after 3s: 0 in use (no limit), 0 idle, 1 being dialed",
 			[]error{context.DeadlineExceeded}, []error{context.Canceled}},
-		{"the caller, with what the driver says", Config{}, 3 * time.Second, unreachable,
-			"after 3s (context deadline exceeded), still dialing db.example:3306 after 3s: 0 in use (no limit), 0 idle",
+		{"the caller, with what the driver says", Config{}, 30 * time.Second, unreachable,
+			"after 30s (context deadline exceeded), still dialing db.example:3306 after 30s: 0 in use (no limit), 0 idle",
 			[]error{context.DeadlineExceeded, unreachable}, []error{context.Canceled}},
 		{"a caller who went", Config{}, 0, nil,
 			"after 3s (context canceled), still dialing db.example:3306 after 3s: 0 in use (no limit), 0 idle",
 			[]error{context.Canceled}, []error{context.DeadlineExceeded}},
-		{"a driver that calls it bad", Config{AcquireTimeout: 2 * time.Second}, time.Hour, driver.ErrBadConn,
-			"within 2s (Config.AcquireTimeout), still dialing db.example:3306 after 2s: 0 in use (no limit), 0 idle",
+		{"a driver that calls it bad", Config{AcquireTimeout: 20 * time.Second}, time.Hour, driver.ErrBadConn,
+			"within 20s (Config.AcquireTimeout), still dialing db.example:3306 after 20s: 0 in use (no limit), 0 idle",
 			[]error{context.DeadlineExceeded}, []error{driver.ErrBadConn}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,7 +157,7 @@ func TestTheErrorOfAnAcquireThatDialedNamesTheServer(t *testing.T) {
 				for _, no := range c.no {
 					assert.NotErrorIs(t, err, no)
 				}
-				assert.LessOrEqual(t, time.Since(start), 3*time.Second, "it was tried once")
+				assert.LessOrEqual(t, time.Since(start), 30*time.Second, "it was tried once")
 				require.NoError(t, db.Close())
 			})
 		})
@@ -168,8 +171,8 @@ func TestTheErrorOfAnAcquireThatDialedNamesNoPlaceInTheQueue(t *testing.T) {
 		<-time.After(500 * time.Millisecond)
 		_, err := p.Conn(t.Context())
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.EqualError(t, err, `sqllease: pool "orders": no connection within 1s (Config.AcquireTimeout), still dialing the server after 1s: 0 in use (no limit), 0 idle`)
-		assert.ErrorContains(t, <-other, `0 in use (no limit), 0 idle, 1 being dialed`)
+		assert.EqualError(t, err, `sqllease: pool "orders": no connection within 1s (Config.AcquireTimeout), still dialing the server after 1s: 0 in use (no limit), 0 idle, 2 being dialed`)
+		assert.ErrorContains(t, <-other, `0 in use (no limit), 0 idle, 2 being dialed`)
 	})
 }
 
