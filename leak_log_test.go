@@ -34,13 +34,14 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.times":      int64(1),
 			"pool":            "orders",
 			"leak.folded":     int64(0),
+			"leak.held_here":  int64(1),
 			"leak.hold":       30 * time.Second,
 			"leak.acquired":   acquired,
 			"leak.waited":     1500 * time.Millisecond,
 			"leak.doing":      "idle in transaction for 30s",
 			"leak.in_tx":      true,
 			"leak.open_rows":  int64(0),
-			"leak.fix":        "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx",
+			"leak.fix":        "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx; if your code does that already, move slow work, such as an HTTP call, out of the transaction",
 			"leak.call":       "exec",
 			"leak.call_begun": acquired,
 			"leak.statement":  "UPDATE t SET a = ?",
@@ -60,6 +61,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 		assert.Equal(t, 31*time.Second, records[0].attrs["leak.hold"])
 		assert.Equal(t, span, records[0].span)
 		assert.NotContains(t, records[0].attrs, "leak.stack")
+		assert.NotContains(t, records[0].attrs, "leak.doing", "it does nothing any more")
 	})
 }
 
@@ -83,7 +85,7 @@ func TestAReportIsReadInLines(t *testing.T) {
   last call  exec, begun 30s ago
   statement  UPDATE t SET a = ?
   trace      a10000000000000000000000000000f1 span b2000000000000f2
-  fix        close the *sql.Conn on every path: defer conn.Close() right after DB.Conn
+  fix        close the *sql.Conn on every path: defer conn.Close() right after DB.Conn; if your code does that already, close it before slow work, or take it with sqllease.WithHoldLimit
 `, head)
 		lines := strings.Split(strings.TrimSuffix(stack, "\n"), "\n")
 		assert.Regexp(t, `^    github.com/sqllease/sqllease\.TestAReportIsReadInLines\.func1$`, lines[0])

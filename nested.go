@@ -200,9 +200,11 @@ func (q *waits) newNestingLocked(place [2]uint64) bool {
 var placeSeed = maphash.MakeSeed()
 
 // place identifies the stack that acquires a lease.
-func (c *claim) place() uint64 {
+func (c *claim) place() uint64 { return placeOfStack(c.stack.Stack()) }
+
+func placeOfStack(s callstack.Stack) uint64 {
 	var stack [callstack.Depth]uintptr
-	copy(stack[:], c.stack.Stack().Outside())
+	copy(stack[:], s.Outside())
 	return maphash.Comparable(placeSeed, stack)
 }
 
