@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -93,6 +94,26 @@ func TestAReportIsReadInLines(t *testing.T) {
 		for i, line := range lines {
 			assert.Equal(t, i%2 == 1, strings.HasPrefix(line, "    \t"), "a function, then its place: %q", line)
 		}
+		require.NoError(t, conn.Close())
+	})
+}
+
+func TestALeaseIsReadInOneLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": time.Minute}}, Config{LeakThreshold: -1})
+		conn := p.lease(t)
+		site := p.c.Leases()[0].Stack.Site()
+		<-time.After(3 * time.Second)
+		assert.Equal(t, "lease 1: taken by "+site+", held 3s, unused for 3s", fmt.Sprint(p.c.Leases()[0]))
+		done := make(chan error)
+		go func() {
+			_, err := conn.ExecContext(t.Context(), "UPDATE t SET a = 'secret'")
+			done <- err
+		}()
+		<-time.After(time.Second)
+		assert.Equal(t, "lease 1: taken by "+site+", held 4s, in exec for 1s: UPDATE t SET a = ?", fmt.Sprint(p.c.Leases()[0]))
+		require.NoError(t, <-done)
+		assert.Equal(t, "lease 1: taken by "+site+", held 1m3s, unused for 0s; last statement: UPDATE t SET a = ?", fmt.Sprint(p.c.Leases()[0]))
 		require.NoError(t, conn.Close())
 	})
 }

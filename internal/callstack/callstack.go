@@ -86,6 +86,19 @@ func (s Stack) SiteFrame() (site runtime.Frame, ok bool) {
 	return frames[0], true
 }
 
+// Caller is the application's code that called Site, in the same form: it tells apart what goes
+// through one helper. Empty: there is none.
+func (s Stack) Caller() string {
+	frames := withoutServer(s.application())
+	site := slices.IndexFunc(frames, isOwn)
+	for _, f := range frames[site+1:] {
+		if site >= 0 && isOwn(f) {
+			return place(f)
+		}
+	}
+	return ""
+}
+
 // String lists the application's part of the stack, a call in two lines, as
 // Go prints a goroutine: the function, then file and line. It ends where a server calls
 // the application: what is further out is the same for every request.
