@@ -192,7 +192,7 @@ func TestTheErrorOfAnAcquireNamesTheCallersOfAHelper(t *testing.T) {
 // like that of all.
 func TestTheErrorOfAnAcquireSaysWhoElseWaits(t *testing.T) {
 	for want, e := range map[string]AcquireError{
-		"nobody else waiting":                       {Waiting: 1, Position: 1},
+		"nobody else waiting":                        {Waiting: 1, Position: 1},
 		"1 other still waiting (0 ahead, 1 behind)":  {Waiting: 2, Position: 1},
 		"4 others still waiting (4 ahead, 0 behind)": {Waiting: 5, Position: 5},
 		"4 others still waiting (2 ahead, 2 behind)": {Waiting: 5, Position: 3},

@@ -441,6 +441,21 @@ func TestTheMigrationHasARowForEveryMetricOfOtherWrappers(t *testing.T) {
 	}
 }
 
+// So it is with what docs/runbook.md asks of Prometheus.
+func TestTheRunbooksExpressionsAskForWhatIsEmitted(t *testing.T) {
+	page, err := os.ReadFile("../docs/runbook.md")
+	require.NoError(t, err)
+	_, after, found := strings.Cut(string(page), "| question | PromQL |\n")
+	require.True(t, found)
+	table, _, _ := strings.Cut(after, "\n\n")
+	known := emits(t, "sqllease").prometheus
+	names := regexp.MustCompile(`\b(db|sqllease|error)_[a-z_]+`).FindAllString(table, -1)
+	assert.Greater(t, len(names), 6)
+	for _, name := range names {
+		assert.Contains(t, known, name)
+	}
+}
+
 // What is asked of Prometheus has the names that are emitted. promtool reads the expressions
 // in integration/e2e.
 func TestTheMigrationsExpressionsAskForWhatIsEmitted(t *testing.T) {
