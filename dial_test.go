@@ -32,7 +32,7 @@ func TestAConnectThatHangsEndsWithItsContext(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		f := &lifetimeFake{connect: hang}
-		db, c, l := openLimited(t, f, Config{AcquireTimeout: time.Minute})
+		db, c, l := openLimited(t, f, Config{AcquireTimeout: time.Minute, SlowAcquireThreshold: -1})
 		start := time.Now()
 		var all sync.WaitGroup
 		all.Go(func() {

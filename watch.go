@@ -104,6 +104,12 @@ func (w *watch) tellEndings() {
 	w.gate.Look(func() {
 		endings, w.endings = w.endings, nil
 		w.some.Store(false)
+		if len(endings) > 0 {
+			held := w.heldLocked()
+			for i := range endings {
+				endings[i].leak.HeldHere = held[placeOfStack(callstack.Stack(endings[i].leak.Stack))]
+			}
+		}
 	})
 	if len(endings) == 0 {
 		return
@@ -201,8 +207,24 @@ func (w *watch) overdue(now clock.Instant) *findings {
 			f.more = w.looks[0].lease.due <= now
 		}
 		w.proofAtLocked(now)
+		if len(f.leaks) > 0 {
+			held := w.heldLocked()
+			for _, l := range f.leaks {
+				l.HeldHere = held[placeOfStack(callstack.Stack(l.Stack))]
+			}
+		}
 	})
 	return f
+}
+
+// heldLocked counts the leases by the place that took them.
+func (w *watch) heldLocked() map[uint64]int {
+	stacks, places := map[*callstack.Known]int{}, map[uint64]int{}
+	w.gate.eachLeaseLocked(func(s *session) { stacks[s.lease.stack]++ })
+	for stack, n := range stacks { // few, however many leases there are
+		places[placeOfStack(stack.Stack())] += n
+	}
+	return places
 }
 
 // firstLooksLocked has those looked at which are out for long enough.
