@@ -140,7 +140,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	c.counts.dials.Add(1)
 	conn, err := c.connectUnflushed(ctx)
 	if err != nil {
-		return nil, err
+		return nil, c.explained(err)
 	}
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}

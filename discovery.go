@@ -207,6 +207,7 @@ func (c *Connector) answered(a *drivers.Answer) {
 	c.recognise(a.System)
 	c.tellLimits(a.Limits)
 	c.judgeRole(a)
+	c.checkBudget(a)
 	c.gate.ShortenAll(func(s *session) gate.Life {
 		s.life = s.life.within(a.Limits, c.cfg)
 		return s.life.bounds(c.cfg.LifetimeJitter)

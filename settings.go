@@ -66,7 +66,7 @@ func (cfg *Config) checkPool() error {
 		name  string
 		value int
 		zero  string
-	}{{"MaxOpen", cfg.MaxOpen, "no limit"}, {"MinIdle", cfg.MinIdle, "none"}} {
+	}{{"MaxOpen", cfg.MaxOpen, "no limit"}, {"MinIdle", cfg.MinIdle, "none"}, {"Instances", cfg.Instances, "one"}} {
 		if f.value < 0 {
 			return &ConfigError{f.name, fmt.Sprint(f.value), "it is negative; use zero for " + f.zero}
 		}

@@ -24,6 +24,7 @@ type watch struct {
 	reports *reports
 	waits   *waits
 	took    func([]*session) // closes sessions that were taken from their leases
+	idleTx  *atomic.Int64    // when the server ends an idle transaction, as a duration; zero: never
 
 	timer       timer
 	at          atomic.Int64  // the instant that the timer is armed for; zero: it is not. Written under the gate's lock
@@ -45,14 +46,20 @@ func (w *watch) from(s *session) {
 	}
 	l := &s.lease
 	at := l.start.Add(w.firstLook())
-	if l.limit > 0 && l.limit < w.firstLook() {
-		at = l.start.Add(l.limit)
+	if limit := minLimit(l.limit, w.beforeTheServer()); l.limit > 0 && limit < w.firstLook() {
+		at = l.start.Add(limit)
 		w.gate.Look(func() { w.lookLocked(s, at) })
 	}
 	if armed := clock.Instant(w.at.Load()); !armed.IsZero() && armed <= at {
 		return
 	}
 	w.gate.Look(func() { w.atLocked(at) })
+}
+
+// beforeTheServer is how long a transaction may be idle before that is reported in any case:
+// soon after, the server would end it. Zero: it never does.
+func (w *watch) beforeTheServer() time.Duration {
+	return beforeLimit(time.Duration(w.idleTx.Load()))
 }
 
 // ending is what there is to tell of a lease that ended.
@@ -277,7 +284,14 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 		w.reclaimLocked(s, f)
 		return
 	}
-	class, report, again := judge(busy, lasts, l.limit, w.cfg.SlowCallThreshold, l.told)
+	limit, soon := l.limit, w.beforeTheServer()
+	if soon > 0 && soon < limit && l.isInTx() {
+		limit = soon
+	}
+	class, report, again := judge(busy, lasts, limit, w.cfg.SlowCallThreshold, l.told)
+	if again > 0 && soon > 0 { // it may begin a transaction until then
+		again = min(again, soon)
+	}
 	if class == ClassUnused && reclaimAfter > 0 && (report || l.told.idle) {
 		again = max(reclaimAfter-lasts, soonest)
 	}
@@ -287,7 +301,7 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 	if !report {
 		return
 	}
-	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.IdleTx}
+	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: limit, serverEnds: time.Duration(w.idleTx.Load())}
 	if class == ClassBusy {
 		l.told.busy, leak.Threshold = true, w.cfg.SlowCallThreshold
 	} else {
