@@ -59,6 +59,17 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 	cd integration && go test -p 1 ./...
 	cd integration/sqlite && go test ./...
 
+.PHONY: faults
+faults: ## have servers, proxies and networks misbehave, and write what applications see into docs/lifetime.md
+	scripts/install-servers.sh
+	cd integration && go test -count 1 -v -run TestFaults ./faults -write
+
+SOAK ?= 30m
+.PHONY: soak
+soak: ## random faults against MariaDB under load, and a look for what leaked: make soak SOAK=5m
+	scripts/install-servers.sh
+	cd integration && go run ./soak -duration $(SOAK)
+
 .PHONY: e2e
 e2e: ## the dashboard and the alert rules, on a real Prometheus; builds it, which takes some minutes once
 	scripts/install-prometheus.sh

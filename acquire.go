@@ -264,6 +264,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready, waits bool) {
 		}
 		why = gate.Bad
 		s.dies(closedReset, howReset(ctx, err))
+		c.asking.hurry()
 	}
 	c.gate.Reject(&s.Session, why)
 	a.again = c.replace(s, &a.Waiter)

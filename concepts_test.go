@@ -337,7 +337,7 @@ func failsAtTheStart(t *testing.T) {
 	db, c := openPool(t, &telemetryFake{on: failing("connect", refused)}, Config{MinIdle: 1})
 	began := time.Now()
 	require.ErrorIs(t, c.Ready(t.Context()), refused)
-	assert.Zero(t, time.Since(began))
+	assert.LessOrEqual(t, time.Since(began), 10*time.Millisecond, "it may have to look again, where that connection is dialed already")
 	require.NoError(t, db.Close())
 }
 

@@ -82,14 +82,24 @@ type Config struct {
 
 	// NetworkIdleLimit is the idle time after which something on the way to the
 	// server (a load balancer, a NAT, a proxy) silently drops a connection. Connections
-	// are closed before they are idle for so long. Zero: none. Minimum: 1ms.
+	// are closed before they are idle for so long; it does not bound their age. Zero:
+	// none. Minimum: 1ms.
 	NetworkIdleLimit time.Duration
 
-	// Dialect says what kind of server it is, if the driver does not tell. It decides
-	// what the server is asked for its idle limit. Empty: told from the Go package of
-	// the driver; the server of an unknown driver is asked nothing. DialectNone: the
-	// server is never asked.
+	// IdleOnly has the server's idle limit bound the idle time alone. False: it bounds the
+	// age of a connection as well, one in constant use included, so that no idle time is
+	// ever near it.
+	IdleOnly bool
+
+	// Dialect says what kind of server it is, if the driver does not tell. It decides how
+	// the server is asked for its idle limit, and how its statements are read. Empty:
+	// told from the Go package of the driver; the server of an unknown driver is asked
+	// nothing.
 	Dialect Dialect
+
+	// Discovery is how the server is asked for its idle limit, for kinds of servers that
+	// are not listed with Dialect. NoDiscovery: it is never asked. Nil: as Dialect says.
+	Discovery *Discovery
 
 	// Leaks and slow calls.
 

@@ -57,7 +57,8 @@ func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
 		"MinIdle over MaxOpen":         {Config{MaxOpen: 3, MinIdle: 4}, "MinIdle", "4", "MaxOpen, which is 3; lower it or raise MaxOpen"},
 		"unknown Comments":             {Config{Comments: "yes"}, "Comments", `"yes"`, "use CommentsOff, CommentsAppend or CommentsPrepend"},
 		"CommentTags without Comments": {Config{CommentTags: func(context.Context) map[string]string { return nil }}, "CommentTags", "a function", "set Comments, or leave CommentTags nil"},
-		"unknown Dialect":              {Config{Dialect: "oracle"}, "Dialect", `"oracle"`, `use one of ["mysql" "mariadb" "tidb" "postgresql" "cockroachdb" "none"], or leave it empty`},
+		"a Parse without a Query":      {Config{Discovery: &Discovery{Parse: func([][]driver.Value) (ServerLimits, error) { return ServerLimits{}, nil }}}, "Discovery", "a Parse without a Query", "set Query"},
+		"unknown Dialect":              {Config{Dialect: "oracle"}, "Dialect", `"oracle"`, `use one of ["mysql" "mariadb" "tidb" "postgresql" "cockroachdb"], or leave it empty`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Wrap(&lifetimeFake{}, c.cfg)

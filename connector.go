@@ -36,6 +36,8 @@ type Connector struct {
 	wakeTimer timer           // of the gate
 	textTimer timer           // of the texts
 	filler    filler
+	asking    asking
+	keepers   keepers
 
 	counts counters
 	newest newest
@@ -68,7 +70,7 @@ func (c *counters) closedStats() ClosedStats {
 	}
 }
 
-// newest is what is known of the newest session, as durations; zero is unknown.
+// newest is what is known for the next session, as durations; zero is unknown.
 type newest struct{ idle, idleTx, lifetime atomic.Int64 }
 
 // warned tells what was said already, since it is said once.
@@ -101,6 +103,7 @@ func (c *Connector) Close() error {
 		c.end()
 		c.retireAll(c.gate.Shut())
 		c.stopTimers()
+		c.keepers.wait(keeperGrace)
 		c.metrics.close()
 		c.cfg.number.free()
 		if closer, ok := c.inner.(io.Closer); ok {
@@ -113,7 +116,7 @@ func (c *Connector) Close() error {
 // stopTimers stops the timers of a closed connector, which would keep it in
 // memory until then. The watch goes on while leases are out.
 func (c *Connector) stopTimers() {
-	for _, t := range []*timer{&c.wakeTimer, &c.textTimer, &c.queue.timer, &c.pulse.timer, &c.filler.timer} {
+	for _, t := range []*timer{&c.wakeTimer, &c.textTimer, &c.queue.timer, &c.pulse.timer, &c.filler.timer, &c.asking.timer, &c.asking.stopSoon} {
 		t.stop()
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"io"
-	"log/slog"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -15,10 +13,6 @@ import (
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 )
-
-// discoveryTimeout bounds a discovery: a server that does not answer it costs
-// this long, once per session, and nothing else.
-const discoveryTimeout = 5 * time.Second
 
 // dial connects a session in the room that the acquire has, which is given
 // back if the driver fails or panics.
@@ -131,16 +125,15 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 		}
 	}()
 	c.counts.dials.Add(1)
-	conn, found, err := c.connectUnflushed(ctx)
+	conn, err := c.connectUnflushed(ctx)
 	if err != nil {
 		return nil, err
 	}
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
 	n.statements.texts = &c.texts
-	n.life = newLifetime(now, found, c.cfg.NetworkIdleLimit, c.cfg.MaxLifetime)
-	c.newest.idle.Store(int64(n.life.limits.Idle))
-	c.newest.lifetime.Store(int64(minLimit(c.cfg.MaxLifetime, n.life.idle)))
+	n.life = newLifetime(now, c.asking.limits(), c.cfg)
+	c.recognise(drivers.SystemOfConn(conn))
 	c.gate.Dialed(n, &n.Session, n.life.bounds(c.cfg.LifetimeJitter), now)
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
@@ -148,12 +141,12 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 
 // connectUnflushed dials again where a Flush came meanwhile: what was dialed before it is not
 // wanted any more.
-func (c *Connector) connectUnflushed(ctx context.Context) (driver.Conn, drivers.Limits, error) {
+func (c *Connector) connectUnflushed(ctx context.Context) (driver.Conn, error) {
 	for {
 		before := c.counts.flushes.Load()
-		conn, found, err := c.connect(ctx)
+		conn, err := c.inner.Connect(ctx)
 		if err != nil || c.counts.flushes.Load() == before {
-			return conn, found, err
+			return conn, err
 		}
 		_ = conn.Close()
 	}
@@ -176,101 +169,4 @@ func (c *Connector) dialFailed(ctx context.Context, err error, took time.Duratio
 		c.gate.Unreserve()
 	}
 	c.refill() // it was on its way
-}
-
-// connect dials and discovers. A discovery that costs the connection is not
-// held against it: it is dialed again, and not asked.
-func (c *Connector) connect(ctx context.Context) (driver.Conn, drivers.Limits, error) {
-	conn, err := c.inner.Connect(ctx)
-	if err != nil {
-		return nil, drivers.Limits{}, err
-	}
-	if c.cfg.dialect.Discovery == nil {
-		return conn, drivers.Limits{}, nil
-	}
-	answer, alive, err := c.discover(ctx, conn)
-	found := answer.Limits
-	if err == nil {
-		c.recognise(answer.System)
-		c.newest.idleTx.Store(int64(found.IdleTx))
-		return conn, found, nil
-	}
-	found = drivers.Limits{Idle: time.Duration(c.newest.idle.Load()), IdleTx: time.Duration(c.newest.idleTx.Load())}
-	if alive {
-		c.discoveryFailed(err)
-		return conn, found, nil
-	}
-	_ = conn.Close()
-	if ctx.Err() != nil {
-		return nil, drivers.Limits{}, ctx.Err()
-	}
-	c.discoveryFailed(err)
-	conn, err = c.inner.Connect(ctx)
-	return conn, found, err
-}
-
-// discover asks a new session for its limits, and, if that failed, whether the
-// connection has survived it. A driver that panics has its connection closed.
-func (c *Connector) discover(ctx context.Context, conn driver.Conn) (found drivers.Answer, alive bool, err error) {
-	returned := false
-	defer func() {
-		if !returned {
-			go func() { // the driver may hold a lock for ever
-				defer c.cfg.recovered("closing a connection")
-				_ = conn.Close()
-			}()
-		}
-	}()
-	ctx, cancel := context.WithTimeout(ctx, discoveryTimeout)
-	defer cancel()
-	found, err = c.cfg.dialect.Discovery.Ask(ctx, conn)
-	alive = err == nil || survives(ctx, conn, err)
-	returned = true
-	return found, alive, err
-}
-
-// recognise takes notice of what a server says that it is. What the application has said
-// counts for more.
-func (c *Connector) recognise(system string) {
-	if system != "" && c.cfg.guessed {
-		id := c.identity.Load()
-		if id.system != system {
-			c.identity.CompareAndSwap(id, newIdentity(c.cfg, system))
-		}
-	}
-}
-
-// survives tells whether a connection is of use after a call on it failed,
-// from what the driver can tell of it: not every driver has a Validator, or
-// says driver.ErrBadConn of a connection that was cut.
-func survives(ctx context.Context, conn driver.Conn, err error) bool {
-	if _, answered := err.(*drivers.AnswerError); answered { //nolint:errorlint // it is never wrapped
-		return true
-	}
-	if isBad(err) || ctx.Err() != nil {
-		return false
-	}
-	if v, ok := conn.(driver.Validator); ok && !v.IsValid() {
-		return false
-	}
-	if p, ok := conn.(driver.Pinger); ok {
-		return p.Ping(ctx) == nil
-	}
-	if r, ok := conn.(driver.SessionResetter); ok {
-		return r.ResetSession(ctx) == nil
-	}
-	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// discoveryFailed counts, and says once, that limits could not be found out.
-func (c *Connector) discoveryFailed(err error) {
-	c.counts.discoveryFailures.Add(1)
-	if !c.warned.discovery.CompareAndSwap(false, true) {
-		return
-	}
-	c.cfg.warnAside("sqllease: the server's idle limit could not be discovered. Connections are closed in time for the limits in Config, "+
-		"and for the last idle limit that was discovered, if any. "+
-		"Set Config.NetworkIdleLimit to the limit that you know, or Config.Dialect to the kind of server (sqllease.DialectNone: do not ask it)",
-		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
-		slog.String("query", c.cfg.dialect.Discovery.Query), slog.String("error", c.cfg.said(err)))
 }

@@ -2,12 +2,12 @@ package sqllease
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"io"
 	"log/slog"
 	"math"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,25 +22,150 @@ import (
 
 // What a server is asked for its limits, and whatever it answers.
 
-func TestDiscoveryIsOfEachSession(t *testing.T) {
+// asked gives a pool's server the time to be asked, and to answer.
+func asked() {
+	elapse(askAfter)
+	synctest.Wait()
+}
+
+// useAndAsk uses a pool once, and has its server asked where that is due.
+func useAndAsk(t *testing.T, db *sql.DB) {
+	t.Helper()
+	useOnce(t, db)
+	asked()
+}
+
+func TestTheServerIsAskedOnceAMinuteAndOtherSessionsInherit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &lifetimeFake{announced: []any{
-			lifetimeSeconds(28800), lifetimeSeconds(60), errors.New("not now"), lifetimeSeconds(0),
-		}}
-		db, c := openPool(t, f, Config{Dialect: DialectMySQL, Logger: slog.New(&keptLog{})})
-		for _, want := range []time.Duration{
-			8 * time.Hour,
-			time.Minute,
-			time.Minute, // what could not be found out is taken to be as it was
-			0,
-		} {
-			conn, err := db.Conn(t.Context())
-			require.NoError(t, err)
-			defer func() { assert.NoError(t, conn.Close()) }()
-			assert.Equal(t, want, c.Stats().IdleLimit)
+		f := &lifetimeFake{announced: []any{lifetimeSeconds(28800)}}
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 10, LeakThreshold: -1})
+		giveBack(t, take(t, db, 10)...)
+		assert.Zero(t, c.Stats().IdleLimit)
+		asked()
+		assert.Equal(t, 8*time.Hour, c.Stats().IdleLimit)
+		assert.Equal(t, 1, f.questions())
+		for range 10 * 60 {
+			useOnce(t, db)
+			elapse(time.Second)
 		}
-		assert.Equal(t, uint64(1), c.Stats().DiscoveryFailures)
-		assert.Equal(t, uint64(4), c.Stats().Dials)
+		synctest.Wait()
+		assert.InDelta(t, 10, f.questions(), 1)
+		elapse(24 * time.Hour)
+		assert.InDelta(t, 10, f.questions(), 1, "nobody used it: nothing was asked")
+		assert.Zero(t, c.Stats().Open, "each session ends by what one has said")
+	})
+}
+
+func TestNobodyWaitsForADiscovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slowly := func(context.Context, *lifetimeFakeConn) error { elapse(time.Second); return errors.New("not now") }
+		f := &lifetimeFake{announced: []any{slowly}}
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 2, Logger: slog.New(&keptLog{})})
+		start := time.Now()
+		giveBack(t, take(t, db, 2)...)
+		asked() // one of them; the other is there
+		assert.Equal(t, 1, f.questions())
+		assert.Equal(t, 1, c.Stats().Idle)
+		useOnce(t, db)
+		assert.Equal(t, askAfter, time.Since(start))
+		elapse(time.Second)
+		synctest.Wait()
+		assert.Equal(t, 2, c.Stats().Idle)
+		assert.Equal(t, uint64(2), c.Stats().Dials)
+	})
+}
+
+// A session that is asked may be the only one that there is room for.
+func TestAQuestionEndsSoonWhereSomebodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{announced: []any{hanging, lifetimeSeconds(60)}}
+		db, c, _ := openLimited(t, f, Config{Dialect: DialectMySQL})
+		useAndAsk(t, db)
+		assert.Zero(t, c.Stats().Idle)
+		elapse(time.Second)
+		start := time.Now()
+		useOnce(t, db)
+		assert.Equal(t, askPatience, time.Since(start))
+		assert.Equal(t, []uint64{2, 1}, []uint64{c.Stats().Dials, c.Stats().DiscoveryFailures})
+		endLimited(t, db, c, f)
+	})
+}
+
+// A limit that was lowered is that of the sessions that are dialed from then on, of which the
+// newest is asked. The older ones end sooner than they would have to.
+func TestALimitThatWasLoweredCountsForAllSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{announced: []any{lifetimeSeconds(28800), lifetimeSeconds(600), lifetimeSeconds(3600)}}
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 3, LeakThreshold: -1})
+		useAndAsk(t, db)
+		assert.Equal(t, 8*time.Hour, c.Stats().IdleLimit)
+		elapse(time.Minute)
+
+		held := take(t, db, 2)
+		giveBack(t, held[1], held[0])
+		held = take(t, db, 1) // the older one
+		asked()
+		assert.Equal(t, 10*time.Minute, c.Stats().IdleLimit)
+		_, err := held[0].ExecContext(t.Context(), "DO 1")
+		require.NoError(t, err)
+		elapse(time.Minute)
+
+		giveBack(t, append(held, take(t, db, 2)...)...)
+		asked()
+		assert.Equal(t, time.Hour, c.Stats().IdleLimit, "raised: for those to come")
+		elapse(10 * time.Minute)
+		synctest.Wait()
+		for _, s := range f.sessions() {
+			s.wantClosed(t, 570*time.Second)
+		}
+		useOnce(t, db)
+		elapse(10 * time.Minute)
+		assert.Equal(t, 1, c.Stats().Open)
+	})
+}
+
+func TestASessionFoundDeadHasTheServerAskedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{
+			announced: []any{lifetimeSeconds(28800), lifetimeSeconds(60)},
+			dress:     func(c *lifetimeFakeConn) driver.Conn { return resetFakeConn{c} },
+		}
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 1})
+		useAndAsk(t, db)
+		assert.Equal(t, 8*time.Hour, c.Stats().IdleLimit)
+		elapse(5 * time.Second)
+		f.sessions()[0].breaks()
+		useAndAsk(t, db)
+		assert.Equal(t, time.Minute, c.Stats().IdleLimit, "the next minute was not waited for")
+		assert.Equal(t, uint64(1), c.Stats().Closed.ResetFailed)
+	})
+}
+
+// A session that its callers hardly ever leave alone is asked all the same, in the end.
+func TestASessionInConstantUseIsAskedWhenThatIsOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{announced: []any{lifetimeSeconds(28800)}}
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 1})
+		for i := range 2 * 60 * 1000 / 5 {
+			useOnce(t, db)
+			elapse(5 * time.Millisecond)
+			if i < 10_000 {
+				assert.Zero(t, f.questions())
+			}
+		}
+		assert.Equal(t, 8*time.Hour, c.Stats().IdleLimit)
+		assert.InDelta(t, 1, f.questions(), 1)
+		assert.Equal(t, uint64(1), c.Stats().Dials)
+	})
+}
+
+func TestWhatIsDialedAheadIsAskedBeforeAnybodyHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{announced: []any{lifetimeSeconds(60)}}
+		_, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 5, MinIdle: 3})
+		require.NoError(t, c.Ready(t.Context()))
+		assert.Equal(t, time.Minute, c.Stats().IdleLimit)
+		assert.Equal(t, 1, f.questions())
 	})
 }
 
@@ -49,7 +174,7 @@ func TestPostgreSQLsTimeoutsAreDiscovered(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &lifetimeFake{announced: []any{[]driver.Value{[]byte("5min"), "10s"}}}
 			db, c := openPool(t, f, Config{Dialect: dialect})
-			useOnce(t, db)
+			useAndAsk(t, db)
 			assert.Equal(t, 5*time.Minute, c.Stats().IdleLimit)
 			assert.Equal(t, 270*time.Second, c.Stats().Lifetime)
 			assert.Equal(t, int64(10*time.Second), c.newest.idleTx.Load())
@@ -57,11 +182,46 @@ func TestPostgreSQLsTimeoutsAreDiscovered(t *testing.T) {
 	}
 }
 
-// remedies are what the warning of a failed discovery has to name.
-var remedies = []string{"idle limit could not be discovered", "Config.NetworkIdleLimit", "Config.Dialect", "sqllease.DialectNone"}
+func TestAnApplicationCanSayHowAServerIsAsked(t *testing.T) {
+	minutes := func(rows [][]driver.Value) (ServerLimits, error) {
+		n, ok := rows[0][0].(int64)
+		if !ok {
+			return ServerLimits{}, errors.New("no number of minutes")
+		}
+		return ServerLimits{Idle: time.Duration(n) * time.Minute}, nil
+	}
+	for name, c := range map[string]struct {
+		how      *Discovery
+		answer   any
+		limit    time.Duration
+		failures uint64
+	}{
+		"a query and a parser":   {&Discovery{"SELECT limits", minutes}, []driver.Value{int64(5)}, 5 * time.Minute, 0},
+		"seconds":                {&Discovery{Query: "SELECT limits"}, []driver.Value{"300"}, 5 * time.Minute, 0},
+		"no column":              {&Discovery{Query: "SELECT limits"}, []driver.Value{"a while"}, 0, 1},
+		"not understood":         {&Discovery{"SELECT limits", minutes}, []driver.Value{"five"}, 0, 1},
+		"below zero":             {&Discovery{"SELECT limits", minutes}, []driver.Value{int64(-5)}, 0, 0},
+		"nothing is to be asked": {NoDiscovery, lifetimeSeconds(60), 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &lifetimeFake{announced: []any{c.answer}}
+				db, pool, _ := openLimited(t, f, Config{Dialect: DialectMySQL, Discovery: c.how})
+				useAndAsk(t, db)
+				assert.Equal(t, c.limit, pool.Stats().IdleLimit)
+				assert.Equal(t, c.failures, pool.Stats().DiscoveryFailures)
+				assert.Equal(t, c.how != NoDiscovery, f.questions() == 1)
+				endLimited(t, db, pool, f)
+			})
+		})
+	}
+}
 
-// A discovery that fails is counted each time, warned of once, and costs no
-// caller anything: neither those of this session nor those of the next.
+// remedies are what the warning of a failed discovery has to name.
+var remedies = []string{"idle limit could not be discovered", "Config.NetworkIdleLimit", "Config.Discovery", "sqllease.NoDiscovery"}
+
+// A discovery that fails is counted each time, warned of once, tried less and less often,
+// and costs no caller anything.
 func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 	for name, c := range map[string]struct {
 		dialect Dialect
@@ -70,12 +230,13 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 	}{
 		"an error":        {DialectMySQL, errors.New("unknown system variable"), "unknown system variable"},
 		"declined":        {DialectMySQL, driver.ErrSkip, "not prepared for that"},
-		"text":            {DialectMySQL, []driver.Value{"a while"}, `got "a while", expected a number of seconds`},
-		"negative":        {DialectMySQL, []driver.Value{int64(-5)}, `got "-5", expected a number of seconds`},
-		"NULL":            {DialectTiDB, []driver.Value{nil}, `got "", expected a number of seconds`},
+		"text":            {DialectMySQL, []driver.Value{"wait_timeout", "a while"}, `got "a while", expected a number of seconds`},
+		"negative":        {DialectMySQL, []driver.Value{"wait_timeout", int64(-5)}, `got "-5", expected a number of seconds`},
+		"NULL":            {DialectTiDB, []driver.Value{"wait_timeout", nil}, `got "", expected a number of seconds`},
+		"another":         {DialectTiDB, []driver.Value{"version", "8.0"}, `got "", expected a number of seconds`},
 		"no row":          {DialectMySQL, []driver.Value(nil), "got no row"},
-		"two columns":     {DialectMySQL, []driver.Value{int64(1), int64(2), int64(3)}, "got 3 columns, expected 1 or 2"},
-		"one column":      {DialectPostgreSQL, []driver.Value{"5min"}, "got 1 column, expected 2 or 3"},
+		"a value alone":   {DialectMySQL, []driver.Value{int64(1)}, "got 1 column(s), expected names and values"},
+		"one column":      {DialectPostgreSQL, []driver.Value{"5min"}, "got 1 column(s), expected the values of settings"},
 		"a strange unit":  {DialectPostgreSQL, []driver.Value{"5 fortnights", "0"}, `got "5 fortnights", expected a timeout`},
 		"negative, in tx": {DialectCockroachDB, []driver.Value{"0", "-1"}, `got "-1", expected a timeout`},
 	} {
@@ -84,23 +245,22 @@ func TestADiscoveryThatFailsFailsNoSession(t *testing.T) {
 				f := &lifetimeFake{announced: []any{c.answer}}
 				// The limit that is known goes on to count.
 				db, pool, l := openLimited(t, f, Config{Name: "orders", Dialect: c.dialect, NetworkIdleLimit: time.Minute})
-				for range 3 {
-					useOnce(t, db)
+				for range 8 {
+					useAndAsk(t, db)
 					elapse(time.Minute)
 				}
-				useOnce(t, db)
 				s := pool.Stats()
-				assert.Equal(t, uint64(4), s.Dials)
+				assert.Equal(t, uint64(8), s.Dials)
 				assert.Zero(t, s.DialErrors)
-				assert.Equal(t, uint64(4), s.DiscoveryFailures)
-				assert.Equal(t, []uint64{3, 3}, []uint64{s.Closed.Retired(), s.Closed.Total()})
+				assert.Equal(t, uint64(3), s.DiscoveryFailures, "at once, two minutes later, and four after that")
+				assert.Equal(t, []uint64{8, 8}, []uint64{s.Closed.Retired(), s.Closed.Total()})
 				assert.Equal(t, time.Minute, s.IdleLimit)
 				text := l.wantOneWarning(t, map[string]string{
 					"pool": "orders", "dialect": string(c.dialect), "query": drivers.Named(string(c.dialect)).Discovery.Query,
 				}, remedies...)
 				assert.Contains(t, text, c.err)
 				endLimited(t, db, pool, f)
-				assert.Len(t, f.sessions(), 4, "no session was dialed twice")
+				assert.Len(t, f.sessions(), 9, "no session was dialed twice")
 			})
 		})
 	}
@@ -112,20 +272,20 @@ func TestAnOddDiscoveryThatCanBeMeantFailsNot(t *testing.T) {
 		answer  []driver.Value
 		limit   time.Duration
 	}{
-		"zero":             {DialectMySQL, []driver.Value{int64(0)}, 0},
-		"centuries":        {DialectMySQL, []driver.Value{int64(math.MaxInt64)}, 0},
-		"bytes":            {DialectMySQL, []driver.Value{[]byte("60")}, time.Minute},
+		"zero":             {DialectMySQL, lifetimeSeconds(0), 0},
+		"centuries":        {DialectMySQL, lifetimeSeconds(math.MaxInt64), 0},
+		"bytes":            {DialectMySQL, []driver.Value{[]byte("Wait_Timeout"), []byte("60")}, time.Minute},
 		"both NULL":        {DialectPostgreSQL, []driver.Value{nil, nil}, 0},
 		"the first NULL":   {DialectPostgreSQL, []driver.Value{nil, "1min"}, 0},
 		"centuries, days":  {DialectPostgreSQL, []driver.Value{"999999d", "0"}, 0},
 		"bare numbers":     {DialectCockroachDB, []driver.Value{"60000", "0"}, time.Minute},
-		"never to be told": {DialectNone, nil, 0},
+		"never to be told": {"", nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &lifetimeFake{announced: []any{c.answer}}
 				db, pool, l := openLimited(t, f, Config{Dialect: c.dialect})
-				useOnce(t, db)
+				useAndAsk(t, db)
 				assert.Equal(t, c.limit, pool.Stats().IdleLimit)
 				assert.Zero(t, pool.Stats().DiscoveryFailures)
 				assert.Empty(t, l.records)
@@ -135,35 +295,32 @@ func TestAnOddDiscoveryThatCanBeMeantFailsNot(t *testing.T) {
 	}
 }
 
-func TestADiscoveryThatHangsCostsItsTimeoutOnce(t *testing.T) {
+func TestADiscoveryThatHangsCostsASessionAndNobodyAnything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &lifetimeFake{announced: []any{hanging}}
+		f := &lifetimeFake{announced: []any{hanging, lifetimeSeconds(60)}}
 		db, c, l := openLimited(t, f, Config{Dialect: DialectMySQL})
-		start := time.Now()
-		useOnce(t, db)
-		assert.Equal(t, 5*time.Second, time.Since(start))
-		useOnce(t, db)
-		assert.Equal(t, 5*time.Second, time.Since(start), "the session is there now")
+		useAndAsk(t, db)
+		elapse(askTimeout)
+		synctest.Wait()
 		s := c.Stats()
-		assert.Equal(t, uint64(1), s.Dials)
 		assert.Equal(t, uint64(1), s.DiscoveryFailures)
-		assert.Equal(t, 1, s.Open)
+		assert.Equal(t, []int{0, 0, 1}, []int{s.Open, s.Idle, int(s.Closed.Invalid)})
 		text := l.wantOneWarning(t, nil, remedies...)
 		assert.Equal(t, context.DeadlineExceeded.Error(), text)
-		all := f.sessions()
-		require.Len(t, all, 2, "the session that was asked is lost, and not asked is its successor")
-		assert.Equal(t, 5*time.Second, all[0].closedAfter(t))
-		assert.Equal(t, 2, all[1].uses)
+		useAndAsk(t, db)
+		assert.Zero(t, c.Stats().IdleLimit, "it is left alone for a while")
+		elapse(2 * askEvery)
+		useAndAsk(t, db)
+		assert.Equal(t, time.Minute, c.Stats().IdleLimit)
 		endLimited(t, db, c, f)
+		assert.Len(t, f.sessions(), 3)
 	})
 }
 
 // costing is a discovery that costs its session.
 func costing(err error) func(context.Context, *lifetimeFakeConn) error {
 	return func(_ context.Context, c *lifetimeFakeConn) error {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.broken = true
+		c.breaks()
 		return err
 	}
 }
@@ -174,115 +331,83 @@ func hanging(ctx context.Context, _ *lifetimeFakeConn) error {
 	return ctx.Err()
 }
 
-func TestADiscoveryThatHangsEndsWithTheCallersContext(t *testing.T) {
-	for name, c := range map[string]struct {
-		cfg     Config
-		timeout time.Duration // of the caller
-	}{
-		"the caller's":    {Config{}, 3 * time.Second},
-		"acquire timeout": {Config{AcquireTimeout: 3 * time.Second}, time.Hour},
-	} {
+func TestADiscoveryThatHangsEndsWithClose(t *testing.T) {
+	for name, heeds := range map[string]bool{"the driver heeds its context": true, "it does not": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &lifetimeFake{announced: []any{hanging, hanging, lifetimeSeconds(60)}}
-				c.cfg.Dialect = DialectMySQL
-				db, pool, l := openLimited(t, f, c.cfg)
-				for range 2 {
-					start := time.Now()
-					ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
-					_, err := db.ExecContext(ctx, "DO 1")
-					cancel()
-					require.ErrorIs(t, err, context.DeadlineExceeded)
-					assert.Equal(t, 3*time.Second, time.Since(start))
-					assert.Zero(t, pool.Stats().Open)
+				f := &lifetimeFake{announced: []any{func(ctx context.Context, _ *lifetimeFakeConn) error {
+					if <-ctx.Done(); !heeds {
+						elapse(8 * time.Second)
+					}
+					return ctx.Err()
+				}}}
+				db, c, l := openLimited(t, f, Config{Dialect: DialectMySQL})
+				useAndAsk(t, db)
+				start := time.Now()
+				require.NoError(t, db.Close())
+				if heeds {
+					assert.Zero(t, time.Since(start))
+					assert.Zero(t, c.Stats().Open)
+				} else {
+					assert.Equal(t, keeperGrace, time.Since(start))
+					elapse(8 * time.Second)
+					synctest.Wait()
 				}
-				assert.Empty(t, l.records, "the server was not given its time: nothing is wrong with it")
-				assert.Zero(t, pool.Stats().DiscoveryFailures)
-				useOnce(t, db)
-				assert.Equal(t, time.Minute, pool.Stats().IdleLimit)
-				endLimited(t, db, pool, f)
-				assert.Len(t, f.sessions(), 3)
+				assert.Zero(t, c.Stats().Open)
+				f.sessions()[0].closedAfter(t)
+				assert.Empty(t, l.records, "nothing is wrong with the server")
 			})
 		})
 	}
 }
 
 func TestADiscoveryThatPanicsClosesTheSessionAndLosesNoRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		panicking := func(context.Context, *lifetimeFakeConn) error { panic("the driver's bug") }
-		f := &lifetimeFake{announced: []any{panicking, lifetimeSeconds(60)}}
-		db, c, _ := openLimited(t, f, Config{Dialect: DialectMySQL})
-		assert.PanicsWithValue(t, "the driver's bug", func() { _, _ = db.ExecContext(t.Context(), "DO 1") })
-		synctest.Wait()
-		assert.Zero(t, c.Stats().Open)
-		f.sessions()[0].closedAfter(t)
-		endLimited(t, db, c, f)
-	})
-}
-
-func TestADiscoveryThatCostsTheSessionIsNotAskedOfItsSuccessor(t *testing.T) {
-	valid := func(c *lifetimeFakeConn) driver.Conn { return validFakeConn{c} }
-	for name, c := range map[string]struct {
-		err   error
-		dress func(*lifetimeFakeConn) driver.Conn
-	}{
-		"driver.ErrBadConn":        {driver.ErrBadConn, nil},
-		"any error, and not valid": {errLifetimeGone, valid},
-	} {
+	for name, cfg := range map[string]Config{"on a ready session": {}, "on one that was dialed ahead": {MinIdle: 1}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &lifetimeFake{announced: []any{costing(c.err)}, dress: c.dress}
-				db, pool, l := openLimited(t, f, Config{Dialect: DialectMySQL, MaxLifetime: time.Minute})
-				useOnce(t, db)
-				elapse(time.Minute)
-				useOnce(t, db)
-				s := pool.Stats()
-				assert.Equal(t, uint64(2), s.Dials)
-				assert.Equal(t, uint64(2), s.DiscoveryFailures)
-				assert.Equal(t, []uint64{1, 1}, []uint64{s.Closed.Retired(), s.Closed.Total()})
-				assert.Equal(t, c.err.Error(), l.wantOneWarning(t, nil, remedies...))
-				endLimited(t, db, pool, f)
-				assert.Len(t, f.sessions(), 4)
+				panicking := func(context.Context, *lifetimeFakeConn) error { panic("the driver's bug") }
+				f := &lifetimeFake{announced: []any{panicking, lifetimeSeconds(60)}}
+				cfg.Dialect = DialectMySQL
+				db, c, l := openLimited(t, f, cfg)
+				useAndAsk(t, db)
+				elapse(time.Second)
+				synctest.Wait()
+				assert.Equal(t, cfg.MinIdle, c.Stats().Open)
+				assert.Equal(t, uint64(1), c.Stats().Closed.Panicked)
+				f.sessions()[0].closedAfter(t)
+				assert.NotEmpty(t, l.records)
+				endLimited(t, db, c, f)
 			})
 		})
 	}
 }
 
-func TestADiscoveryThatCostsTheSessionOfADriverWithoutAValidator(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &lifetimeFake{
-			announced: []any{costing(io.ErrUnexpectedEOF)},
-			dress:     func(c *lifetimeFakeConn) driver.Conn { return resetFakeConn{c} },
-		}
-		db, _ := openPool(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 1})
-		_, err := db.ExecContext(t.Context(), "DO 1")
-		require.NoError(t, err)
-		require.NoError(t, db.Close())
-	})
-}
-
-func TestASuccessorThatCannotBeDialledFailsTheAcquireAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		refused := errors.New("refused")
-		var dials atomic.Int32
-		f := &lifetimeFake{
-			announced: []any{driver.ErrBadConn, lifetimeSeconds(60)},
-			connect: func(context.Context, int) error {
-				if dials.Add(1) == 2 {
-					return refused
-				}
-				return nil
-			},
-		}
-		db, c, l := openLimited(t, f, Config{Dialect: DialectMySQL})
-		_, err := db.ExecContext(t.Context(), "DO 1")
-		assert.Same(t, refused, err)
-		s := c.Stats()
-		assert.Zero(t, s.Open)
-		assert.Equal(t, uint64(1), s.DialErrors)
-		l.wantOneWarning(t, nil, remedies...)
-		endLimited(t, db, c, f)
-	})
+func TestADiscoveryThatCostsItsSession(t *testing.T) {
+	valid := func(c *lifetimeFakeConn) driver.Conn { return validFakeConn{c} }
+	for name, c := range map[string]struct {
+		err   error
+		dress func(*lifetimeFakeConn) driver.Conn
+	}{
+		"driver.ErrBadConn":             {driver.ErrBadConn, nil},
+		"any error, and not valid":      {errLifetimeGone, valid},
+		"no Validator, its reset fails": {io.ErrUnexpectedEOF, func(c *lifetimeFakeConn) driver.Conn { return resetFakeConn{c} }},
+		"neither, and the end of it":    {io.ErrUnexpectedEOF, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &lifetimeFake{announced: []any{costing(c.err)}, dress: c.dress}
+				db, pool, l := openLimited(t, f, Config{Dialect: DialectMySQL, MaxLifetime: time.Minute})
+				useAndAsk(t, db)
+				s := pool.Stats()
+				assert.Equal(t, []uint64{1, 1, 1}, []uint64{s.Dials, s.DiscoveryFailures, s.Closed.Invalid})
+				useAndAsk(t, db)
+				assert.Equal(t, 1, pool.Stats().Idle, "the next is not asked so soon")
+				assert.Equal(t, c.err.Error(), l.wantOneWarning(t, nil, remedies...))
+				endLimited(t, db, pool, f)
+				assert.Len(t, f.sessions(), 2)
+			})
+		})
+	}
 }
 
 // The same with the real driver, on the wire.
@@ -313,9 +438,11 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 			for range 3 {
 				useOnce(t, db)
 			}
+			awaitDiscovery(t, pool)
+			useOnce(t, db)
 			s := pool.Stats()
-			assert.Equal(t, uint64(1), s.Dials)
-			assert.Equal(t, uint64(3), s.Acquires)
+			assert.Equal(t, uint64(c.accepted), s.Dials)
+			assert.Equal(t, uint64(4), s.Acquires)
 			if c.err == "" && c.accepted == 1 {
 				assert.Zero(t, s.DiscoveryFailures)
 				assert.Empty(t, l.records)
@@ -328,13 +455,34 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 			n := server.Await(t, func(n mysqlscript.Counts) bool { return n.Open == 0 })
 			assert.Equal(t, c.accepted, n.Opened)
 			assert.Equal(t, 1, n.Discoveries)
-			assert.Equal(t, 3+c.pings, n.Uses)
+			assert.Equal(t, 4+c.pings, n.Uses)
 		})
 	}
 }
 
-// A MariaDB that a driver for MySQL connects to says that it is one: from then on, spans and
-// metrics say so too. What the application says itself counts for more.
+// awaitDiscovery waits until a server has been asked, in real time.
+func awaitDiscovery(t *testing.T, c *Connector) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return c.Stats().IdleLimit+time.Duration(c.Stats().DiscoveryFailures) > 0 || c.asking.known.Load() != nil
+	}, 10*time.Second, time.Millisecond)
+}
+
+// Drivers of MySQL know a MariaDB from its handshake: nobody has to be asked.
+func TestAMariaDBIsKnownFromItsHandshake(t *testing.T) {
+	for version, want := range map[string]string{"": "mysql", "5.5.5-10.11.6-MariaDB": "mariadb"} {
+		server := mysqlscript.Start(t, mysqlscript.Script{Version: version})
+		inner, err := mysql.MySQLDriver{}.OpenConnector(server.DSN())
+		require.NoError(t, err)
+		p := newTelemetryPool(t, inner, Config{Discovery: NoDiscovery})
+		exec(t, underParent(t), p.db, "DO 1")
+		spans := p.take()
+		assert.Equal(t, want, spanAttributes(spans[len(spans)-1])["db.system.name"])
+		require.NoError(t, p.db.Close())
+	}
+}
+
+// A server that is asked says what it is: from then on, spans and metrics say so too. What the application says itself counts for more.
 func TestWhatTheServerIsIsAsked(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg  Config
@@ -346,14 +494,11 @@ func TestWhatTheServerIsIsAsked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newTelemetryPool(t, &mariaFake{}, c.cfg)
 			exec(t, underParent(t), p.db, "DO 1")
+			awaitDiscovery(t, p.c)
+			p.take()
+			exec(t, underParent(t), p.db, "DO 1")
 			spans := p.take()
 			assert.Equal(t, c.want, spanAttributes(spans[len(spans)-1])["db.system.name"])
-			for _, m := range p.collect(t) {
-				for _, set := range attributeSets(m) {
-					system, _ := set.Value("db.system.name")
-					assert.Equal(t, c.want, system.AsString(), m.Name)
-				}
-			}
 		})
 	}
 }
@@ -374,22 +519,22 @@ func (f *mariaFake) Connect(ctx context.Context) (driver.Conn, error) {
 type mariaFakeConn struct{ *telemetryFakeConn }
 
 func (c mariaFakeConn) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
-	return &rowFake{row: []driver.Value{uint64(28800), []byte("10.11.6-MariaDB-0+deb12u1")}}, nil
+	return &rowsFake{rows: [][]driver.Value{{"wait_timeout", []byte("28800")}, {"version", []byte("10.11.6-MariaDB-0+deb12u1")}}}, nil
 }
 
-// rowFake is a result set of one row.
-type rowFake struct {
-	row  []driver.Value
-	read bool
+// rowsFake is a result set.
+type rowsFake struct {
+	rows [][]driver.Value
+	read int
 }
 
-func (r *rowFake) Columns() []string { return make([]string, len(r.row)) }
-func (r *rowFake) Close() error      { return nil }
-func (r *rowFake) Next(dest []driver.Value) error {
-	if r.read {
+func (r *rowsFake) Columns() []string { return make([]string, len(r.rows[0])) }
+func (r *rowsFake) Close() error      { return nil }
+func (r *rowsFake) Next(dest []driver.Value) error {
+	if r.read == len(r.rows) {
 		return io.EOF
 	}
-	r.read = true
-	copy(dest, r.row)
+	copy(dest, r.rows[r.read])
+	r.read++
 	return nil
 }

@@ -99,6 +99,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	p := parts{reset: now.Sub(start)}
 	if isBad(err) {
 		s.dies(closedReset, howReset(ctx, err))
+		h.c.asking.hurry()
 		c.tracing.refused(ctx, start, now, p, err)
 		if ctx.Err() != nil { // database/sql does not try again
 			c.countFailed(ctx, p, p.reset, whyNot(ctx, err, nil))
@@ -168,6 +169,7 @@ func (h *handle) release(valid bool) (stays bool) {
 	if h.waited != nil {
 		h.waited = nil
 	}
+	s.lease.heard(s, now)
 	e := c.endOf(s, now, !h.single)
 	h.unlockLate()
 	h.leased = false

@@ -123,7 +123,7 @@ func TestClosingEndsAllWaits(t *testing.T) {
 
 func TestAnIdleSessionIsClosedAtItsExpiryThoughNoQueryComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: 3, NetworkIdleLimit: time.Minute})
+		db, err := sqllease.OpenDB(nothing.Driver{}, sqllease.Config{MaxOpen: 3, MaxLifetime: 54 * time.Second})
 		require.NoError(t, err)
 		c, _ := sqllease.ConnectorOf(db)
 		require.NoError(t, db.PingContext(t.Context()))

@@ -30,6 +30,7 @@ type lifetimeFake struct {
 
 	mu    sync.Mutex
 	dials int                 // guarded by mu
+	asked int                 // guarded by mu: how often for its limits
 	conns []*lifetimeFakeConn // guarded by mu: all that were dialed
 }
 
@@ -81,6 +82,20 @@ func (f *lifetimeFake) sessions() []*lifetimeFakeConn {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.conns)
+}
+
+// questions is how often the server was asked for its limits.
+func (f *lifetimeFake) questions() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
+// breaks has the session be of no use from now on.
+func (c *lifetimeFakeConn) breaks() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken = true
 }
 
 // traffic is a packet to the server.
@@ -150,6 +165,9 @@ func (c *lifetimeFakeConn) QueryContext(ctx context.Context, _ string, _ []drive
 	if err := c.traffic(); err != nil {
 		return nil, err
 	}
+	c.f.mu.Lock()
+	c.f.asked++
+	c.f.mu.Unlock()
 	switch a := c.announce.(type) {
 	case []driver.Value:
 		return &lifetimeFakeRows{row: a}, nil
@@ -181,7 +199,7 @@ func (r *lifetimeFakeRows) Next(to []driver.Value) error {
 }
 
 // lifetimeSeconds is a server's announcement of wait_timeout.
-func lifetimeSeconds(n int64) []driver.Value { return []driver.Value{n} }
+func lifetimeSeconds(n int64) []driver.Value { return []driver.Value{"wait_timeout", n} }
 
 // wantClosed checks that a session was closed within a second of its expiry,
 // which is the bound or up to 2.5 % earlier.

@@ -29,7 +29,7 @@ type Stats struct {
 	DialErrors        uint64        // dials that failed
 	Handovers         uint64        // connections that went straight from one caller to a waiting one
 	StatementsShared  uint64        // uses of a *sql.Stmt on another connection that found it prepared there
-	DiscoveryFailures uint64        // connections whose idle limit could not be discovered
+	DiscoveryFailures uint64        // how often the server could not be asked for its idle limit
 	Leaks             uint64        // connections reported as leaked: unused for too long, or proven
 	Proven            uint64        // those of them that the garbage collector has proven
 	SlowCalls         uint64        // slow calls reported; they are not leaks
@@ -38,7 +38,7 @@ type Stats struct {
 	Deadlocks         uint64        // times that every connection was held by a goroutine that waited for another
 	Closed            ClosedStats   // connections closed, by reason
 
-	IdleLimit  time.Duration // idle limit of the newest connection; 0: none known
+	IdleLimit  time.Duration // the idle limit that new connections have; 0: none known
 	Lifetime   time.Duration // how long a connection may live at most; many end earlier, so that not all end together; 0: for ever
 	OldestHold time.Duration // the longest time that a connection has been checked out
 	OldestWait time.Duration // the longest time that a caller has been in the queue

@@ -3,7 +3,6 @@ package sqllease
 import (
 	"cmp"
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"time"
@@ -26,7 +25,8 @@ func (c *Connector) Flush(over time.Duration) {
 
 // Ready waits until [Config.MinIdle] connections are ready, and at least one, so that a
 // service can fail when it starts, and not in its first request. A server that refuses the
-// login, or does not know the database, is an error at once. One that cannot be reached, or
+// login, or does not know the database, is an error at once. The server is asked for its limits,
+// so that they are known from the start. One that cannot be reached, or
 // has no room, is tried again until the context ends; the error unwraps to what the last
 // dial met with. Without MinIdle, the connection that proves it is closed again.
 func (c *Connector) Ready(ctx context.Context) error {
@@ -78,8 +78,13 @@ func (c *Connector) ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		conn.(driver.Validator).IsValid() // the lease ends; the connection may go to somebody who waits
-		return conn.Close()
+		h := conn.(*handle)
+		if err := c.askNew(ctx, h.session); err != nil {
+			_ = h.Close()
+			return err
+		}
+		h.IsValid() // the lease ends; the connection may go to somebody who waits
+		return h.Close()
 	}
 	for !c.isReady() {
 		switch {

@@ -14,7 +14,7 @@ type Lease struct {
 	Acquired time.Time     // when the connection was handed out
 	Hold     time.Duration // how long it has been held since then
 	Queue    time.Duration // part of the acquire: waiting in the queue
-	Dial     time.Duration // part of the acquire: connecting, authenticating, discovery
+	Dial     time.Duration // part of the acquire: connecting and authenticating
 	Reset    time.Duration // part of the acquire: making the connection ready
 
 	Busy      bool      // a driver call is in flight

@@ -358,6 +358,22 @@ func (l *lease) stateLocked(now clock.Instant) (busy bool, since clock.Instant) 
 	return step%2 == 1, max(since, clock.Instant(l.readAt.Load()))
 }
 
+// heard notes when its session was heard of last: at the end of its last call, if there was
+// one. Where the lease was short, that is now. Its caller is the holder, who ends it.
+func (l *lease) heard(s *session, now clock.Instant) {
+	const short = 10 * time.Millisecond // no margin is smaller that matters
+	if !l.acquired.IsZero() && now.Sub(l.acquired) < short {
+		s.Heard(now)
+		return
+	}
+	l.mu.Lock()
+	since := l.since
+	l.mu.Unlock()
+	if !since.IsZero() {
+		s.Heard(since)
+	}
+}
+
 // heldFor is how long the lease has been held; zero while the acquire goes on.
 // Its caller is the holder, who alone writes the time.
 func (l *lease) heldFor(now clock.Instant) time.Duration {

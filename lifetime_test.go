@@ -42,6 +42,11 @@ func TestTheSmallerLimitTakesZeroForNone(t *testing.T) {
 
 const lifetimeBirth = clock.Instant(time.Hour)
 
+// limited are settings with those two limits.
+func limited(network, most time.Duration) *settings {
+	return &settings{Config: Config{NetworkIdleLimit: network, MaxLifetime: most}}
+}
+
 func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 	for name, c := range map[string]struct {
 		found                drivers.Limits
@@ -50,8 +55,8 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 	}{
 		"nothing known":         {},
 		"the server's":          {found: drivers.Limits{Idle: time.Minute}, limit: time.Minute, idle: 54 * time.Second, longest: 54 * time.Second},
-		"the network's":         {network: 10 * time.Second, limit: 10 * time.Second, idle: 9 * time.Second, longest: 9 * time.Second},
-		"the network is less":   {drivers.Limits{Idle: time.Hour}, 10 * time.Second, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
+		"the network's":         {network: 10 * time.Second, limit: 10 * time.Second, idle: 9 * time.Second},
+		"the network is less":   {drivers.Limits{Idle: time.Hour}, 10 * time.Second, 0, 10 * time.Second, 9 * time.Second, time.Hour - 30*time.Second},
 		"the server is less":    {drivers.Limits{Idle: 10 * time.Second}, time.Hour, 0, 10 * time.Second, 9 * time.Second, 9 * time.Second},
 		"a maximum alone":       {most: time.Hour, longest: time.Hour},
 		"a maximum that counts": {drivers.Limits{Idle: time.Hour}, 0, time.Minute, time.Hour, time.Hour - 30*time.Second, time.Minute},
@@ -59,10 +64,16 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 		"a transaction's idle limit bounds no session": {found: drivers.Limits{IdleTx: time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := newLifetime(lifetimeBirth, c.found, c.network, c.most)
-			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, whole: c.longest}
-			want.byIdle = want.idle > 0 && want.whole == want.idle
+			got := newLifetime(lifetimeBirth, c.found, limited(c.network, c.most))
+			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, bound: c.longest}
+			want.byIdle = c.found.Idle > 0 && want.bound == c.found.Idle-margin(c.found.Idle)
 			assert.Equal(t, want, got)
+
+			only := limited(c.network, c.most)
+			only.IdleOnly = true
+			got = newLifetime(lifetimeBirth, c.found, only)
+			want.bound, want.byIdle = c.most, false
+			assert.Equal(t, want, got, "idle only")
 		})
 	}
 }
@@ -70,7 +81,7 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 func TestAChanceIsAFraction(t *testing.T) {
 	seen := map[float64]bool{}
 	for range 1000 {
-		c := (&lifetime{whole: time.Hour}).bounds(0.1).Chance
+		c := (&lifetime{bound: time.Hour}).bounds(0.1).Chance
 		require.GreaterOrEqual(t, c, 0.0)
 		require.Less(t, c, 1.0)
 		seen[c] = true
@@ -86,11 +97,11 @@ func TestExpiryIsTheEarlierOfAgeAndIdleTime(t *testing.T) {
 		want clock.Instant
 	}{
 		"never":                 {lifetime{born: lifetimeBirth}, after(time.Hour), 0},
-		"by age":                {lifetime{born: lifetimeBirth, whole: time.Minute}, after(50 * time.Second), after(time.Minute)},
+		"by age":                {lifetime{born: lifetimeBirth, bound: time.Minute}, after(50 * time.Second), after(time.Minute)},
 		"by idle time":          {lifetime{born: lifetimeBirth, idle: time.Minute}, after(time.Hour), after(time.Hour + time.Minute)},
-		"by age, idle is later": {lifetime{born: lifetimeBirth, whole: time.Minute, idle: time.Minute}, after(time.Second), after(time.Minute)},
+		"by age, idle is later": {lifetime{born: lifetimeBirth, bound: time.Minute, idle: time.Minute}, after(time.Second), after(time.Minute)},
 		"by idle time, age is later": {
-			lifetime{born: lifetimeBirth, whole: time.Hour, idle: time.Minute}, after(time.Second), after(61 * time.Second),
+			lifetime{born: lifetimeBirth, bound: time.Hour, idle: time.Minute}, after(time.Second), after(61 * time.Second),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -56,7 +56,14 @@ func (s *settings) said(err error) string {
 	if answered || s.QueryText == QueryTextRaw || saysNothingOfData(err) || err == io.EOF || err == io.ErrUnexpectedEOF {
 		return err.Error()
 	}
-	kind, _ := errorType(err)
+	kind, code := errorType(err)
+	switch {
+	case code == "":
+	case len(code) == 5: // MySQL's numbers have four digits
+		kind = "SQLSTATE " + code
+	default:
+		kind = "MySQL error " + code
+	}
 	return kind + "; QueryTextRaw shows its text"
 }
 

@@ -42,13 +42,14 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 		set.Dialect = Dialect(drivers.DialectOf(c.Driver()))
 	}
 	set.dialect = drivers.Named(string(set.Dialect))
+	set.discovery = discoveryOf(set.Discovery, set.dialect)
 	set.system = cmp.Or(set.dialect.System, drivers.SystemOf(c.Driver()))
 	if set.Name == "" {
 		set.Name, set.number = takeName(c.Driver())
 	}
 	set.endpoint = drivers.EndpointOf(c).Or(drivers.Endpoint{Address: set.ServerAddress, Port: set.ServerPort, Namespace: set.Namespace})
 	if set.pooled {
-		set.dialect.Discovery = nil // its connections are not new, and that pool ends them
+		set.discovery = nil // its connections are not new, and that pool ends them
 		set.tellPooled()
 	}
 	return newConnector(c, set), nil
@@ -243,6 +244,8 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.gate.SetTrust(gate.Watchful, 0) // until a *sql.DB is attached
 	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }
 	c.pulse.c = c
+	c.tellLimits(drivers.Limits{})
+	c.asking.due.Store(int64(clock.Now()))
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, &c.identity, c.stats)
 	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
@@ -252,7 +255,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))
 	}
-	if !cfg.guessed || cfg.dialect.Discovery == nil { // else it begins once the server has said what it is
+	if !cfg.guessed || !c.asks() { // else it begins once a handshake may have told what the server is
 		c.metrics.begin()
 	}
 	c.refill()

@@ -63,6 +63,7 @@ func TestAConnectorWithoutAPoolKeepsItsConnections(t *testing.T) {
 	useOnce(t, db)
 	useOnce(t, db)
 	assert.Equal(t, uint64(1), c.Stats().Dials)
+	awaitDiscovery(t, c)
 	assert.Equal(t, 5*time.Minute, c.Stats().IdleLimit)
 	assert.Empty(t, log.take())
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/sqllease/sqllease/internal/bare"
+	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -19,7 +20,7 @@ type session struct {
 
 	conn driver.Conn
 	can  bare.Capabilities // of conn; read-only
-	life lifetime          // read-only
+	life lifetime          // written with the gate's lock held, until it is closing
 
 	illness illness // written by the holder
 
@@ -156,7 +157,7 @@ func (s *session) death() death {
 		switch {
 		case s.IsFlushed():
 			return death{reason: closedFlushed}
-		case s.life.byIdle:
+		case s.life.byIdle, !s.IsOver(clock.Now()):
 			return death{reason: closedIdle}
 		}
 		return death{reason: closedExpired}

@@ -16,12 +16,13 @@ import (
 // settings is a Config that was checked and completed. It never changes.
 type settings struct {
 	Config
-	dialect  drivers.Dialect
-	endpoint drivers.Endpoint
-	system   string     // the conventions' db.system.name; empty: not known
-	guessed  bool       // that, from the driver: the server may say otherwise
-	number   poolNumber // of a name that was made up
-	pooled   bool       // the connector takes its connections from a pgxpool
+	dialect   drivers.Dialect
+	discovery *drivers.Discovery // nil: the server is never asked
+	endpoint  drivers.Endpoint
+	system    string     // the conventions' db.system.name; empty: not known
+	guessed   bool       // that, from the driver: the server may say otherwise
+	number    poolNumber // of a name that was made up
+	pooled    bool       // the connector takes its connections from a pgxpool
 }
 
 // newSettings checks cfg and fills in what zero stands for.
@@ -132,9 +133,12 @@ func (cfg *Config) checkReclaim() error {
 }
 
 func (cfg *Config) checkNames() error {
-	if known := append(drivers.Names(), string(DialectNone)); cfg.Dialect != "" && !slices.Contains(known, string(cfg.Dialect)) {
+	if known := drivers.Names(); cfg.Dialect != "" && !slices.Contains(known, string(cfg.Dialect)) {
 		return &ConfigError{"Dialect", fmt.Sprintf("%q", string(cfg.Dialect)),
 			fmt.Sprintf("it is not known; use one of %q, or leave it empty: then the driver decides", known)}
+	}
+	if cfg.Discovery != nil && cfg.Discovery.Query == "" && cfg.Discovery.Parse != nil {
+		return &ConfigError{"Discovery", "a Parse without a Query", "nothing is asked that could be parsed; set Query, or use NoDiscovery"}
 	}
 	switch cfg.QueryText {
 	case QueryTextSanitized, QueryTextRaw, QueryTextOff:

@@ -248,7 +248,7 @@ func TestTheErrorOfADiscoveryShowsNoPassword(t *testing.T) {
 		db, err := OpenDB(f, Config{Dialect: DialectPostgreSQL, Logger: slog.New(log)})
 		require.NoError(t, err)
 		require.NoError(t, db.PingContext(t.Context()))
-		synctest.Wait()
+		asked()
 		records := log.take()
 		require.Len(t, records, 1)
 		assert.Equal(t, "*errors.errorString; QueryTextRaw shows its text", records[0].attrs["error"])

@@ -19,7 +19,7 @@ import (
 func TestAnAcquireThatDialsHasASpanAndTheNextHasNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{on: slow("connect", 3*time.Second)}
-		p := newTelemetryPool(t, f, Config{Dialect: DialectNone})
+		p := newTelemetryPool(t, f, Config{})
 		start := time.Now()
 		exec(t, underParent(t), p.db, "UPDATE stock SET n = 7")
 		spans := p.take()

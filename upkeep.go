@@ -93,6 +93,8 @@ func (c *Connector) closeStatements() {
 // sweepReady closes the statements that are to be closed on the sessions that are ready.
 func (c *Connector) sweepReady() {
 	const atOnce = 8
+	c.keepers.begin()
+	defer c.keepers.end()
 	for {
 		taken := c.gate.TakeReady(atOnce, func(s *session) bool { return s.statements.due.Load() })
 		if len(taken) == 0 {
@@ -221,6 +223,9 @@ func (c *Connector) fillOne(ctx context.Context) error {
 		return err
 	}
 	s.release = bound.keep()
+	if err := c.askAhead(inner, s); err != nil {
+		return err
+	}
 	if ended := !unbind(); !unbindLife() || ended { // its context has ended with it, or is about to
 		c.gate.Reject(&s.Session, gate.Dropped)
 		_ = c.retire(s)
@@ -230,6 +235,26 @@ func (c *Connector) fillOne(ctx context.Context) error {
 		_ = c.retire(s)
 	}
 	return nil
+}
+
+// askAhead asks a session for the server's limits that was dialed ahead, where that is due,
+// and closes it if that cost it.
+func (c *Connector) askAhead(ctx context.Context, s *session) (lost error) {
+	returned := false
+	defer func() {
+		if returned && lost == nil {
+			return
+		}
+		if !returned {
+			c.asking.ended(clock.Now(), true)
+			s.dies(closedPanicked, "")
+		}
+		c.gate.Reject(&s.Session, gate.Bad)
+		c.retireAside(s)
+	}()
+	lost = c.askNew(ctx, s)
+	returned = true
+	return lost
 }
 
 // begun makes sure that what looks after a lease that has just begun does so in time.
@@ -258,6 +283,7 @@ type ended struct {
 // endOf is that. Its caller holds the session, and gives it back. counted says that
 // somebody may count it.
 func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended) {
+	c.askSoon(now)
 	l := &s.lease
 	e.was = counted && !l.acquired.IsZero()
 	if e.held = l.heldFor(now); e.held >= brief {

@@ -123,8 +123,8 @@ type source struct {
 // around it; SQLite in memory; and MariaDB, where SQLLEASE_BENCH_DSN tells one.
 func sources() []source {
 	all := []source{
-		{"nothing", nothing.Driver{}, "", sqllease.DialectNone},
-		{"sqlite", &sqlite.Driver{}, "file::memory:", sqllease.DialectNone},
+		{"nothing", nothing.Driver{}, "", ""},
+		{"sqlite", &sqlite.Driver{}, "file::memory:", ""},
 	}
 	if dsn := os.Getenv("SQLLEASE_BENCH_DSN"); dsn != "" {
 		all = append(all, source{"mariadb", mysql.MySQLDriver{}, dsn, sqllease.DialectMariaDB})

@@ -58,8 +58,8 @@ func TestPostgresIdleSessionTimeout(t *testing.T) {
 	open := func() (*sql.DB, error) { return sqllease.Open("pgx", dsn, sqllease.Config{}) }
 	db, err := open()
 	require.NoError(t, err)
-	require.NoError(t, db.Ping())
 	c, _ := sqllease.ConnectorOf(db)
+	require.NoError(t, c.Ready(t.Context()))
 	assert.Equal(t, time.Second, c.Stats().IdleLimit)
 	require.NoError(t, db.Close())
 	assert.Zero(t, inRound(t, open, 40))

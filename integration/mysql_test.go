@@ -170,6 +170,7 @@ func TestDiscoveryReadsTheSessionsOwnLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db, c := openWrapped(t, tt.server, tt.params)
+			require.NoError(t, c.Ready(t.Context()))
 			require.NoError(t, db.PingContext(t.Context()))
 			assert.Equal(t, tt.limit, c.Stats().IdleLimit)
 			assert.Less(t, c.Stats().Lifetime, tt.limit)

@@ -1,17 +1,13 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/integration/internal/servers"
 )
 
 // What docs/concepts.md says of PgBouncer, on one in transaction mode.
@@ -27,51 +24,16 @@ import (
 // and returns a data source name for pgx.
 func pgbouncer(t *testing.T, size int, settings string) string {
 	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
-	require.NoError(t, err, "run scripts/install-servers.sh")
-	host, port, err := net.SplitHostPort(postgres.Addr)
+	dir := filepath.Join(t.TempDir(), "pgbouncer")
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) //nolint:gosec // it is read by another user
+	p, err := servers.PgBouncer(dir, postgres, "postgres", fmt.Sprintf("pool_mode = transaction\ndefault_pool_size = %d\n%s", size, settings))
 	require.NoError(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	_, own, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	file := filepath.Join(t.TempDir(), "pgbouncer.ini")
-	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `[databases]
-postgres = host=%s port=%s user=postgres
-
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %s
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = %d
-%s
-`, host, port, own, size, settings), 0o644)) //nolint:gosec // it has no secret, and is read by another user
-	args := []string{file}
-	if os.Getuid() == 0 { // as which it does not run
-		require.NoError(t, os.Chmod(filepath.Dir(file), 0o755)) //nolint:gosec // likewise
-		args = []string{"-u", "postgres", file}
-	}
-	var said bytes.Buffer // read once it has ended
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(said.String())
+		if said := p.Stop(); t.Failed() {
+			t.Log(said)
 		}
 	})
-	dsn := "postgres://postgres@127.0.0.1:" + own + "/postgres?sslmode=disable&default_query_exec_mode=exec"
-	up, err := sql.Open("pgx", dsn)
-	require.NoError(t, err)
-	defer func() { _ = up.Close() }()
-	require.Eventually(t, func() bool { return up.Ping() == nil }, 30*time.Second, 20*time.Millisecond)
-	return dsn
+	return "postgres://postgres@" + p.Addr + "/postgres?sslmode=disable&default_query_exec_mode=exec"
 }
 
 // openThrough opens a pool behind a PgBouncer for the rest of the test.
@@ -163,22 +125,23 @@ func TestAWaitInPgBouncerIsASlowCall(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-// A new connection is asked for its limit, for which PgBouncer has to have one of its own free.
-func TestANewConnectionWaitsInPgBouncerToBeAsked(t *testing.T) {
-	for dialect, waits := range map[sqllease.Dialect]bool{"": true, sqllease.DialectNone: false} {
-		db, _ := openThrough(t, pgbouncer(t, 1, ""), sqllease.Config{MaxOpen: 2, Dialect: dialect})
-		tx := holding(t, db)
+// Nobody waits for the question for the limits, although PgBouncer has no connection free to
+// answer it: a new connection is there at once, and so is the next, in the room of the one
+// that is being asked.
+func TestNobodyWaitsForAQuestionThatPgBouncerCannotAnswer(t *testing.T) {
+	db, c := openThrough(t, pgbouncer(t, 1, ""), sqllease.Config{MaxOpen: 2})
+	tx := holding(t, db)
+	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		conn, err := db.Conn(ctx)
 		cancel()
-		if waits {
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-		} else {
-			require.NoError(t, err)
-			require.NoError(t, conn.Close())
-		}
-		require.NoError(t, tx.Commit())
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		require.Eventually(t, func() bool { return c.Stats().Idle == 0 || c.Stats().Dials == 3 }, 10*time.Second, time.Millisecond, "it is being asked")
 	}
+	assert.Equal(t, []uint64{3, 1, 1}, []uint64{c.Stats().Dials, c.Stats().DiscoveryFailures, c.Stats().Closed.Invalid})
+	require.NoError(t, tx.Commit())
+	require.NoError(t, db.PingContext(t.Context()))
 }
 
 func TestPgBouncersOwnTimeoutEndsTheConnectionAndTheNextCallDials(t *testing.T) {

@@ -78,7 +78,7 @@ func timesInPlace(config *pgx.ConnConfig, place *time.Location, cfg sqllease.Con
 }
 
 func openScripted(dsn string, cfg sqllease.Config) (*sql.DB, error) {
-	cfg.Dialect = sqllease.DialectNone
+	cfg.Discovery = sqllease.NoDiscovery
 	db, err := sqllease.Open("mysql", dsn, cfg)
 	return db, err
 }

@@ -44,14 +44,15 @@ func TestAScriptThatKnowsTheQuestion(t *testing.T) {
 			db, err := sqllease.Open("sqlmock", "question "+name, sqllease.Config{Dialect: sqllease.DialectMySQL, Logger: quiet})
 			require.NoError(t, err)
 			if expects {
-				mock.ExpectQuery("SELECT @@session.wait_timeout, VERSION()").
-					WillReturnRows(sqlmock.NewRows([]string{"wait_timeout", "version"}).AddRow("28800", "8.4.0"))
+				mock.ExpectQuery("SHOW VARIABLES").
+					WillReturnRows(sqlmock.NewRows([]string{"Variable_name", "Value"}).AddRow("wait_timeout", "28800"))
 			}
+			pool, _ := sqllease.ConnectorOf(db)
+			assert.NoError(t, pool.Ready(t.Context()))
 			mock.ExpectExec("UPDATE users").WillReturnResult(sqlmock.NewResult(0, 1))
 			_, err = db.ExecContext(t.Context(), "UPDATE users SET name = 'Ann'")
 			assert.NoError(t, err)
 			assert.NoError(t, mock.ExpectationsWereMet())
-			pool, _ := sqllease.ConnectorOf(db)
 			assert.Equal(t, !expects, pool.Stats().DiscoveryFailures == 1)
 			mock.ExpectClose()
 			assert.NoError(t, db.Close())

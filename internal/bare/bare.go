@@ -155,9 +155,9 @@ func plainValues(ctx context.Context, args []driver.NamedValue) ([]driver.Value,
 	return values, ctx.Err()
 }
 
-// QueryRow runs a query without arguments on a driver connection and returns
-// its first row; nil: there was none.
-func QueryRow(ctx context.Context, conn driver.Conn, query string) (row []driver.Value, err error) {
+// QueryRows runs a query without arguments on a driver connection and returns its first
+// rows, at most that many.
+func QueryRows(ctx context.Context, conn driver.Conn, query string, most int) (all [][]driver.Value, err error) {
 	rows, done, err := queryRows(ctx, conn, query)
 	if err != nil {
 		return nil, err
@@ -167,19 +167,22 @@ func QueryRow(ctx context.Context, conn driver.Conn, query string) (row []driver
 			err = closeErr
 		}
 	}()
-	row = make([]driver.Value, len(rows.Columns()))
-	if err := rows.Next(row); err != nil {
-		if err == io.EOF {
-			return nil, nil
+	for len(all) < most {
+		row := make([]driver.Value, len(rows.Columns()))
+		if err := rows.Next(row); err != nil {
+			if err == io.EOF {
+				return all, nil
+			}
+			return nil, err
 		}
-		return nil, err
-	}
-	for i, v := range row {
-		if b, ok := v.([]byte); ok {
-			row[i] = string(b) // the driver may use its memory again
+		for i, v := range row {
+			if b, ok := v.([]byte); ok {
+				row[i] = string(b) // the driver may use its memory again
+			}
 		}
+		all = append(all, row)
 	}
-	return row, nil
+	return all, nil
 }
 
 // queryRows runs a query as database/sql would: directly, or, where the driver

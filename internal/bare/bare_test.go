@@ -112,19 +112,23 @@ func TestALegacyCallUndoesWhatItsContextNoLongerWants(t *testing.T) {
 	require.ErrorContains(t, err, "isolation")
 }
 
-func TestARowIsReadByWhateverTheDriverHas(t *testing.T) {
+func TestRowsAreReadByWhateverTheDriverHas(t *testing.T) {
 	text := []byte("x")
 	c := oldest{new([]string), [][]driver.Value{{text}, {"y"}}}
-	row, err := QueryRow(t.Context(), c, "SELECT a")
+	rows, err := QueryRows(t.Context(), c, "SELECT a", 1)
+	require.NoError(t, err)
+	assert.Equal(t, [][]driver.Value{{"x"}}, rows, "no more than were asked for")
+	rows, err = QueryRows(t.Context(), c, "SELECT a", 9)
 	require.NoError(t, err)
 	text[0] = 'z' // the driver uses its memory again
-	assert.Equal(t, []driver.Value{"x"}, row)
+	assert.Equal(t, [][]driver.Value{{"x"}, {"y"}}, rows)
+	*c.calls = (*c.calls)[3:]
 	assert.Equal(t, []string{"prepare SELECT a", "query", "close"}, *c.calls)
 	c.rows = nil
-	row, err = QueryRow(t.Context(), c, "SELECT a")
+	rows, err = QueryRows(t.Context(), c, "SELECT a", 9)
 	require.NoError(t, err)
-	assert.Nil(t, row)
-	_, err = QueryRow(t.Context(), refusing{c}, "SELECT a")
+	assert.Empty(t, rows)
+	_, err = QueryRows(t.Context(), refusing{c}, "SELECT a", 9)
 	require.ErrorIs(t, err, errRefused)
 }
 

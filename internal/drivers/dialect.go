@@ -31,16 +31,19 @@ type Dialect struct {
 }
 
 var dialects = []Dialect{
-	{MySQL, MySQL, statement.MySQL, waitTimeout, []string{
+	{MySQL, MySQL, statement.MySQL, mysqlVariables, []string{
 		"github.com/go-sql-driver/mysql", "github.com/ziutek/mymysql/godrv", "github.com/go-mysql-org/go-mysql/driver",
+		"github.com/aws/aws-advanced-go-wrapper/mysql-driver", "cloud.google.com/go/cloudsqlconn/mysql/mysql",
 	}},
-	{MariaDB, MariaDB, statement.MySQL, waitTimeout, nil},
-	{TiDB, MySQL, statement.MySQL, waitTimeout, nil}, // not in the conventions' list; it presents itself as MySQL
-	{PostgreSQL, PostgreSQL, statement.PostgreSQL, timeouts, []string{
+	{MariaDB, MariaDB, statement.MySQL, mysqlVariables, nil},
+	{TiDB, MySQL, statement.MySQL, mysqlVariables, nil}, // not in the conventions' list; it presents itself as MySQL
+	{PostgreSQL, PostgreSQL, statement.PostgreSQL, postgresSettings, []string{
 		"github.com/jackc/pgx/v4/stdlib", "github.com/jackc/pgx/v5/stdlib", "github.com/lib/pq",
-		"github.com/uptrace/bun/driver/pgdriver",
+		"github.com/uptrace/bun/driver/pgdriver", "github.com/yugabyte/pgx/v5/stdlib",
+		"github.com/aws/aws-advanced-go-wrapper/pgx-driver", "cloud.google.com/go/cloudsqlconn/postgres/pgxv5",
+		"cloud.google.com/go/alloydbconn/driver/postgres",
 	}},
-	{CockroachDB, CockroachDB, statement.PostgreSQL, timeouts, nil},
+	{CockroachDB, CockroachDB, statement.PostgreSQL, postgresSettings, nil},
 }
 
 // Names are the names of all.
@@ -73,27 +76,28 @@ func DialectOf(d driver.Driver) string {
 // systems are the conventions' names of what drivers connect to that are not asked
 // anything.
 var systems = map[string]string{
-	"github.com/mattn/go-sqlite3":               "sqlite",
-	"modernc.org/sqlite":                        "sqlite",
-	"github.com/ncruces/go-sqlite3/driver":      "sqlite",
-	"github.com/glebarez/go-sqlite":             "sqlite",
-	"zombiezen.com/go/sqlite":                   "sqlite",
-	"github.com/tursodatabase/libsql-client-go": "sqlite",
-	"github.com/microsoft/go-mssqldb":           "microsoft.sql_server",
-	"github.com/denisenkom/go-mssqldb":          "microsoft.sql_server",
-	"github.com/godror/godror":                  "oracle.db",
-	"github.com/sijms/go-ora/v2":                "oracle.db",
-	"github.com/mattn/go-oci8":                  "oracle.db",
-	"github.com/ClickHouse/clickhouse-go/v2":    "clickhouse",
-	"github.com/snowflakedb/gosnowflake":        "snowflake",
-	"github.com/snowflakedb/gosnowflake/v2":     "snowflake",
-	"github.com/trinodb/trino-go-client/trino":  "trino",
-	"github.com/marcboeker/go-duckdb":           "duckdb",
-	"github.com/marcboeker/go-duckdb/v2":        "duckdb",
-	"github.com/duckdb/duckdb-go/v2":            "duckdb",
-	"github.com/googleapis/go-sql-spanner":      "gcp.spanner",
-	"github.com/nakagami/firebirdsql":           "firebirdsql",
-	"github.com/SAP/go-hdb/driver":              "sap.hana",
+	"github.com/mattn/go-sqlite3":                      "sqlite",
+	"modernc.org/sqlite":                               "sqlite",
+	"github.com/ncruces/go-sqlite3/driver":             "sqlite",
+	"github.com/glebarez/go-sqlite":                    "sqlite",
+	"zombiezen.com/go/sqlite":                          "sqlite",
+	"github.com/tursodatabase/libsql-client-go":        "sqlite",
+	"github.com/microsoft/go-mssqldb":                  "microsoft.sql_server",
+	"cloud.google.com/go/cloudsqlconn/sqlserver/mssql": "microsoft.sql_server",
+	"github.com/denisenkom/go-mssqldb":                 "microsoft.sql_server",
+	"github.com/godror/godror":                         "oracle.db",
+	"github.com/sijms/go-ora/v2":                       "oracle.db",
+	"github.com/mattn/go-oci8":                         "oracle.db",
+	"github.com/ClickHouse/clickhouse-go/v2":           "clickhouse",
+	"github.com/snowflakedb/gosnowflake":               "snowflake",
+	"github.com/snowflakedb/gosnowflake/v2":            "snowflake",
+	"github.com/trinodb/trino-go-client/trino":         "trino",
+	"github.com/marcboeker/go-duckdb":                  "duckdb",
+	"github.com/marcboeker/go-duckdb/v2":               "duckdb",
+	"github.com/duckdb/duckdb-go/v2":                   "duckdb",
+	"github.com/googleapis/go-sql-spanner":             "gcp.spanner",
+	"github.com/nakagami/firebirdsql":                  "firebirdsql",
+	"github.com/SAP/go-hdb/driver":                     "sap.hana",
 }
 
 // SystemOf is the conventions' name of what a driver connects to; empty: it is not known.

@@ -11,40 +11,57 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestParseSeconds(t *testing.T) {
+func TestParseMySQL(t *testing.T) {
+	of := func(v driver.Value) [][]driver.Value { return [][]driver.Value{{[]byte("wait_timeout"), v}} }
+	idle := func(d time.Duration) Answer { return Answer{Limits: Limits{Idle: d}} }
 	for i, c := range []struct {
-		row    []driver.Value
-		want   time.Duration
-		err    string // part of it; "": none
-		system string
+		rows [][]driver.Value
+		want Answer
+		err  string // part of it; "": none
 	}{
-		{row: []driver.Value{uint64(28800)}, want: 8 * time.Hour},
-		{row: []driver.Value{int64(1)}, want: time.Second},
-		{row: []driver.Value{[]byte("60")}, want: time.Minute},
-		{row: []driver.Value{"60"}, want: time.Minute},
-		{row: []driver.Value{int64(0)}},
-		{row: []driver.Value{int64(9223372036)}, want: 9223372036 * time.Second},
-		{row: []driver.Value{int64(9223372037)}}, // more than a time.Duration holds: no limit
-		{row: []driver.Value{int64(math.MaxInt64)}},
-		{row: []driver.Value{int64(-1)}, err: `"-1"`},
-		{row: []driver.Value{"a while"}, err: `"a while"`},
-		{row: []driver.Value{"28800.5"}, err: `"28800.5"`},
-		{row: []driver.Value{""}, err: `""`},
-		{row: []driver.Value{nil}, err: `""`},
-		{row: []driver.Value{true}, err: `"true"`},
-		{row: nil, err: "0 columns"},
-		{row: []driver.Value{int64(1), int64(2), int64(3)}, err: "got 3 columns, expected 1 or 2"},
-		{row: []driver.Value{int64(60), []byte("8.4.2")}, want: time.Minute},
-		{row: []driver.Value{int64(60), "5.7.25-TiDB-v8.5.1"}, want: time.Minute},
-		{row: []driver.Value{int64(60), []byte("10.11.6-MariaDB-0+deb12u1")}, want: time.Minute, system: "mariadb"},
-		{row: []driver.Value{int64(60), "5.5.5-10.6.4-mariadb-log"}, want: time.Minute, system: "mariadb"},
-		{row: []driver.Value{int64(60), nil}, want: time.Minute},
-		{row: []driver.Value{[]byte(strings.Repeat("9", 22<<20))}, err: `9"…, expected`},
+		{rows: of(uint64(28800)), want: idle(8 * time.Hour)},
+		{rows: of(int64(1)), want: idle(time.Second)},
+		{rows: of([]byte("60")), want: idle(time.Minute)},
+		{rows: of("60"), want: idle(time.Minute)},
+		{rows: of(int64(0))},
+		{rows: of(int64(9223372036)), want: idle(9223372036 * time.Second)},
+		{rows: of(int64(9223372037))}, // more than a time.Duration holds: no limit
+		{rows: of(int64(math.MaxInt64))},
+		{rows: of(int64(-1)), err: `"-1"`},
+		{rows: of("a while"), err: `"a while"`},
+		{rows: of("28800.5"), err: `"28800.5"`},
+		{rows: of(""), err: `""`},
+		{rows: of(nil), err: `""`},
+		{rows: of(true), err: `"true"`},
+		{rows: [][]driver.Value{nil}, err: "0 column(s)"},
+		{rows: [][]driver.Value{{int64(1)}}, err: "got 1 column(s), expected names and values"},
+		{rows: [][]driver.Value{{"version", "8.4.2"}}, err: `""`},
+		{rows: of([]byte(strings.Repeat("9", 22<<20))), err: `9"…, expected`},
+		{rows: append(of("60"), []driver.Value{"version", []byte("8.4.2")}), want: Answer{Limits: Limits{Idle: time.Minute}, System: "mysql"}},
+		{rows: append(of("60"), []driver.Value{"VERSION", "8.0.11-TiDB-v8.5.1"}, []driver.Value{"tidb_idle_transaction_timeout", "9"}),
+			want: Answer{Limits: Limits{time.Minute, 9 * time.Second}, System: "mysql"}},
+		{rows: append(of("60"), []driver.Value{"version", nil}), want: idle(time.Minute)},
+		{rows: append(of("60"), []driver.Value{"idle_transaction_timeout", "30"}, []driver.Value{"idle_write_transaction_timeout", "20"},
+			[]driver.Value{"idle_readonly_transaction_timeout", "0"}, []driver.Value{"read_only", "OFF"},
+			[]driver.Value{"max_connections", "151"}, []driver.Value{"version", "5.5.5-10.6.4-mariadb-log"}),
+			want: Answer{Limits: Limits{time.Minute, 20 * time.Second}, System: "mariadb", MaxConnections: 151}},
+		{rows: append(of("60"), []driver.Value{"idle_transaction_timeout", "soon"}), err: `"soon"`},
+		{rows: append(of("0"), []driver.Value{"read_only", "ON"}), want: Answer{ReadOnly: true}},
+		{rows: append(of("0"), []driver.Value{"read_only", "NO_LOCK_NO_ADMIN"}), want: Answer{ReadOnly: true}},
+		{rows: append(of("0"), []driver.Value{"innodb_read_only", "1"}, []driver.Value{"read_only", "0"}), want: Answer{ReadOnly: true}},
+		{rows: append(of("0"), []driver.Value{"max_connections", "many"}), want: Answer{}},
 	} {
-		got, err := parseMySQL(c.row)
+		got, err := parseMySQL(c.rows)
 		of := fmt.Sprintf("row %d", i) // one of them takes half a minute to print
 		wantError(t, c.err, err, of)
-		assert.Equal(t, Answer{Limits{Idle: c.want}, c.system}, got, of)
+		assert.Equal(t, c.want, got, of)
+	}
+}
+
+// What is asked behind ProxySQL must not switch its multiplexing off.
+func TestNoQuestionHasAnAt(t *testing.T) {
+	for _, d := range dialects {
+		assert.NotContains(t, d.Discovery.Query, "@", d.Name)
 	}
 }
 
@@ -57,29 +74,30 @@ func wantError(t *testing.T, want string, err error, of string) {
 	assert.ErrorContains(t, err, want, of)
 }
 
-func TestParseTimeouts(t *testing.T) {
+func TestParsePostgreSQL(t *testing.T) {
+	five := Limits{Idle: 5 * time.Minute}
 	for _, c := range []struct {
-		row    []driver.Value
-		want   Limits
-		err    string
-		system string
+		row  []driver.Value
+		want Answer
+		err  string
 	}{
-		{row: []driver.Value{"5min", "10s"}, want: Limits{Idle: 5 * time.Minute, IdleTx: 10 * time.Second}},
+		{row: []driver.Value{"5min", "10s"}, want: Answer{Limits: Limits{Idle: 5 * time.Minute, IdleTx: 10 * time.Second}}},
 		{row: []driver.Value{[]byte("0"), []byte("0")}},
-		{row: []driver.Value{nil, "1h"}, want: Limits{IdleTx: time.Hour}}, // before PostgreSQL 14
-		{row: []driver.Value{"1h", nil}, want: Limits{Idle: time.Hour}},
+		{row: []driver.Value{nil, "1h"}, want: Answer{Limits: Limits{IdleTx: time.Hour}}}, // before PostgreSQL 14
+		{row: []driver.Value{"1h", nil}, want: Answer{Limits: Limits{Idle: time.Hour}}},
 		{row: []driver.Value{nil, nil}},
-		{row: []driver.Value{int64(90000), int64(500)}, want: Limits{Idle: 90 * time.Second, IdleTx: 500 * time.Millisecond}},
+		{row: []driver.Value{int64(90000), int64(500)}, want: Answer{Limits: Limits{Idle: 90 * time.Second, IdleTx: 500 * time.Millisecond}}},
 		{row: []driver.Value{"soon", "0"}, err: `"soon"`},
 		{row: []driver.Value{"5min", "soon"}, err: `"soon"`},
-		{row: []driver.Value{"5min"}, err: "got 1 column, expected 2 or 3"},
-		{row: []driver.Value{"1", "2", "3", "4"}, err: "4 columns"},
-		{row: []driver.Value{"5min", "0", nil}, want: Limits{Idle: 5 * time.Minute}},
-		{row: []driver.Value{"5min", "0", "23.2.0"}, want: Limits{Idle: 5 * time.Minute}, system: "cockroachdb"},
+		{row: []driver.Value{"5min"}, err: "got 1 column(s), expected the values"},
+		{row: []driver.Value{"5min", "0", nil}, want: Answer{Limits: five, System: "postgresql"}},
+		{row: []driver.Value{"5min", "0", "23.2.0"}, want: Answer{Limits: five, System: "cockroachdb"}},
+		{row: []driver.Value{"5min", "0", nil, "on", "100", "3", nil}, want: Answer{Limits: five, System: "postgresql", ReadOnly: true, MaxConnections: 100, Reserved: 3}},
+		{row: []driver.Value{"5min", "0", nil, "off", "100", "3", "5"}, want: Answer{Limits: five, System: "postgresql", MaxConnections: 100, Reserved: 8}},
 	} {
-		got, err := parsePostgreSQL(c.row)
+		got, err := parsePostgreSQL([][]driver.Value{c.row})
 		wantError(t, c.err, err, fmt.Sprint(c.row))
-		assert.Equal(t, Answer{c.want, c.system}, got, fmt.Sprint(c.row))
+		assert.Equal(t, c.want, got, fmt.Sprint(c.row))
 	}
 }
 

@@ -53,12 +53,12 @@ func (g *Gate[S, C]) Unreserve() {
 }
 
 // Dialed ends a dial that succeeded: whoever dialed holds the session. Its end may be earlier
-// than life says, so that not too many end together: see spreadLocked.
+// than life says, so that not too many end together.
 func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	life.End = g.spreadLocked(life, now)
-	s.of, s.life, s.era, s.used = of, life, g.era, now
+	s.of, s.life, s.era, s.used, s.heard = of, life, g.era, now, now
 	g.dialing--
 	g.holdLocked(s)
 	g.quickenLocked()

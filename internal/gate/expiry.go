@@ -9,7 +9,7 @@ import (
 
 // scheduleLocked has a session's expiry looked at in time.
 func (g *Gate[S, C]) scheduleLocked(s *Session[S]) {
-	at := s.life.Expiry(s.used)
+	at := s.life.Expiry(s.heard)
 	if at.IsZero() || g.shut {
 		return
 	}
@@ -32,7 +32,7 @@ func (g *Gate[S, C]) expireLocked(s *Session[S], now clock.Instant) *Session[S] 
 	if s.place != ready {
 		return nil
 	}
-	if !s.life.Expired(s.used, now) {
+	if !s.life.Expired(s.heard, now) {
 		g.scheduleLocked(s)
 		return nil
 	}
@@ -55,6 +55,38 @@ func (g *Gate[S, C]) Flush(over time.Duration, now clock.Instant) {
 	}
 	g.ready.each(end)
 	g.held.each(end)
+}
+
+// ShortenAll shortens the lives of the sessions that are held or ready to what they are to
+// be; a life that is shorter already stays. Those whose bound comes nearer have their ends
+// spread anew. What is due then is taken by Wake, which its caller calls. life is called with
+// the lock held.
+func (g *Gate[S, C]) ShortenAll(now clock.Instant, life func(*S) Life) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var nearer []*Session[S]
+	shorten := func(s *Session[S]) bool {
+		to := life(s.of)
+		if to.Idle > 0 && (s.life.Idle == 0 || to.Idle < s.life.Idle) {
+			s.life.Idle = to.Idle
+			g.unscheduleLocked(s)
+		}
+		if !to.End.IsZero() && (s.life.End.IsZero() || to.End < s.life.End) {
+			s.life.End, s.life.Jitter, s.life.Chance = to.End, to.Jitter, to.Chance
+			g.unscheduleLocked(s)
+			nearer = append(nearer, s)
+		}
+		return true
+	}
+	g.ready.each(shorten)
+	g.held.each(shorten)
+	g.spreadAllLocked(nearer, now)
+	g.ready.each(func(s *Session[S]) bool {
+		if s.index == 0 {
+			g.scheduleLocked(s)
+		}
+		return true
+	})
 }
 
 // endByLocked brings the end of a session forward. Its place among the expiries must not

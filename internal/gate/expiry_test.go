@@ -46,6 +46,7 @@ func TestAReadySessionEndsAtItsExpiry(t *testing.T) {
 		s, fit := g.Take(ticket, true, clock.Now())
 		require.True(t, s == short && fit)
 		after(10 * time.Minute) // held, it is left alone
+		short.Heard(clock.Now())
 		ticket, became := giveBack(g, short)
 		require.Equal(t, Kept, became, "it was in use")
 		after(time.Minute - 1)

@@ -154,7 +154,7 @@ func (g *Gate[S, C]) Take(t *Ticket[S], own bool, now clock.Instant) (s *S, fit 
 		return nil, false
 	}
 	g.ready.remove(&taken.node)
-	if taken.life.Expired(taken.used, now) {
+	if taken.life.Expired(taken.heard, now) {
 		g.closeLocked(taken, Expired)
 		return taken.of, false
 	}
@@ -338,7 +338,7 @@ func (g *Gate[S, C]) Unfit(s *Session[S], now clock.Instant) (why Reason, unfit 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case s.life.Expired(s.used, now):
+	case s.life.Expired(s.heard, now):
 		return Expired, true
 	case s.used < g.bad:
 		return Bad, true

@@ -40,6 +40,12 @@ func (g *Gate[S, C]) EachHeldLocked(f func(*S) bool) {
 	g.held.each(func(s *Session[S]) bool { return f(s.of) })
 }
 
+// EachReadyLocked calls f for each session that is ready, that which was not used for longest
+// first, until f returns false.
+func (g *Gate[S, C]) EachReadyLocked(f func(*S) bool) {
+	g.ready.each(func(s *Session[S]) bool { return f(s.of) })
+}
+
 // SinceLocked calls f for each session that is held, with a hold of a higher number than
 // that, the newest first, until f returns false.
 func (g *Gate[S, C]) SinceLocked(number uint64, f func(*S) bool) {

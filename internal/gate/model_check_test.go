@@ -104,7 +104,7 @@ func (m *model) checkSessions() {
 		if s.closers > 1 || s.closed > s.closers {
 			m.fail("a session has %d closers, and was closed %d times", s.closers, s.closed)
 		}
-		if r := s.real; r.place != s.place || r.used != s.used || r.hold != s.hold || r.ended != s.ended ||
+		if r := s.real; r.place != s.place || r.used != s.used || r.heard != s.heard || r.hold != s.hold || r.ended != s.ended ||
 			r.life != s.life || r.place == closing && r.reason != s.reason || (r.node.in != nil) != (s.place != closing) {
 			m.fail("a session is %+v, must be %+v", &r.Session, s)
 		}
@@ -159,14 +159,14 @@ func (m *model) checkExpiries() {
 		switch {
 		case s.index != i+1 || s.place == closing:
 			m.fail("a session in the heap of expiries is closing, or at another index")
-		case s.due > s.life.Expiry(s.used):
+		case s.due > s.life.Expiry(s.heard):
 			m.fail("an expiry is looked at too late")
 		case i > 0 && h[(i-1)/2].due > s.due:
 			m.fail("the heap of expiries is out of order")
 		}
 	}
 	for _, s := range m.ready {
-		if !s.life.Expiry(s.used).IsZero() && s.real.index == 0 {
+		if !s.life.Expiry(s.heard).IsZero() && s.real.index == 0 {
 			m.fail("the expiry of a ready session is not looked at")
 		}
 	}
@@ -181,7 +181,7 @@ func (m *model) checkWake() {
 		return
 	}
 	for _, s := range m.ready {
-		if at := s.life.Expiry(s.used); !at.IsZero() && (m.armed.IsZero() || *m.armed > at) {
+		if at := s.life.Expiry(s.heard); !at.IsZero() && (m.armed.IsZero() || *m.armed > at) {
 			m.fail("the gate is woken at %d, and a session expires at %d", *m.armed, at)
 		}
 	}

@@ -18,7 +18,7 @@ func (m *model) all() []frequent {
 		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
 		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
 		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {6, m.stepPutBack},
-		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
+		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
 	}
 }
 
@@ -41,7 +41,7 @@ var outcomes = []string{
 	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
 	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "condemn", "reject", "unfit", "fit",
 	"gone", "gone: room", "replace", "take ready", "put back: kept", "put back: served", "put back: closed",
-	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "time",
+	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shorten: spread", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "time",
 }
 
 // ofCallers are the sessions in the hands of callers.
@@ -69,7 +69,11 @@ func (m *model) giveBack(bad bool) bool {
 	if t == nil {
 		t = &modelTicket{real: &Ticket[conn]{}}
 	}
-	why, misfit := m.misfit(s, now, now)
+	if m.rand.IntN(4) > 0 { // else its holder has not used it
+		s.heard = max(s.heard, now.Add(-time.Duration(m.rand.IntN(3))*time.Duration(m.rand.IntN(60))*time.Second))
+		s.real.Heard(s.heard)
+	}
+	why, misfit := m.misfit(s, now)
 	over := m.over()
 	got := m.g.Return(t.real, &s.real.Session, bad, now)
 	m.end(s, now)
@@ -391,7 +395,7 @@ func (m *model) stepPutBack() bool {
 		return false
 	}
 	s := pick(m.rand, all)
-	why, misfit := m.misfit(s, s.used, m.now)
+	why, misfit := m.misfit(s, m.now)
 	m.reject(s)
 	if misfit {
 		m.did("put back: closed")

@@ -29,6 +29,7 @@ type modelSession struct {
 	by        holder       // whose hands it is in, while held
 	ticket    *modelTicket // under which it is on lease; nil: none
 	used      clock.Instant
+	heard     clock.Instant
 	hold      uint64
 	era       int // of the gate, when it was dialed
 	reason    Reason
@@ -169,7 +170,7 @@ func (m *model) expired(s *modelSession, now clock.Instant) bool {
 	if !s.life.End.IsZero() && now >= s.life.End {
 		return true
 	}
-	return s.life.Idle > 0 && now.Sub(s.used) >= s.life.Idle
+	return s.life.Idle > 0 && now.Sub(s.heard) >= s.life.Idle
 }
 
 // takeable is the ready session that goes to whoever waits, or comes to Ask; nil: none.
@@ -235,11 +236,11 @@ func (m *model) toCloser(s *modelSession, why Reason) {
 }
 
 // misfit tells whether a held session that comes back must be closed, and why.
-func (m *model) misfit(s *modelSession, used, now clock.Instant) (why Reason, misfit bool) {
+func (m *model) misfit(s *modelSession, now clock.Instant) (why Reason, misfit bool) {
 	switch {
 	case m.shut:
 		return ShutDown, true
-	case m.expired(&modelSession{life: s.life, used: used}, now):
+	case m.expired(s, now):
 		return Expired, true
 	}
 	if m.over() {
@@ -254,7 +255,7 @@ func (m *model) foreign(s *modelSession) bool { return m.trust != Private && s.e
 // park is where a held session goes of which the pool knows nothing. It tells whether it
 // is to be closed.
 func (m *model) park(s *modelSession) bool {
-	why, misfit := m.misfit(s, s.used, m.now)
+	why, misfit := m.misfit(s, m.now)
 	m.reject(s)
 	switch {
 	case misfit:

@@ -369,6 +369,31 @@ func (m *model) stepFlush() bool {
 	return true
 }
 
+// stepShorten shortens lives, but for those that are shorter already.
+func (m *model) stepShorten() bool {
+	m.did("shorten")
+	lives := map[*conn]Life{}
+	var nearer []*modelSession
+	for _, s := range slices.Concat(m.ready, m.held) {
+		l := Life{Idle: time.Duration(m.rand.IntN(40)) * time.Second}
+		if m.rand.IntN(2) == 0 {
+			l.End = m.now.Add(time.Duration(m.rand.IntN(100)-10) * time.Second)
+			l.Jitter, l.Chance = m.rand.Float64(), m.rand.Float64()
+		}
+		lives[s.real] = l
+		if l.Idle > 0 && (s.life.Idle == 0 || l.Idle < s.life.Idle) {
+			s.life.Idle = l.Idle
+		}
+		if !l.End.IsZero() && (s.life.End.IsZero() || l.End < s.life.End) {
+			s.life.End, s.life.Jitter, s.life.Chance = l.End, l.Jitter, l.Chance
+			nearer = append(nearer, s)
+		}
+	}
+	m.spreadAll(nearer)
+	m.g.ShortenAll(m.now, func(c *conn) Life { return lives[c] })
+	return true
+}
+
 func (m *model) stepWake() bool {
 	got := m.doWake()
 	before := len(m.served)

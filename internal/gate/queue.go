@@ -337,7 +337,7 @@ func (g *Gate[S, C]) fitLocked(s *Session[S], now clock.Instant) bool {
 	switch {
 	case g.shut:
 		g.closeLocked(s, ShutDown)
-	case s.life.Expired(s.used, now):
+	case s.life.Expired(s.heard, now):
 		g.closeLocked(s, Expired)
 	case g.overLocked(1):
 		g.closeLocked(s, OverSize)

@@ -28,12 +28,13 @@ import (
 //	                    └─► (dial, in its room) Replace
 type Session[S any] struct {
 	of      *S               // set once
-	life    Life             // guarded by Gate.mu: set by Dialed, which may bring its end forward, as Flush does later
+	life    Life             // guarded by Gate.mu: set by Dialed, and shortened by Flush and ShortenAll
 	era     uint64           // set once: that of the gate when it was dialed
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
 	hold    uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
 	used    clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed
+	heard   clock.Instant    // when it spoke with its server last; written by its holder, else guarded by Gate.mu
 	flushed bool             // guarded by Gate.mu: its end is that of a flush
 	reason  Reason           // guarded by Gate.mu: why it is closing
 	due     clock.Instant    // guarded by Gate.mu: when its expiry is looked at, where it is in Gate.expiries
@@ -43,26 +44,26 @@ type Session[S any] struct {
 // Life bounds a session's life.
 type Life struct {
 	End    clock.Instant // it is not given out from then on, or from earlier on: see Dialed; zero: there is no end
-	Idle   time.Duration // nor when it was not used for so long; zero: for any time
+	Idle   time.Duration // nor when it was not heard of for so long; zero: for any time
 	Jitter float64       // by what share of its lifetime its end may come earlier, 0 to 1, if nothing else asks for more
 	Chance float64       // a random number, from 0 to below 1, which decides
 }
 
-// Expiry is the instant from which on a session, last used at used, is not given
+// Expiry is the instant from which on a session, last heard of at heard, is not given
 // out. Zero: none.
-func (l Life) Expiry(used clock.Instant) clock.Instant {
+func (l Life) Expiry(heard clock.Instant) clock.Instant {
 	at := l.End
 	if l.Idle > 0 {
-		if idle := used.Add(l.Idle); at.IsZero() || idle < at {
+		if idle := heard.Add(l.Idle); at.IsZero() || idle < at {
 			at = idle
 		}
 	}
 	return at
 }
 
-// Expired tells whether a session, last used at used, is not given out any more.
-func (l Life) Expired(used, now clock.Instant) bool {
-	at := l.Expiry(used)
+// Expired tells whether a session, last heard of at heard, is not given out any more.
+func (l Life) Expired(heard, now clock.Instant) bool {
+	at := l.Expiry(heard)
 	return !at.IsZero() && now >= at
 }
 
@@ -92,11 +93,22 @@ const (
 // session, or is called by Look.
 func (s *Session[S]) Hold() uint64 { return s.hold }
 
+// Heard notes that it spoke with its server then: a holder may have it for long and not use
+// it. Its caller holds the session, and gives it back after this.
+func (s *Session[S]) Heard(at clock.Instant) { s.heard = at }
+
 // IsHeld tells whether it is held. Its caller is called by Look.
 func (s *Session[S]) IsHeld() bool { return s.place == held }
 
+// UsedLocked is when it was given back last, or dialed. Its caller is called by Look.
+func (s *Session[S]) UsedLocked() clock.Instant { return s.used }
+
 // Reason is why it is closed. Its caller closes it.
 func (s *Session[S]) Reason() Reason { return s.reason }
+
+// IsOver tells whether it has reached its end, and not only been idle for too long. Its caller
+// closes it.
+func (s *Session[S]) IsOver(now clock.Instant) bool { return !s.life.End.IsZero() && now >= s.life.End }
 
 // IsFlushed tells whether a flush has brought its end forward. Its caller closes it.
 func (s *Session[S]) IsFlushed() bool { return s.flushed }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // Capabilities the server offers. CLIENT_DEPRECATE_EOF is not among them, so that
@@ -129,7 +130,11 @@ func (c *session) writeGreeting() {
 	p = append(p, 1, 0, 0, 0) // connection id
 	p = append(p, challenge[:8]...)
 	p = append(p, 0)
-	p = binary.LittleEndian.AppendUint16(p, uint16(capabilities&math.MaxUint16))
+	abilities := capabilities
+	if strings.Contains(version, "MariaDB") {
+		abilities &^= capLongPassword // as MariaDB has it, to be recognised
+	}
+	p = binary.LittleEndian.AppendUint16(p, uint16(abilities&math.MaxUint16))
 	p = append(p, charsetUTF8MB4)
 	p = binary.LittleEndian.AppendUint16(p, statusAutocommit)
 	p = binary.LittleEndian.AppendUint16(p, uint16(capabilities>>16))
@@ -180,6 +185,10 @@ func (c *session) writePrepared(id uint32, params int) {
 // writeResultSet writes a result set of one column, text or binary as the
 // statement asked for.
 func (c *session) writeResultSet(column string, k kind, values []any) {
+	if c.variables {
+		c.writeVariables(values)
+		return
+	}
 	c.write([]byte{1}) // columns
 	c.write(columnPayload(column, k))
 	c.writeEOF()
@@ -189,6 +198,18 @@ func (c *session) writeResultSet(column string, k kind, values []any) {
 		} else {
 			c.write(textRow(v))
 		}
+	}
+	c.writeEOF()
+}
+
+// writeVariables answers SHOW VARIABLES: each value is one of wait_timeout's.
+func (c *session) writeVariables(values []any) {
+	c.write([]byte{2}) // columns
+	c.write(columnPayload("Variable_name", kindString))
+	c.write(columnPayload("Value", kindString))
+	c.writeEOF()
+	for _, v := range values {
+		c.write(append(textRow("wait_timeout"), textRow(v)...))
 	}
 	c.writeEOF()
 }

@@ -44,10 +44,11 @@ type session struct {
 	ending   sync.Once
 	loggedIn bool
 
-	in       *bufio.Reader
-	out      []byte // packets not yet sent
-	sequence byte   // of the next packet either side sends
-	binary   bool   // the statement being answered was prepared: rows are binary
+	in        *bufio.Reader
+	out       []byte // packets not yet sent
+	sequence  byte   // of the next packet either side sends
+	variables bool   // the statement being answered is SHOW VARIABLES
+	binary    bool   // the statement being answered was prepared: rows are binary
 
 	lastStatement uint32
 	statements    map[uint32]string
@@ -172,6 +173,8 @@ func (c *session) obey(command byte, body []byte) error {
 func (c *session) execute(statement string) error {
 	if asksWaitTimeout(statement) {
 		c.server.count(func(n *Counts) { n.Discoveries++ })
+		c.variables = strings.HasPrefix(strings.ToLower(statement), "show")
+		defer func() { c.variables = false }()
 		if c.script.WaitTimeout == nil {
 			return Number(DefaultWaitTimeout)(c)
 		}
@@ -188,7 +191,7 @@ func (c *session) execute(statement string) error {
 // client's business.
 func asksWaitTimeout(statement string) bool {
 	statement = strings.ToLower(statement)
-	return strings.HasPrefix(statement, "select") && strings.Contains(statement, "wait_timeout")
+	return (strings.HasPrefix(statement, "select") || strings.HasPrefix(statement, "show variables")) && strings.Contains(statement, "wait_timeout")
 }
 
 func (c *session) prepare(statement string) error {

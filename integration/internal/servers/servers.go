@@ -87,6 +87,38 @@ func (s *Server) Stop() {
 	}
 }
 
+// End has the server end by a signal, and waits until it has; what it started ends with it.
+func (s *Server) End(by syscall.Signal) error {
+	if err := s.Signal(by); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() { _ = s.cmd.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(30 * time.Second):
+		_ = s.cmd.Process.Kill()
+		<-ended
+		return fmt.Errorf("%s does not end by %v", s.start[0], by)
+	}
+}
+
+// Signal sends the server a signal.
+func (s *Server) Signal(what syscall.Signal) error { return s.cmd.Process.Signal(what) }
+
+// Freeze stops every process of the server as it stands; Thaw lets them go on.
+func (s *Server) Freeze() { s.all(syscall.SIGSTOP) }
+
+// Thaw lets a frozen server go on.
+func (s *Server) Thaw() { s.all(syscall.SIGCONT) }
+
+func (s *Server) all(what syscall.Signal) {
+	for _, pid := range append(children(s.cmd.Process.Pid), s.cmd.Process.Pid) {
+		_ = syscall.Kill(pid, what)
+	}
+}
+
 // children are the processes that a process has started.
 func children(of int) (pids []int) {
 	entries, _ := filepath.Glob("/proc/[0-9]*")

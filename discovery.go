@@ -1,0 +1,268 @@
+package sqllease
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
+	"github.com/sqllease/sqllease/internal/gate"
+)
+
+// A server is asked for its limits once a minute at most, while its connections are used, and
+// sooner where one was found dead before its time. Nobody waits for it: the newest session is
+// asked while it is ready, a moment after somebody has given one back, or before anybody has
+// it, where it was dialed ahead. What it says counts for the sessions to come, and for those
+// that are there where it is less than what they have. So whoever lowers a limit has it
+// noticed within a minute, and a session that was never ready needs no idle limit.
+
+const (
+	// askEvery is how often a server is asked, at most; after failures, less and less often.
+	askEvery, askSeldom = time.Minute, time.Hour
+
+	// askAgain is how soon it may be asked again where a session died before its time.
+	askAgain = time.Second
+
+	// askAfter is how long after a lease's end it is asked.
+	askAfter = 100 * time.Millisecond
+
+	// restedFor is how long a session was not used that is taken from its callers for it.
+	restedFor = 10 * time.Millisecond
+
+	// askTimeout bounds the question: a transaction pooler that has no room does not answer it.
+	// askPatience does once somebody waits who may have to wait for the session that is asked.
+	askTimeout, askPatience = 2 * time.Second, 50 * time.Millisecond
+)
+
+// asking is what a connector knows of its server, and when it asks.
+type asking struct {
+	timer timer
+	busy  atomic.Bool                    // a timer is set, or somebody asks
+	due   atomic.Int64                   // the instant from which on the server is to be asked
+	known atomic.Pointer[drivers.Answer] // the last answer; nil: there was none
+
+	stop     atomic.Pointer[context.CancelFunc] // ends the question; nil: none is asked
+	stopSoon timer                              // for that
+
+	mu       sync.Mutex
+	asked    clock.Instant // guarded by mu: when it was asked last
+	failures int           // guarded by mu: in a row
+}
+
+// limits are the last that were told.
+func (a *asking) limits() drivers.Limits {
+	if known := a.known.Load(); known != nil {
+		return known.Limits
+	}
+	return drivers.Limits{}
+}
+
+// isDue tells whether the server is to be asked.
+func (a *asking) isDue(now clock.Instant) bool { return int64(now) >= a.due.Load() }
+
+// hurry has it asked as soon as it may be.
+func (a *asking) hurry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.due.Store(min(a.due.Load(), int64(a.asked.Add(askAgain))))
+}
+
+// ended notes that it was asked, and says when the next time is.
+func (a *asking) ended(now clock.Instant, failed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pause := askEvery
+	if a.failures++; !failed {
+		a.failures = 0
+	}
+	for range min(a.failures, 8) {
+		pause = min(2*pause, askSeldom)
+	}
+	a.asked = now
+	a.due.Store(int64(now.Add(pause)))
+}
+
+// yield has a question end soon, since somebody waits for a connection. It is called with the
+// gate's lock held.
+func (a *asking) yield() {
+	if a.stop.Load() != nil {
+		a.stopSoon.in(askPatience, a.stopNow)
+	}
+}
+
+// stopNow ends it. Where it has ended meanwhile, the next one may be: that is asked again.
+func (a *asking) stopNow() {
+	if stop := a.stop.Load(); stop != nil {
+		(*stop)()
+	}
+}
+
+// asks tells whether the server is ever asked.
+func (c *Connector) asks() bool { return c.cfg.discovery != nil }
+
+// askSoon has the server asked a moment later, where that is due. It is called at the end of
+// each lease.
+func (c *Connector) askSoon(now clock.Instant) {
+	if c.asks() && c.asking.isDue(now) && c.life.Err() == nil && c.asking.busy.CompareAndSwap(false, true) {
+		c.asking.timer.in(askAfter, c.askReady)
+	}
+}
+
+// askReady asks the newest session that is ready. Where none is, the next lease's end has it
+// try again.
+func (c *Connector) askReady() {
+	defer c.cfg.recovered("asking the server for its limits")
+	defer c.asking.busy.Store(false)
+	c.keepers.begin()
+	defer c.keepers.end()
+	s := c.takeRested(clock.Now())
+	if s == nil {
+		return
+	}
+	kept := false
+	defer func() {
+		if !kept {
+			c.asking.ended(clock.Now(), true)
+			s.dies(closedPanicked, "")
+			c.gate.Reject(&s.Session, gate.Bad)
+			c.retireAside(s)
+		}
+	}()
+	lost := c.ask(c.life, s)
+	kept = true
+	switch {
+	case lost != nil:
+		c.gate.Reject(&s.Session, gate.Bad)
+		_ = c.retire(s)
+	case c.gate.PutBack(&s.Session, clock.Now()):
+		_ = c.retire(s)
+	}
+}
+
+// takeRested takes the newest of the sessions that have not been used for a moment: a newer
+// one knows more. It is held by its caller; nil: there is none.
+func (c *Connector) takeRested(now clock.Instant) *session {
+	var newest *session
+	overdue := int64(now) >= c.asking.due.Load()+int64(askEvery)
+	rested := func(s *session) bool { return overdue || now.Sub(s.UsedLocked()) >= restedFor }
+	c.gate.Look(func() {
+		c.gate.EachReadyLocked(func(s *session) bool {
+			if rested(s) && (newest == nil || s.life.born > newest.life.born) {
+				newest = s
+			}
+			return true
+		})
+	})
+	taken := c.gate.TakeReady(1, func(s *session) bool { return s == newest })
+	if len(taken) == 0 {
+		return nil // there is none, or somebody has it by now
+	}
+	return taken[0]
+}
+
+// askNew asks a session that was dialed ahead, before anybody has it, where that is due.
+func (c *Connector) askNew(ctx context.Context, s *session) (lost error) {
+	if !c.asks() || !c.asking.isDue(clock.Now()) || !c.asking.busy.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer c.asking.busy.Store(false)
+	return c.ask(ctx, s)
+}
+
+// ask asks a session, which its caller holds, and takes notice of the answer. An error says
+// that the session is of no use any more.
+func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	c.asking.stop.Store(&cancel)
+	defer c.asking.stop.Store(nil)
+	answer, err := c.cfg.discovery.Ask(ctx, s.conn)
+	if err == nil {
+		now := clock.Now()
+		s.Heard(now)
+		c.asking.ended(now, false)
+		c.answered(&answer)
+		return nil
+	}
+	if !survives(ctx, s.conn, err) {
+		s.dies(closedInvalid, drivers.Ended(err))
+		lost = err
+	}
+	c.asking.ended(clock.Now(), true)
+	if c.life.Err() == nil {
+		c.discoveryFailed(err)
+	}
+	return lost
+}
+
+// answered takes notice of an answer.
+func (c *Connector) answered(a *drivers.Answer) {
+	c.asking.known.Store(a)
+	c.recognise(a.System)
+	c.tellLimits(a.Limits)
+	c.gate.ShortenAll(clock.Now(), func(s *session) gate.Life {
+		s.life = s.life.within(a.Limits, c.cfg)
+		return s.life.bounds(c.cfg.LifetimeJitter)
+	})
+	c.wakeGate()
+}
+
+// tellLimits notes what Stats shows of them.
+func (c *Connector) tellLimits(found drivers.Limits) {
+	idle := minLimit(found.Idle, c.cfg.NetworkIdleLimit)
+	c.newest.idle.Store(int64(idle))
+	c.newest.idleTx.Store(int64(found.IdleTx))
+	c.newest.lifetime.Store(int64(newLifetime(0, found, c.cfg).bound))
+}
+
+// recognise takes notice of what a server says that it is. What the application has said
+// counts for more.
+func (c *Connector) recognise(system string) {
+	if system == "" || !c.cfg.guessed {
+		return
+	}
+	if id := c.identity.Load(); id.system != system {
+		c.identity.CompareAndSwap(id, newIdentity(c.cfg, system))
+	}
+}
+
+// survives tells whether a connection is of use after a call on it failed,
+// from what the driver can tell of it: not every driver has a Validator, or
+// says driver.ErrBadConn of a connection that was cut.
+func survives(ctx context.Context, conn driver.Conn, err error) bool {
+	if _, answered := err.(*drivers.AnswerError); answered { //nolint:errorlint // it is never wrapped
+		return true
+	}
+	if isBad(err) || ctx.Err() != nil {
+		return false
+	}
+	if v, ok := conn.(driver.Validator); ok && !v.IsValid() {
+		return false
+	}
+	if p, ok := conn.(driver.Pinger); ok {
+		return p.Ping(ctx) == nil
+	}
+	if r, ok := conn.(driver.SessionResetter); ok {
+		return r.ResetSession(ctx) == nil
+	}
+	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// discoveryFailed counts, and says once, that limits could not be found out.
+func (c *Connector) discoveryFailed(err error) {
+	c.counts.discoveryFailures.Add(1)
+	if !c.warned.discovery.CompareAndSwap(false, true) {
+		return
+	}
+	c.cfg.warnAside("sqllease: the server's idle limit could not be discovered. Connections are closed in time for the limits in Config, "+
+		"and for the last idle limit that was discovered, if any. "+
+		"Set Config.NetworkIdleLimit to the limit that you know, and Config.Discovery to sqllease.NoDiscovery, so that the server is not asked again",
+		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
+		slog.String("query", c.cfg.discovery.Query), slog.String("error", c.cfg.said(err)))
+}

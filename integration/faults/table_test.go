@@ -1,0 +1,134 @@
+package faults
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// page keeps the table.
+const page = "../../docs/lifetime.md"
+
+var write = flag.Bool("write", false, "write what was seen into "+page)
+
+// blocks are the parts of the table: each is between two comments of the page.
+var blocks = []block{
+	{"prevented", func(e expectation) bool { return e == prevented }},
+	{"the same", func(e expectation) bool { return e != prevented && e != told }},
+	{"open", func(e expectation) bool { return e == told }},
+}
+
+type block struct {
+	name string
+	has  func(expectation) bool
+}
+
+// begins and ends are the comments around it.
+func (b block) begins() string { return "<!-- " + b.name + ": begin -->\n" }
+func (b block) ends() string   { return "<!-- " + b.name + ": end -->\n" }
+
+// faults are the cases of a block.
+func (b block) faults() (all []fault) {
+	for _, g := range groups {
+		for _, f := range g.faults {
+			if b.has(f.expect) {
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+// row is what both applications saw of a fault.
+type row struct {
+	name        string
+	bare, lease outcome
+}
+
+// table has the rows that were played.
+type table struct {
+	mu   sync.Mutex
+	rows map[string]row // guarded by mu; by name
+}
+
+func (t *table) add(r row) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rows[r.name] = r
+}
+
+// text is a block with the rows that were played.
+func (t *table) text(b block) string {
+	text := "| what happens | bare driver | sqllease |\n|---|---|---|\n"
+	for _, f := range b.faults() {
+		if r, played := t.rows[f.name]; played {
+			text += fmt.Sprintf("| %s | %s | %s |\n", r.name, r.bare.cell(), r.lease.cell())
+		}
+	}
+	return text
+}
+
+// write writes the rows into the page.
+func (t *table) write(test *testing.T) {
+	require.False(test, test.Failed(), "the page is not written: a case failed")
+	text, err := os.ReadFile(page)
+	require.NoError(test, err)
+	filled := string(text)
+	for _, b := range blocks {
+		for _, f := range b.faults() {
+			require.Contains(test, t.rows, f.name, "the page is not written: not every case was played")
+		}
+		before, rest, found := strings.Cut(filled, b.begins())
+		require.True(test, found, b.begins())
+		_, after, found := strings.Cut(rest, b.ends())
+		require.True(test, found, b.ends())
+		filled = before + b.begins() + t.text(b) + b.ends() + after
+	}
+	require.NoError(test, os.WriteFile(page, []byte(filled), 0o644)) //nolint:gosec // it is a document
+}
+
+// cell is an outcome as the table has it.
+func (o outcome) cell() string {
+	s := fmt.Sprintf("%d of %d, %s", o.failed, o.calls, shown(o.longest))
+	if o.late > 0 {
+		s += fmt.Sprintf("; %d after the fault", o.late)
+	}
+	return s
+}
+
+// shown is a duration as a reader can use it.
+func shown(d time.Duration) string {
+	if d >= time.Second {
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
+
+// What the page has is a row for each case, and no other.
+func TestThePageHasEveryCase(t *testing.T) {
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	rows := regexp.MustCompile(`(?m)^\| (.*?) \| [^|]* \| [^|]* \|$`)
+	for _, b := range blocks {
+		_, rest, found := strings.Cut(string(text), b.begins())
+		require.True(t, found, b.begins())
+		inside, _, found := strings.Cut(rest, b.ends())
+		require.True(t, found, b.ends())
+		var has, want []string
+		for _, m := range rows.FindAllStringSubmatch(inside, -1)[1:] {
+			has = append(has, m[1])
+		}
+		for _, f := range b.faults() {
+			want = append(want, f.name)
+		}
+		assert.Equal(t, want, has, "make faults writes the page again")
+	}
+}
