@@ -41,7 +41,7 @@ func (g *Gate[S, C]) Missing() bool {
 }
 
 func (g *Gate[S, C]) missingLocked() bool {
-	return !g.shut && g.ready.len+g.dialing < g.keep && g.roomLocked()
+	return !g.shut && g.ready.len+g.tended+g.dialing < g.keep && g.roomLocked()
 }
 
 // Unreserve gives back room in which nothing was dialed, or a dial failed of which the server

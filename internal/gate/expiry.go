@@ -9,7 +9,7 @@ import (
 
 // scheduleLocked has a session's expiry looked at in time.
 func (g *Gate[S, C]) scheduleLocked(s *Session[S]) {
-	at := s.life.Expiry(s.heard)
+	at := g.dueLocked(s)
 	if at.IsZero() || g.shut {
 		return
 	}

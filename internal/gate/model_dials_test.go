@@ -27,6 +27,7 @@ func (m *model) stepDialed() bool {
 		s.life.Idle = time.Duration(1+m.rand.IntN(20)) * time.Second
 	}
 	s.life.Jitter, s.life.Chance = m.rand.Float64(), m.rand.Float64()
+	s.life.Pings = m.rand.IntN(2) == 0
 	s.real = dialed(m.g, s.life, m.now)
 	m.spread(s)
 	m.dialing--
