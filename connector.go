@@ -38,6 +38,7 @@ type Connector struct {
 	filler    filler
 	asking    asking
 	keepers   keepers
+	role      role
 
 	counts counters
 	newest newest
@@ -51,7 +52,7 @@ type Connector struct {
 
 // counters are what a connector counts since it was made.
 type counters struct {
-	dials, dialErrors, discoveryFailures, flushes atomic.Uint64
+	dials, dialErrors, discoveryFailures, flushes, keepAlives atomic.Uint64
 
 	shared   atomic.Uint64 // statements
 	timeouts atomic.Uint64 // of acquires
@@ -66,7 +67,7 @@ func (c *counters) closedStats() ClosedStats {
 	return ClosedStats{
 		Expired: n(closedExpired), IdleLimit: n(closedIdle), Cancelled: n(closedCancelled), Cut: n(closedCut),
 		ResetFailed: n(closedReset), Invalid: n(closedInvalid), Panicked: n(closedPanicked), Suspect: n(closedSuspect),
-		Surplus: n(closedSurplus), Limit: n(closedLimit), Flushed: n(closedFlushed), Reclaimed: n(closedReclaimed), Shutdown: n(closedShutdown),
+		Surplus: n(closedSurplus), Limit: n(closedLimit), Flushed: n(closedFlushed), RoleChanged: n(closedRole), Reclaimed: n(closedReclaimed), Shutdown: n(closedShutdown),
 	}
 }
 

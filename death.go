@@ -9,20 +9,21 @@ const (
 	closedIdle                         // it could not be older without being idle for too long
 	closedCancelled                    // the context of a call in it ended, and the driver gave it up
 	closedCut                          // the server, or the network, ended it in a call
-	closedReset                        // it was found dead when it was to be handed out
+	closedReset                        // it was found dead when it was to be handed out, or was pinged
 	closedInvalid                      // the driver said that it is of no use, and no call had failed
 	closedPanicked                     // the driver panicked in it
 	closedSuspect                      // it is as old as one that was found dead
 	closedSurplus                      // database/sql's own limits of idle connections, and their lifetime
 	closedLimit                        // the limit was lowered
 	closedFlushed                      // by Connector.Flush
+	closedRole                         // its server takes no writes any more
 	closedReclaimed                    // it was taken from a leaked lease
 	closedShutdown                     // the connector was closed
 	closeReasons
 )
 
 var closeReasonNames = [closeReasons]string{
-	"expired", "idle_limit", "cancelled", "cut", "reset_failed", "invalid", "panicked", "suspect", "surplus", "limit", "flushed", "reclaimed", "shutdown",
+	"expired", "idle_limit", "cancelled", "cut", "reset_failed", "invalid", "panicked", "suspect", "surplus", "limit", "flushed", "role_changed", "reclaimed", "shutdown",
 }
 
 func (r closeReason) String() string { return closeReasonNames[r] }

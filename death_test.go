@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"log/slog"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -123,14 +125,26 @@ func TestWhyASessionWasClosedIsTold(t *testing.T) {
 	} {
 		t.Run(want, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				told := 0
 				f := &dyingFake{}
 				cfg := Config{MaxOpen: 2, NetworkIdleLimit: 10 * time.Minute}
 				if want == "expired" {
 					cfg = Config{MaxOpen: 2, MaxLifetime: time.Hour}
 				}
 				p := newTelemetryPool(t, f, cfg)
+				log := &keptLog{debug: true}
+				p.c.cfg.Logger = slog.New(log)
 				happen(t, p, f)
 				synctest.Wait()
+				for _, r := range log.take() {
+					if r.level == slog.LevelDebug {
+						reason, how, _ := strings.Cut(want, " ")
+						assert.Equal(t, []any{"sqllease: a connection was closed", reason, how}, []any{r.message, r.attrs["reason"], r.attrs["how"]})
+						assert.Equal(t, how == "", r.attrs["meaning"] == "", "%v", r.attrs)
+						told++
+					}
+				}
+				assert.Equal(t, 1, told)
 				assert.Equal(t, map[string]int64{want: 1}, p.deaths(t))
 				assert.Equal(t, uint64(1), p.c.Stats().Closed.Total())
 			})

@@ -206,10 +206,11 @@ func (c *Connector) answered(a *drivers.Answer) {
 	c.asking.known.Store(a)
 	c.recognise(a.System)
 	c.tellLimits(a.Limits)
-	c.gate.ShortenAll(clock.Now(), func(s *session) gate.Life {
+	c.judgeRole(a)
+	c.gate.ShortenAll(func(s *session) gate.Life {
 		s.life = s.life.within(a.Limits, c.cfg)
 		return s.life.bounds(c.cfg.LifetimeJitter)
-	})
+	}, clock.Now())
 	c.wakeGate()
 }
 
@@ -218,7 +219,7 @@ func (c *Connector) tellLimits(found drivers.Limits) {
 	idle := minLimit(found.Idle, c.cfg.NetworkIdleLimit)
 	c.newest.idle.Store(int64(idle))
 	c.newest.idleTx.Store(int64(found.IdleTx))
-	c.newest.lifetime.Store(int64(newLifetime(0, found, c.cfg).bound))
+	c.newest.lifetime.Store(int64(newLifetime(0, found, c.cfg).whole))
 }
 
 // recognise takes notice of what a server says that it is. What the application has said

@@ -170,10 +170,16 @@ func (h *handle) release(valid bool) (stays bool) {
 		h.waited = nil
 	}
 	s.lease.heard(s, now)
+	leaves := valid && c.leavesRole(s)
 	e := c.endOf(s, now, !h.single)
 	h.unlockLate()
 	h.leased = false
-	became := c.gate.Return(&h.ticket, &s.Session, !valid, now)
+	became := gate.Closed
+	if leaves { // which says nothing of other sessions
+		c.gate.Condemn(&s.Session, gate.Expired, now)
+	} else {
+		became = c.gate.Return(&h.ticket, &s.Session, !valid, now)
+	}
 	if became != gate.Closed { // Close closes it
 		h.session = nil
 	}

@@ -15,6 +15,8 @@ import (
 
 // keptLog is a slog.Handler that keeps what it is given.
 type keptLog struct {
+	debug bool
+
 	mu      sync.Mutex
 	records []keptRecord // guarded by mu
 }
@@ -26,9 +28,11 @@ type keptRecord struct {
 	span    trace.SpanContext
 }
 
-func (l *keptLog) Enabled(context.Context, slog.Level) bool { return true }
-func (l *keptLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *keptLog) WithGroup(string) slog.Handler            { return l }
+func (l *keptLog) Enabled(_ context.Context, level slog.Level) bool {
+	return l.debug || level > slog.LevelDebug
+}
+func (l *keptLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l *keptLog) WithGroup(string) slog.Handler      { return l }
 func (l *keptLog) Handle(ctx context.Context, r slog.Record) error {
 	record := keptRecord{r.Level, r.Message, map[string]any{}, trace.SpanContextFromContext(ctx)}
 	r.Attrs(func(a slog.Attr) bool { record.add("", a); return true })

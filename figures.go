@@ -30,6 +30,7 @@ type Stats struct {
 	Handovers         uint64        // connections that went straight from one caller to a waiting one
 	StatementsShared  uint64        // uses of a *sql.Stmt on another connection that found it prepared there
 	DiscoveryFailures uint64        // how often the server could not be asked for its idle limit
+	KeepAlives        uint64        // times that an idle connection of Config.MinIdle was pinged, and stayed
 	Leaks             uint64        // connections reported as leaked: unused for too long, or proven
 	Proven            uint64        // those of them that the garbage collector has proven
 	SlowCalls         uint64        // slow calls reported; they are not leaks
@@ -68,20 +69,21 @@ type ClosedStats struct {
 	IdleLimit   uint64 // reached the age that the server's idle limit, or Config.NetworkIdleLimit, allows
 	Cancelled   uint64 // the context of a call ended, and the driver gave the connection up
 	Cut         uint64 // ended by the server or the network during a call
-	ResetFailed uint64 // found dead when they were to be handed out
+	ResetFailed uint64 // found dead when they were to be handed out, or were pinged
 	Invalid     uint64 // called invalid by the driver, although no call had failed
 	Panicked    uint64 // the driver panicked
 	Suspect     uint64 // last used before another one was found dead, so not handed out again
 	Surplus     uint64 // over database/sql's own limits of idle connections and their lifetime
 	Limit       uint64 // over a limit that was lowered
 	Flushed     uint64 // by Connector.Flush
+	RoleChanged uint64 // a write failed, since the server takes none any more, as after a failover
 	Reclaimed   uint64 // leaked and closed: proven, or by Config.ReclaimAfter
 	Shutdown    uint64 // idle when the connector was closed, or given back afterwards
 }
 
 // Total is the number of connections closed.
 func (c ClosedStats) Total() uint64 {
-	return c.Retired() + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Flushed + c.Reclaimed + c.Shutdown
+	return c.Retired() + c.Cancelled + c.Dead() + c.Panicked + c.Suspect + c.Surplus + c.Limit + c.Flushed + c.RoleChanged + c.Reclaimed + c.Shutdown
 }
 
 // Retired is the number of connections that were closed in time, before the server would

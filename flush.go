@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 )
 
@@ -17,10 +16,7 @@ import (
 // checked out is closed when it comes back, and never cut. A dial that is under way is made
 // again. Flush does not wait.
 func (c *Connector) Flush(over time.Duration) {
-	now := clock.Now()
-	c.counts.flushes.Add(1)
-	c.gate.Flush(max(over, 0), now)
-	c.wakeGate()
+	c.replaceAll(over)
 }
 
 // Ready waits until [Config.MinIdle] connections are ready, and at least one, so that a

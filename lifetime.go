@@ -102,8 +102,9 @@ type lifetime struct {
 	born   clock.Instant
 	limits drivers.Limits
 	idle   time.Duration // longest time without wire traffic; 0: no limit
-	bound  time.Duration // longest age; 0: no limit
+	whole  time.Duration // longest age; 0: no limit
 	byIdle bool          // that is what the server's idle limit allows
+	role   bool          // it ends since its server takes no writes any more
 }
 
 // newLifetime chooses the bounds of a session's lifetime.
@@ -112,10 +113,10 @@ func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings) lifeti
 	server := beforeLimit(found.Idle)
 	t.limits.Idle = minLimit(found.Idle, cfg.NetworkIdleLimit)
 	t.idle = beforeLimit(t.limits.Idle)
-	t.bound = cfg.MaxLifetime
+	t.whole = cfg.MaxLifetime
 	if !cfg.IdleOnly {
-		t.bound = minLimit(t.bound, server)
-		t.byIdle = server > 0 && t.bound == server
+		t.whole = minLimit(t.whole, server)
+		t.byIdle = server > 0 && t.whole == server
 	}
 	return t
 }
@@ -124,9 +125,12 @@ func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings) lifeti
 // longer one.
 func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
 	told := newLifetime(t.born, found, cfg)
-	if t.idle == minLimit(t.idle, told.idle) && t.bound == minLimit(t.bound, told.bound) {
+	told.role = t.role
+	if t.idle == minLimit(t.idle, told.idle) {
 		told.limits.Idle, told.idle = t.limits.Idle, t.idle
-		told.bound, told.byIdle = t.bound, t.byIdle
+	}
+	if t.whole == minLimit(t.whole, told.whole) {
+		told.whole, told.byIdle = t.whole, t.byIdle
 	}
 	return told
 }
@@ -135,8 +139,8 @@ func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
 // end together: by up to that share of their lifetime, and, where that is not enough, by more.
 func (t *lifetime) bounds(jitter float64) gate.Life {
 	l := gate.Life{Idle: t.idle, Jitter: jitter, Chance: rand.Float64()}
-	if t.bound > 0 {
-		l.End = t.born.Add(t.bound)
+	if t.whole > 0 {
+		l.End = t.born.Add(t.whole)
 	}
 	return l
 }

@@ -65,14 +65,14 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := newLifetime(lifetimeBirth, c.found, limited(c.network, c.most))
-			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, bound: c.longest}
-			want.byIdle = c.found.Idle > 0 && want.bound == c.found.Idle-margin(c.found.Idle)
+			want := lifetime{born: lifetimeBirth, limits: drivers.Limits{Idle: c.limit, IdleTx: c.found.IdleTx}, idle: c.idle, whole: c.longest}
+			want.byIdle = c.found.Idle > 0 && want.whole == c.found.Idle-margin(c.found.Idle)
 			assert.Equal(t, want, got)
 
 			only := limited(c.network, c.most)
 			only.IdleOnly = true
 			got = newLifetime(lifetimeBirth, c.found, only)
-			want.bound, want.byIdle = c.most, false
+			want.whole, want.byIdle = c.most, false
 			assert.Equal(t, want, got, "idle only")
 		})
 	}
@@ -81,7 +81,7 @@ func TestALifetimeIsChosenFromTheLimits(t *testing.T) {
 func TestAChanceIsAFraction(t *testing.T) {
 	seen := map[float64]bool{}
 	for range 1000 {
-		c := (&lifetime{bound: time.Hour}).bounds(0.1).Chance
+		c := (&lifetime{whole: time.Hour}).bounds(0.1).Chance
 		require.GreaterOrEqual(t, c, 0.0)
 		require.Less(t, c, 1.0)
 		seen[c] = true
@@ -97,11 +97,11 @@ func TestExpiryIsTheEarlierOfAgeAndIdleTime(t *testing.T) {
 		want clock.Instant
 	}{
 		"never":                 {lifetime{born: lifetimeBirth}, after(time.Hour), 0},
-		"by age":                {lifetime{born: lifetimeBirth, bound: time.Minute}, after(50 * time.Second), after(time.Minute)},
+		"by age":                {lifetime{born: lifetimeBirth, whole: time.Minute}, after(50 * time.Second), after(time.Minute)},
 		"by idle time":          {lifetime{born: lifetimeBirth, idle: time.Minute}, after(time.Hour), after(time.Hour + time.Minute)},
-		"by age, idle is later": {lifetime{born: lifetimeBirth, bound: time.Minute, idle: time.Minute}, after(time.Second), after(time.Minute)},
+		"by age, idle is later": {lifetime{born: lifetimeBirth, whole: time.Minute, idle: time.Minute}, after(time.Second), after(time.Minute)},
 		"by idle time, age is later": {
-			lifetime{born: lifetimeBirth, bound: time.Hour, idle: time.Minute}, after(time.Second), after(61 * time.Second),
+			lifetime{born: lifetimeBirth, whole: time.Hour, idle: time.Minute}, after(time.Second), after(61 * time.Second),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

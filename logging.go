@@ -69,10 +69,12 @@ func (s *settings) said(err error) string {
 
 // warnAside logs on a goroutine of its own, for who holds room or a lock that
 // a Logger which writes to the same database would wait for.
-func (s *settings) warnAside(text string, args ...any) {
+func (s *settings) warnAside(text string, args ...any) { s.logAside(slog.LevelWarn, text, args...) }
+
+func (s *settings) logAside(level slog.Level, text string, args ...any) {
 	go func() {
 		defer s.recovered("logging")
-		s.Logger.Warn(text, args...)
+		s.Logger.Log(context.Background(), level, text, args...)
 	}()
 }
 

@@ -23,6 +23,8 @@ type session struct {
 	life lifetime          // written with the gate's lock held, until it is closing
 
 	illness illness // written by the holder
+	refused string  // likewise: the code with which a write failed, since the server takes none; empty: none did
+	reads   bool    // likewise: it is in a transaction that is to be read-only
 
 	lease lease // the present one, or the last
 
@@ -131,6 +133,9 @@ func (s *session) met(ctx context.Context, err error) {
 	}
 	switch how := drivers.Ended(err); {
 	case how == "":
+		if code := drivers.RefusesWrites(err); code != "" && !s.reads {
+			s.refused = code
+		}
 	case how == drivers.Cut && s.illness.hold == s.Hold():
 		// The driver says that it has given the connection up, which is not why.
 	default:
@@ -155,9 +160,11 @@ func (s *session) death() death {
 	switch s.Reason() {
 	case gate.Expired:
 		switch {
+		case s.life.role:
+			return death{reason: closedRole}
 		case s.IsFlushed():
 			return death{reason: closedFlushed}
-		case s.life.byIdle, !s.IsOver(clock.Now()):
+		case s.life.byIdle, !s.HasAged(clock.Now()):
 			return death{reason: closedIdle}
 		}
 		return death{reason: closedExpired}

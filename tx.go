@@ -45,6 +45,7 @@ func (h *handle) BeginTx(ctx context.Context, opts driver.TxOptions) (t driver.T
 	}
 	began = true
 	s.statements.began()
+	s.reads = opts.ReadOnly
 	begun := &tx{h: h, number: h.number, inner: inner, traced: traced}
 	h.c.tracing.endTx(s.lease.beginTx(&begun.traced, clock.Now()), "lost", nil, false) // one whose end has not been seen
 	return begun, nil
@@ -125,7 +126,8 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 		return err
 	}
 	defer t.h.unuse()
-	lease, statements := &t.h.session.lease, &t.h.session.statements
+	s := t.h.session
+	lease, statements := &s.lease, &s.statements
 	// The context of the transaction may have ended, which is no reason for
 	// its span to have no parent.
 	o := operation{h: t.h, call: c}
@@ -138,6 +140,7 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	defer o.end(&err)
 	err = do(t.inner)
 	o.returned = true
+	s.reads = false
 	statements.ended()
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -18,9 +19,16 @@ import (
 // room to the next waiter.
 func (c *Connector) retire(s *session) error {
 	defer c.refill()
-	defer c.buried(s.death())
+	defer c.buried(s, s.death())
 	defer c.gate.Gone(&s.Session)
 	return s.close()
+}
+
+// replaceAll has all sessions end within that time, and dials under way made again.
+func (c *Connector) replaceAll(over time.Duration) {
+	c.counts.flushes.Add(1)
+	c.gate.Flush(max(over, 0), clock.Now())
+	c.wakeGate()
 }
 
 // replace closes a session and keeps its room for a dial, unless whoever had it has to wait
@@ -28,7 +36,7 @@ func (c *Connector) retire(s *session) error {
 func (c *Connector) replace(s *session, w *gate.Waiter[session, acquire]) (waits bool) {
 	closed := false
 	defer func() {
-		c.buried(s.death())
+		c.buried(s, s.death())
 		if !closed {
 			c.gate.Gone(&s.Session)
 			return
@@ -41,9 +49,21 @@ func (c *Connector) replace(s *session, w *gate.Waiter[session, acquire]) (waits
 }
 
 // buried counts a session that was closed.
-func (c *Connector) buried(d death) {
+func (c *Connector) buried(s *session, d death) {
 	c.counts.closed[d.reason].Add(1)
 	c.metrics.sessionClosed(d)
+	c.certify(s, d)
+}
+
+// certify logs how a session ended, where that is wanted.
+func (c *Connector) certify(s *session, d death) {
+	if !c.cfg.Logger.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	now := clock.Now()
+	c.cfg.logAside(slog.LevelDebug, "sqllease: a connection was closed", slog.String("pool", c.cfg.Name),
+		slog.String("reason", d.reason.String()), slog.String("how", d.how), slog.String("meaning", drivers.Meaning(d.how)),
+		slog.Duration("age", now.Sub(s.life.born)), slog.Duration("idle", now.Sub(s.HeardOf())))
 }
 
 // retireAside closes a session on a goroutine of its own, whose end done
@@ -73,11 +93,14 @@ func (c *Connector) retireAll(all []*session) {
 // wakeGateAt is called with the gate's lock held.
 func (c *Connector) wakeGateAt(at clock.Instant) { c.wakeTimer.at(at, c.wakeGate) }
 
-// wakeGate closes the ready sessions that have expired, and serves who may be served.
+// wakeGate closes the ready sessions that have expired, keeps others alive, and serves who may
+// be served.
 func (c *Connector) wakeGate() {
 	for more := true; more; {
 		var expired []*session
-		expired, more = c.gate.Wake(clock.Now())
+		now := clock.Now()
+		expired, more = c.gate.Wake(now)
+		c.keepAlive(now) // first: to close one may take long
 		c.retireAll(expired)
 	}
 }

@@ -40,7 +40,7 @@ func mariaFailover(name, params string, expect expectation) fault {
 
 var mariaFailovers = []fault{
 	mariaFailover("Failover, MariaDB: the old server becomes read-only. New connections lead to the new server", "", told),
-	mariaFailover("Failover, MariaDB: the same, with `rejectReadOnly=true` of the driver", "?rejectReadOnly=true", noWorse),
+	mariaFailover("Failover, MariaDB: the old server becomes read-only. The driver has `rejectReadOnly=true`", "?rejectReadOnly=true", noWorse),
 }
 
 var postgresFailovers = []fault{{

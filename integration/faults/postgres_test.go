@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"syscall"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -62,6 +63,29 @@ var postgresFaults = []fault{
 	},
 }
 
+// frozenEach freezes the server for longer than callers wait, and sees whether calls succeed
+// soon after, for one application after the other:
+// what one of them dials meanwhile must not stand in the way of the other.
+func frozenEach(s *scene) {
+	for _, a := range []*app{s.bare, s.lease} {
+		a.fill(a.size)
+		a.within(500 * time.Millisecond)
+		stop := a.load(a.use)
+		a.more(50)
+		s.server.Freeze()
+		a.more(4 * workers)
+		s.server.Thaw()
+		a.over.Store(true)
+		worked := func() int { o := a.seen(); return o.calls - o.failed }
+		from := worked()
+		for end := time.Now().Add(5 * limit); worked() < from+50 && time.Now().Before(end); {
+			time.Sleep(limit / 100)
+		}
+		stop()
+		a.within(patience)
+	}
+}
+
 var fragilePostgresFaults = []fault{
 	{
 		name:   "PostgreSQL: `idle_session_timeout` is lowered by a reload, also for open connections",
@@ -102,5 +126,9 @@ var fragilePostgresFaults = []fault{
 	{
 		name:   "PostgreSQL: the server freezes (`SIGSTOP`), and goes on",
 		server: onFragilePostgres, direct: true, through: pgxStdlib, expect: survived, play: frozen,
+	},
+	{
+		name:   "PostgreSQL: the server freezes for 2 s, and goes on. Callers wait for 500 ms, also in the 5 s after",
+		server: onFragilePostgres, direct: true, through: pgxStdlib, expect: told, play: frozenEach,
 	},
 }

@@ -63,7 +63,7 @@ var proxyFaults = []fault{
 	{
 		name:   "PgBouncer, transaction pooling: its only connection is busy for 1 s. Callers wait for 500 ms",
 		server: onPostgres, behind: bouncer("pool_mode = transaction\ndefault_pool_size = 1"),
-		through: pgxStdlib, params: "&default_query_exec_mode=exec", expect: told,
+		through: pgxStdlib, params: "&default_query_exec_mode=exec", expect: noWorse,
 		play: func(s *scene) {
 			s.both(func(a *app) { a.within(limit / 2) })
 			busy := make(chan error, 1)

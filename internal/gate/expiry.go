@@ -61,7 +61,7 @@ func (g *Gate[S, C]) Flush(over time.Duration, now clock.Instant) {
 // be; a life that is shorter already stays. Those whose bound comes nearer have their ends
 // spread anew. What is due then is taken by Wake, which its caller calls. life is called with
 // the lock held.
-func (g *Gate[S, C]) ShortenAll(now clock.Instant, life func(*S) Life) {
+func (g *Gate[S, C]) ShortenAll(life func(*S) Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var nearer []*Session[S]

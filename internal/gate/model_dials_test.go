@@ -72,7 +72,7 @@ func (m *model) stepUnreserve() bool {
 }
 
 func (m *model) stepReserve() bool {
-	missing := !m.shut && len(m.ready)+m.dialing < m.keep && m.room()
+	missing := !m.shut && len(m.ready)+m.tended()+m.dialing < m.keep && m.room()
 	want := missing && !m.paced()
 	if m.g.Missing() != missing || m.g.Reserve() != want {
 		m.fail("Reserve must say %v, and Missing %v", want, missing)

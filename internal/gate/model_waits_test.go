@@ -390,7 +390,7 @@ func (m *model) stepShorten() bool {
 		}
 	}
 	m.spreadAll(nearer)
-	m.g.ShortenAll(m.now, func(c *conn) Life { return lives[c] })
+	m.g.ShortenAll(func(c *conn) Life { return lives[c] }, m.now)
 	return true
 }
 

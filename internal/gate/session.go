@@ -28,7 +28,7 @@ import (
 //	                    └─► (dial, in its room) Replace
 type Session[S any] struct {
 	of      *S               // set once
-	life    Life             // guarded by Gate.mu: set by Dialed, and shortened by Flush and ShortenAll
+	life    Life             // guarded by Gate.mu: set by Dialed, which may bring its end forward, as Flush and ShortenAll do later
 	era     uint64           // set once: that of the gate when it was dialed
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
@@ -99,18 +99,22 @@ func (s *Session[S]) Hold() uint64 { return s.hold }
 // it. Its caller holds the session, and gives it back after this.
 func (s *Session[S]) Heard(at clock.Instant) { s.heard = at }
 
+// HeardOf is when that was last. Its caller holds the session, or closes it.
+func (s *Session[S]) HeardOf() clock.Instant { return s.heard }
+
 // IsHeld tells whether it is held. Its caller is called by Look.
 func (s *Session[S]) IsHeld() bool { return s.place == held }
 
 // UsedLocked is when it was given back last, or dialed. Its caller is called by Look.
 func (s *Session[S]) UsedLocked() clock.Instant { return s.used }
 
+// HasAged tells whether its age has ended it, and not its idle time. Its caller closes it.
+func (s *Session[S]) HasAged(now clock.Instant) bool {
+	return !s.life.End.IsZero() && now >= s.life.End
+}
+
 // Reason is why it is closed. Its caller closes it.
 func (s *Session[S]) Reason() Reason { return s.reason }
-
-// IsOver tells whether it has reached its end, and not only been idle for too long. Its caller
-// closes it.
-func (s *Session[S]) IsOver(now clock.Instant) bool { return !s.life.End.IsZero() && now >= s.life.End }
 
 // IsFlushed tells whether a flush has brought its end forward. Its caller closes it.
 func (s *Session[S]) IsFlushed() bool { return s.flushed }

@@ -124,14 +124,14 @@ func TestEndsThatComeNearerAreSpreadAnew(t *testing.T) {
 					g.Return(&Ticket[conn]{}, &s.Session, false, now)
 				}
 			}
-			g.ShortenAll(now, func(*conn) Life { return lifeOf(now, 0.025, r.Float64()) })
+			g.ShortenAll(func(*conn) Life { return lifeOf(now, 0.025, r.Float64()) }, now)
 			assert.Equal(t, [10]int{6, 6, 6, 6, 6, 6, 6, 6, 6, 6}, endsIn(g, now))
 			ends := endsIn(g, now)
-			g.ShortenAll(now, func(*conn) Life { return lifeOf(now.Add(time.Minute), 0.025, r.Float64()) })
+			g.ShortenAll(func(*conn) Life { return lifeOf(now.Add(time.Minute), 0.025, r.Float64()) }, now)
 			assert.Equal(t, ends, endsIn(g, now), "a life that is shorter stays")
 
 			// Where all are to end at once there is nothing to spread.
-			g.ShortenAll(now.Add(time.Minute), func(*conn) Life { return Life{End: now.Add(time.Minute)} })
+			g.ShortenAll(func(*conn) Life { return Life{End: now.Add(time.Minute)} }, now.Add(time.Minute))
 			assert.Equal(t, [10]int{60}, endsIn(g, now))
 		})
 	}

@@ -159,8 +159,9 @@ func MariaDB(dir string) (*Server, error) {
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
+	tmp := "--tmpdir=" + dir // its own: a server that starts removes the temporary tables that it finds
 	if err := quietly(nil, install, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db",
-		"--user="+name, "--datadir="+data); err != nil {
+		"--user="+name, "--datadir="+data, tmp); err != nil {
 		return nil, err
 	}
 	addr, port, err := freeAddr()
@@ -170,7 +171,7 @@ func MariaDB(dir string) (*Server, error) {
 	s := &Server{Driver: "mysql", Addr: addr, dsn: "root@tcp(" + addr + ")/%s", home: "mysql", as: as,
 		start: []string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + filepath.Join(dir, "s"),
 			"--port=" + port, "--bind-address=127.0.0.1", "--max-connections=2000",
-			"--skip-name-resolve", "--pid-file=" + filepath.Join(dir, "pid")}}
+			"--skip-name-resolve", tmp, "--pid-file=" + filepath.Join(dir, "pid")}}
 	return s, s.Up()
 }
 
