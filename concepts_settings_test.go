@@ -22,7 +22,7 @@ var foreign = map[string]map[string]checks{
 		"connectionTimeout":         {boundsAcquires},
 		"idleTimeout":               {closesTheUnused},
 		"maxLifetime":               {endsTheOld, endsBeforeTheServerDoes},
-		"keepaliveTime":             {endsBeforeTheNetworkDoes},
+		"keepaliveTime":             {endsBeforeTheNetworkDoes, keepsAlive},
 		"leakDetectionThreshold":    {reportsTheUnused},
 		"connectionTestQuery":       {findsTheDeadByTheDriver, goesOnAfterARestart},
 		"validationTimeout":         {boundsTheCheck},

@@ -42,6 +42,7 @@ type Config struct {
 	// MinIdle is how many connections are kept ready for the next caller, within
 	// MaxOpen, from the start. They are dialed ahead, without any caller's context.
 	// While dials fail, they are tried less and less often, at least twice a minute.
+	// One that would be idle for too long is pinged before, and stays, if the driver can ping.
 	// MinIdle wins over SetMaxIdleConns(0) and SetConnMaxIdleTime. Zero: none.
 	MinIdle int
 

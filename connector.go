@@ -52,7 +52,7 @@ type Connector struct {
 
 // counters are what a connector counts since it was made.
 type counters struct {
-	dials, dialErrors, discoveryFailures, flushes atomic.Uint64
+	dials, dialErrors, discoveryFailures, flushes, keepAlives atomic.Uint64
 
 	shared   atomic.Uint64 // statements
 	timeouts atomic.Uint64 // of acquires

@@ -9,7 +9,7 @@ const (
 	closedIdle                         // it could not be older without being idle for too long
 	closedCancelled                    // the context of a call in it ended, and the driver gave it up
 	closedCut                          // the server, or the network, ended it in a call
-	closedReset                        // it was found dead when it was to be handed out
+	closedReset                        // it was found dead when it was to be handed out, or was pinged
 	closedInvalid                      // the driver said that it is of no use, and no call had failed
 	closedPanicked                     // the driver panicked in it
 	closedSuspect                      // it is as old as one that was found dead

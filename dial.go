@@ -147,7 +147,9 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	n.statements.texts = &c.texts
 	n.life = newLifetime(now, c.asking.limits(), c.cfg)
 	c.recognise(drivers.SystemOfConn(conn))
-	c.gate.Dialed(n, &n.Session, n.life.bounds(c.cfg.LifetimeJitter), now)
+	life := n.life.bounds(c.cfg.LifetimeJitter)
+	life.Pings = n.can.Pinger != nil
+	c.gate.Dialed(n, &n.Session, life, now)
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
 }

@@ -30,6 +30,7 @@ type Stats struct {
 	Handovers         uint64        // connections that went straight from one caller to a waiting one
 	StatementsShared  uint64        // uses of a *sql.Stmt on another connection that found it prepared there
 	DiscoveryFailures uint64        // how often the server could not be asked for its idle limit
+	KeepAlives        uint64        // times that an idle connection of Config.MinIdle was pinged, and stayed
 	Leaks             uint64        // connections reported as leaked: unused for too long, or proven
 	Proven            uint64        // those of them that the garbage collector has proven
 	SlowCalls         uint64        // slow calls reported; they are not leaks
@@ -68,7 +69,7 @@ type ClosedStats struct {
 	IdleLimit   uint64 // reached the age that the server's idle limit, or Config.NetworkIdleLimit, allows
 	Cancelled   uint64 // the context of a call ended, and the driver gave the connection up
 	Cut         uint64 // ended by the server or the network during a call
-	ResetFailed uint64 // found dead when they were to be handed out
+	ResetFailed uint64 // found dead when they were to be handed out, or were pinged
 	Invalid     uint64 // called invalid by the driver, although no call had failed
 	Panicked    uint64 // the driver panicked
 	Suspect     uint64 // last used before another one was found dead, so not handed out again

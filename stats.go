@@ -38,6 +38,7 @@ func (c *Connector) stats() Stats {
 	s.Dials, s.DialErrors = c.counts.dials.Load(), c.counts.dialErrors.Load()
 	s.StatementsShared = c.counts.shared.Load()
 	s.DiscoveryFailures = c.counts.discoveryFailures.Load()
+	s.KeepAlives = c.counts.keepAlives.Load()
 	s.Leaks, s.Proven = c.reports.leaks.Load(), c.reports.proven.Load()
 	s.SlowCalls, s.LateReturns = c.reports.slowCalls.Load(), c.reports.lateReturns.Load()
 	s.IdleLimit = time.Duration(c.newest.idle.Load())

@@ -93,11 +93,14 @@ func (c *Connector) retireAll(all []*session) {
 // wakeGateAt is called with the gate's lock held.
 func (c *Connector) wakeGateAt(at clock.Instant) { c.wakeTimer.at(at, c.wakeGate) }
 
-// wakeGate closes the ready sessions that have expired, and serves who may be served.
+// wakeGate closes the ready sessions that have expired, keeps others alive, and serves who may
+// be served.
 func (c *Connector) wakeGate() {
 	for more := true; more; {
 		var expired []*session
-		expired, more = c.gate.Wake(clock.Now())
+		now := clock.Now()
+		expired, more = c.gate.Wake(now)
+		c.keepAlive(now) // first: to close one may take long
 		c.retireAll(expired)
 	}
 }

@@ -41,7 +41,7 @@ func (g *Gate[S, C]) Missing() bool {
 }
 
 func (g *Gate[S, C]) missingLocked() bool {
-	return !g.shut && g.ready.len+g.dialing < g.keep && g.roomLocked()
+	return !g.shut && g.ready.len+g.tended+g.dialing < g.keep && g.roomLocked()
 }
 
 // Unreserve gives back room in which nothing was dialed, or a dial failed of which the server
@@ -53,11 +53,11 @@ func (g *Gate[S, C]) Unreserve() {
 }
 
 // Dialed ends a dial that succeeded: whoever dialed holds the session. Its end may be earlier
-// than life says, so that not too many end together: see spreadLocked.
+// than life says, so that not too many end together.
 func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	life.End = g.spreadLocked(life, g.held.len+g.ready.len, now)
+	life.End = g.spreadLocked(life, now)
 	s.of, s.life, s.era, s.used, s.heard = of, life, g.era, now, now
 	g.dialing--
 	g.holdLocked(s)

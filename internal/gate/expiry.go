@@ -9,7 +9,7 @@ import (
 
 // scheduleLocked has a session's expiry looked at in time.
 func (g *Gate[S, C]) scheduleLocked(s *Session[S]) {
-	at := s.life.Expiry(s.heard)
+	at := g.dueLocked(s)
 	if at.IsZero() || g.shut {
 		return
 	}
@@ -58,31 +58,35 @@ func (g *Gate[S, C]) Flush(over time.Duration, now clock.Instant) {
 }
 
 // ShortenAll shortens the lives of the sessions that are held or ready to what they are to
-// be, and spreads their ends as Dialed does; a life that is shorter already stays. What is
-// due then is taken by Wake, which its caller calls. life is called with the lock held.
+// be; a life that is shorter already stays. Those whose bound comes nearer have their ends
+// spread anew. What is due then is taken by Wake, which its caller calls. life is called with
+// the lock held.
 func (g *Gate[S, C]) ShortenAll(life func(*S) Life, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	var nearer []*Session[S]
 	shorten := func(s *Session[S]) bool {
-		g.shortenLocked(s, life(s.of), now)
+		to := life(s.of)
+		if to.Idle > 0 && (s.life.Idle == 0 || to.Idle < s.life.Idle) {
+			s.life.Idle = to.Idle
+			g.unscheduleLocked(s)
+		}
+		if !to.End.IsZero() && (s.life.End.IsZero() || to.End < s.life.End) {
+			s.life.End, s.life.Jitter, s.life.Chance = to.End, to.Jitter, to.Chance
+			g.unscheduleLocked(s)
+			nearer = append(nearer, s)
+		}
 		return true
 	}
 	g.ready.each(shorten)
 	g.held.each(shorten)
-}
-
-func (g *Gate[S, C]) shortenLocked(s *Session[S], to Life, now clock.Instant) {
-	if to.Idle > 0 && (s.life.Idle == 0 || to.Idle < s.life.Idle) {
-		s.life.Idle = to.Idle
-		g.unscheduleLocked(s)
-	}
-	if !to.End.IsZero() && (s.life.End.IsZero() || to.End < s.life.End) {
-		s.life.End = g.spreadLocked(to, g.held.len+g.ready.len-1, now)
-		g.unscheduleLocked(s)
-	}
-	if s.place == ready && s.index == 0 {
-		g.scheduleLocked(s)
-	}
+	g.spreadAllLocked(nearer, now)
+	g.ready.each(func(s *Session[S]) bool {
+		if s.index == 0 {
+			g.scheduleLocked(s)
+		}
+		return true
+	})
 }
 
 // endByLocked brings the end of a session forward. Its place among the expiries must not

@@ -52,6 +52,7 @@ type Gate[S, C any] struct {
 	waiters  list[Waiter[S, C]] // guarded by mu: in order of their numbers
 	free     int                // guarded by mu: tickets that are free
 	keep     int                // how many sessions stay ready without tickets; set once
+	tended   int                // guarded by mu: those that are held to be looked after
 	trust    Trust              // guarded by mu
 	era      uint64             // guarded by mu: how often several pools have become one: see foreignLocked
 	holds    uint64             // guarded by mu: how many there were, the number of the last

@@ -81,16 +81,15 @@ func (g *Gate[S, C]) TakeReady(most int, want func(*S) bool) (taken []*S) {
 			return false
 		}
 		if want(s.of) {
-			g.ready.remove(&s.node)
-			g.holdLocked(s)
-			taken = append(taken, s.of)
+			taken = append(taken, g.tendLocked(s))
 		}
 		return true
 	})
 	return taken
 }
 
-// PutBack makes a session ready again that TakeReady took, as if it had not been used.
+// PutBack makes a session ready again that TakeReady or TakeSilent took, as if it had not been
+// used.
 // It tells whether the caller has to close it.
 func (g *Gate[S, C]) PutBack(s *Session[S], now clock.Instant) (closes bool) {
 	g.mu.Lock()

@@ -109,6 +109,9 @@ func (m *model) checkSessions() {
 			m.fail("a session is %+v, must be %+v", &r.Session, s)
 		}
 	}
+	if tended := m.tended(); m.g.tended != tended {
+		m.fail("%d are looked after, must be %d", m.g.tended, tended)
+	}
 	if len(m.held) > 0 { // SinceLocked, from a random hold on
 		i := len(m.held) - 1
 		since := m.held[m.rand.IntN(i+1)].hold
@@ -169,6 +172,9 @@ func (m *model) checkExpiries() {
 		if !s.life.Expiry(s.heard).IsZero() && s.real.index == 0 {
 			m.fail("the expiry of a ready session is not looked at")
 		}
+		if at := s.silentAt(); m.keep > 0 && at > m.now && s.real.due > at {
+			m.fail("a session that is kept is looked at too late to be heard of")
+		}
 	}
 }
 
@@ -183,6 +189,9 @@ func (m *model) checkWake() {
 	for _, s := range m.ready {
 		if at := s.life.Expiry(s.heard); !at.IsZero() && (m.armed.IsZero() || *m.armed > at) {
 			m.fail("the gate is woken at %d, and a session expires at %d", *m.armed, at)
+		}
+		if s.real.index > 0 && (m.armed.IsZero() || *m.armed > s.real.due) {
+			m.fail("the gate is woken at %d, and looks at a session at %d", *m.armed, s.real.due)
 		}
 	}
 	if m.keptBack() {

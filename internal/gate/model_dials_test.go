@@ -27,6 +27,7 @@ func (m *model) stepDialed() bool {
 		s.life.Idle = time.Duration(1+m.rand.IntN(20)) * time.Second
 	}
 	s.life.Jitter, s.life.Chance = m.rand.Float64(), m.rand.Float64()
+	s.life.Pings = m.rand.IntN(2) == 0
 	s.real = dialed(m.g, s.life, m.now)
 	m.spread(s)
 	m.dialing--
@@ -71,7 +72,7 @@ func (m *model) stepUnreserve() bool {
 }
 
 func (m *model) stepReserve() bool {
-	missing := !m.shut && len(m.ready)+m.dialing < m.keep && m.room()
+	missing := !m.shut && len(m.ready)+m.tended()+m.dialing < m.keep && m.room()
 	want := missing && !m.paced()
 	if m.g.Missing() != missing || m.g.Reserve() != want {
 		m.fail("Reserve must say %v, and Missing %v", want, missing)
@@ -131,34 +132,78 @@ func (m *model) comesToNothing(s *modelSession, w *modelWaiter) {
 	m.idle = without(m.idle, w)
 }
 
-// spread brings the end of a session forward that was just dialed, or shortened: into the
-// latest tenth of its lifetime in which fewer than a tenth of all end.
+// spread brings the end of a session forward that was just dialed: into the latest tenth of its
+// lifetime in which fewer than a tenth of all end.
 func (m *model) spread(s *modelSession) {
 	bound := s.life.End
-	if bound.IsZero() || bound <= m.now {
+	if bound.IsZero() {
 		return
 	}
-	whole := float64(bound.Sub(m.now))
-	tenth := func(end clock.Instant) int { return min(int(float64(end.Sub(m.now))/whole*10), 9) }
-	var ends [10]int
-	there := without(slices.Concat(m.held, m.ready), s)
-	for _, other := range there {
-		if end := other.life.End; !end.IsZero() && end > m.now && end <= bound {
-			ends[tenth(end)]++
+	ends, most := m.ends(bound), (len(m.held)+len(m.ready)+10)/10 // with the new one, rounded up
+	if m.spreadInto(s, bound, ends, most) {
+		m.did("dialed: ends in an earlier tenth")
+	}
+	if got := m.tenth(s.life.End, bound); ends[got] >= most || s.life.End > bound {
+		m.fail("a session ends in tenth %d, as %d do already", got, ends[got])
+	}
+}
+
+// spreadAll does so with sessions whose bounds came nearer.
+func (m *model) spreadAll(all []*modelSession) {
+	last := m.now
+	for _, s := range all {
+		last = max(last, s.life.End)
+	}
+	if last == m.now {
+		return
+	}
+	most := (len(m.held) + len(m.ready) + 9) / 10
+	for _, s := range all {
+		if s.life.End <= m.now {
+			continue
+		}
+		ends := m.ends(last)
+		ends[m.tenth(s.life.End, last)]-- // its own is not counted
+		if bound := s.life.End; m.spreadInto(s, last, ends, most) {
+			m.did("shorten: spread")
+			if s.life.End > bound {
+				m.fail("a session ends after its bound")
+			}
 		}
 	}
-	most := (len(there) + 10) / 10 // with the new one, rounded up
-	s.life.End = bound.Add(-time.Duration(whole * s.life.Jitter * s.life.Chance))
-	if ends[tenth(s.life.End)] < most {
-		return
+}
+
+// tenth is in which tenth, of those from now to the last, an end is.
+func (m *model) tenth(end, last clock.Instant) int {
+	return min(int(float64(end.Sub(m.now))/float64(last.Sub(m.now))*10), 9)
+}
+
+// ends are how many sessions end in each of these.
+func (m *model) ends(last clock.Instant) (ends [10]int) {
+	for _, s := range slices.Concat(m.held, m.ready) {
+		if end := s.life.End; !end.IsZero() && end > m.now && end <= last {
+			ends[m.tenth(end, last)]++
+		}
 	}
-	m.did("dialed: ends in an earlier tenth")
-	for i := range 10 {
+	return ends
+}
+
+// spreadInto chooses an end: within the jitter, or in an earlier tenth; then it is true.
+func (m *model) spreadInto(s *modelSession, last clock.Instant, ends [10]int, most int) bool {
+	bound, whole := s.life.End, float64(last.Sub(m.now))
+	s.life.End = bound.Add(-time.Duration(float64(bound.Sub(m.now)) * s.life.Jitter * s.life.Chance))
+	if ends[m.tenth(s.life.End, last)] < most {
+		return false
+	}
+	into := -1
+	for i := range m.tenth(bound, last) + 1 {
 		if ends[i] < most {
-			s.life.End = m.now.Add(time.Duration(whole * (float64(i) + s.life.Chance) / 10))
+			into = i
 		}
 	}
-	if got := tenth(s.life.End); ends[got] >= most || s.life.End > bound {
-		m.fail("a session ends in tenth %d, as %d of %d do", got, ends[got], len(there))
+	if into < 0 {
+		return false
 	}
+	s.life.End = min(bound, m.now.Add(time.Duration(whole*(float64(into)+s.life.Chance)/10)))
+	return true
 }

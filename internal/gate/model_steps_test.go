@@ -17,7 +17,7 @@ func (m *model) all() []frequent {
 		{12, m.stepDialed}, {2, m.stepUnreserve}, {2, m.stepFailed}, {1, m.stepReserve},
 		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
 		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {2, m.stepDeliver}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
-		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {6, m.stepPutBack},
+		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {3, m.stepTakeSilent}, {6, m.stepPutBack},
 		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
 	}
 }
@@ -40,8 +40,8 @@ var outcomes = []string{
 	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",
 	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
 	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "deliver: kept", "deliver: served", "deliver: closed", "condemn", "reject", "unfit", "fit",
-	"gone", "gone: room", "replace", "take ready", "put back: kept", "put back: served", "put back: closed",
-	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "time",
+	"gone", "gone: room", "replace", "take ready", "take silent", "take silent: too many are ready", "put back: heard of", "put back: kept", "put back: served", "put back: closed",
+	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shorten: spread", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "time",
 }
 
 // ofCallers are the sessions in the hands of callers.
@@ -70,7 +70,7 @@ func (m *model) giveBack(bad bool) bool {
 		t = &modelTicket{real: &Ticket[conn]{}}
 	}
 	if m.rand.IntN(4) > 0 { // else its holder has not used it
-		s.heard = max(s.heard, now.Add(-time.Duration(m.rand.IntN(3))*time.Duration(m.rand.IntN(60))*time.Second))
+		s.heard = max(s.heard, now)
 		s.real.Heard(s.heard)
 	}
 	why, misfit := m.misfit(s, now)
@@ -414,12 +414,48 @@ func (m *model) stepTakeReady() bool {
 	return true
 }
 
+// stepTakeSilent takes those of the kept sessions that will be silent for too long.
+func (m *model) stepTakeSilent() bool {
+	var want []*modelSession
+	silent := 0
+	for i, s := range m.ready {
+		at := s.silentAt()
+		if at.IsZero() || m.now < at || m.expired(s, m.now) {
+			continue
+		}
+		if silent++; m.trust != Draining && i >= len(m.ready)-m.keep {
+			want = append([]*modelSession{s}, want...) // the newest first
+		}
+	}
+	got := m.g.TakeSilent(m.now)
+	for _, s := range want {
+		m.begin(s, byKeeper)
+	}
+	if !slices.Equal(got, realsOf(want)) {
+		m.fail("%d were taken that are silent, must be %d", len(got), len(want))
+	}
+	switch {
+	case len(want) > 0:
+		m.did("take silent")
+	case silent > 0 && m.keep > 0 && m.trust != Draining:
+		m.did("take silent: too many are ready")
+	default:
+		return false
+	}
+	return true
+}
+
 func (m *model) stepPutBack() bool {
 	all := where(m.held, func(s *modelSession) bool { return s.by == byKeeper })
 	if len(all) == 0 {
 		return false
 	}
 	s := pick(m.rand, all)
+	if m.rand.IntN(2) == 0 {
+		m.did("put back: heard of")
+		s.heard = m.now
+		s.real.Heard(m.now)
+	}
 	why, misfit := m.misfit(s, m.now)
 	m.reject(s)
 	if misfit {

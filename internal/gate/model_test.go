@@ -45,7 +45,7 @@ type holder uint8
 const (
 	byCaller holder = iota
 	byWaiter        // it was served to one who has not noticed yet
-	byKeeper        // TakeReady took it
+	byKeeper        // TakeReady took it, or TakeSilent
 )
 
 // modelTicket is a ticket as the model sees it, while it is not on lease.
@@ -171,6 +171,21 @@ func (m *model) expired(s *modelSession, now clock.Instant) bool {
 		return true
 	}
 	return s.life.Idle > 0 && now.Sub(s.heard) >= s.life.Idle
+}
+
+// silentAt is when a session is to be looked after, so that it is not idle for too long; zero:
+// never.
+func (s *modelSession) silentAt() clock.Instant {
+	idle := s.heard.Add(s.life.Idle)
+	if s.life.Idle == 0 || !s.life.Pings || !s.life.End.IsZero() && s.life.End <= idle {
+		return 0
+	}
+	return idle.Add(-min(s.life.Idle/10, 5*time.Second))
+}
+
+// tended are those that somebody looks after.
+func (m *model) tended() int {
+	return len(where(m.held, func(s *modelSession) bool { return s.by == byKeeper }))
 }
 
 // takeable is the ready session that goes to whoever waits, or comes to Ask; nil: none.

@@ -373,6 +373,7 @@ func (m *model) stepFlush() bool {
 func (m *model) stepShorten() bool {
 	m.did("shorten")
 	lives := map[*conn]Life{}
+	var nearer []*modelSession
 	for _, s := range slices.Concat(m.ready, m.held) {
 		l := Life{Idle: time.Duration(m.rand.IntN(40)) * time.Second}
 		if m.rand.IntN(2) == 0 {
@@ -384,12 +385,11 @@ func (m *model) stepShorten() bool {
 			s.life.Idle = l.Idle
 		}
 		if !l.End.IsZero() && (s.life.End.IsZero() || l.End < s.life.End) {
-			was := s.life
 			s.life.End, s.life.Jitter, s.life.Chance = l.End, l.Jitter, l.Chance
-			m.spread(s)
-			s.life.Jitter, s.life.Chance = was.Jitter, was.Chance
+			nearer = append(nearer, s)
 		}
 	}
+	m.spreadAll(nearer)
 	m.g.ShortenAll(func(c *conn) Life { return lives[c] }, m.now)
 	return true
 }

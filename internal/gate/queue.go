@@ -323,6 +323,10 @@ func (g *Gate[S, C]) holdLocked(s *Session[S]) {
 func (g *Gate[S, C]) endLocked(s *Session[S], now clock.Instant) {
 	g.ended(s.of)
 	g.held.remove(&s.node)
+	if s.tended {
+		s.tended = false
+		g.tended--
+	}
 	s.used = now
 }
 

@@ -19,8 +19,8 @@ import (
 //	(dial) ──────────► held ◄──────────────► ready
 //	                    │   Take, Ask, a       │
 //	                    │   handover,          │ Wake, SetLimit, Drop,
-//	            Return, │   TakeReady          │ Surplus, Shut,
-//	      Park, PutBack,│                      │ Take (expired)
+//	            Return, │   TakeReady,         │ Surplus, Shut,
+//	      Park, PutBack,│   TakeSilent         │ Take (expired)
 //	   Condemn, Reject  ▼                      │
 //	                 closing ◄─────────────────┘
 //	                    │
@@ -36,6 +36,7 @@ type Session[S any] struct {
 	used    clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed
 	heard   clock.Instant    // when it spoke with its server last; written by its holder, else guarded by Gate.mu
 	flushed bool             // guarded by Gate.mu: its end is that of a flush
+	tended  bool             // guarded by Gate.mu: whoever holds it looks after it
 	reason  Reason           // guarded by Gate.mu: why it is closing
 	due     clock.Instant    // guarded by Gate.mu: when its expiry is looked at, where it is in Gate.expiries
 	index   int              // guarded by Gate.mu: its index there, from 1; 0: it is not in it
@@ -45,6 +46,7 @@ type Session[S any] struct {
 type Life struct {
 	End    clock.Instant // it is not given out from then on, or from earlier on: see Dialed; zero: there is no end
 	Idle   time.Duration // nor when it was not heard of for so long; zero: for any time
+	Pings  bool          // it can be looked after before it was idle for so long: see TakeSilent
 	Jitter float64       // by what share of its lifetime its end may come earlier, 0 to 1, if nothing else asks for more
 	Chance float64       // a random number, from 0 to below 1, which decides
 }

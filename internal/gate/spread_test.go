@@ -42,9 +42,9 @@ func TestASessionAloneEndsWithinItsJitter(t *testing.T) {
 }
 
 // endsIn counts the sessions that end in each tenth of an hour from now.
-func endsIn(g *Gate[conn, caller], now clock.Instant) (ends [tenths]int) {
+func endsIn(g *Gate[conn, caller], now clock.Instant) (ends [10]int) {
 	count := func(s *Session[conn]) bool {
-		ends[min(int(s.life.End.Sub(now)*tenths/time.Hour), tenths-1)]++
+		ends[min(int(s.life.End.Sub(now)*10/time.Hour), 9)]++
 		return true
 	}
 	g.held.each(count)
@@ -104,4 +104,35 @@ func TestWhatIsOverIsNotCounted(t *testing.T) {
 	s := heldWith(t, g, lifeOf(later, 0, 0), later)
 	assert.Equal(t, later.Add(time.Hour), s.life.End)
 	require.Equal(t, 6, figures(g).Held)
+}
+
+// A pool is opened before its server was asked: what is told then ends sessions that had no
+// end, or a later one.
+func TestEndsThatComeNearerAreSpreadAnew(t *testing.T) {
+	for name, end := range map[string]time.Duration{"they had none": 0, "they had later ones": 100 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			now := clock.Now()
+			g, _ := newGate(0, 0)
+			r := rand.New(rand.NewPCG(1, 1))
+			life := Life{}
+			if end > 0 {
+				life.End = now.Add(end)
+			}
+			dialers(t, g, 60)
+			for i := range 60 {
+				if s := dialed(g, life, now); i%2 == 0 {
+					g.Return(&Ticket[conn]{}, &s.Session, false, now)
+				}
+			}
+			g.ShortenAll(func(*conn) Life { return lifeOf(now, 0.025, r.Float64()) }, now)
+			assert.Equal(t, [10]int{6, 6, 6, 6, 6, 6, 6, 6, 6, 6}, endsIn(g, now))
+			ends := endsIn(g, now)
+			g.ShortenAll(func(*conn) Life { return lifeOf(now.Add(time.Minute), 0.025, r.Float64()) }, now)
+			assert.Equal(t, ends, endsIn(g, now), "a life that is shorter stays")
+
+			// Where all are to end at once there is nothing to spread.
+			g.ShortenAll(func(*conn) Life { return Life{End: now.Add(time.Minute)} }, now.Add(time.Minute))
+			assert.Equal(t, [10]int{60}, endsIn(g, now))
+		})
+	}
 }
