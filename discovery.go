@@ -43,7 +43,7 @@ const (
 // asking is what a connector knows of its server, and when it asks.
 type asking struct {
 	timer timer
-	busy  atomic.Bool                    // a timer is set, or somebody asks
+	busy  atomic.Bool                    // a timer is set, or a ready session is asked
 	due   atomic.Int64                   // the instant from which on the server is to be asked
 	known atomic.Pointer[drivers.Answer] // the last answer; nil: there was none
 
@@ -121,6 +121,9 @@ func (c *Connector) askReady() {
 	defer c.asking.busy.Store(false)
 	c.keepers.begin()
 	defer c.keepers.end()
+	if !c.asking.isDue(clock.Now()) { // it was asked meanwhile
+		return
+	}
 	s := c.takeRested(clock.Now())
 	if s == nil {
 		return
@@ -134,7 +137,11 @@ func (c *Connector) askReady() {
 			c.retireAside(s)
 		}
 	}()
-	lost := c.ask(c.life, s)
+	ctx, cancel := context.WithCancel(c.life)
+	defer cancel()
+	c.asking.stop.Store(&cancel)
+	defer c.asking.stop.Store(nil)
+	lost := c.ask(ctx, s)
 	kept = true
 	switch {
 	case lost != nil:
@@ -168,10 +175,9 @@ func (c *Connector) takeRested(now clock.Instant) *session {
 
 // askNew asks a session that was dialed ahead, before anybody has it, where that is due.
 func (c *Connector) askNew(ctx context.Context, s *session) (lost error) {
-	if !c.asks() || !c.asking.isDue(clock.Now()) || !c.asking.busy.CompareAndSwap(false, true) {
+	if !c.asks() || !c.asking.isDue(clock.Now()) {
 		return nil
 	}
-	defer c.asking.busy.Store(false)
 	return c.ask(ctx, s)
 }
 
@@ -180,8 +186,6 @@ func (c *Connector) askNew(ctx context.Context, s *session) (lost error) {
 func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	c.asking.stop.Store(&cancel)
-	defer c.asking.stop.Store(nil)
 	answer, err := c.cfg.discovery.Ask(ctx, s.conn)
 	if err == nil {
 		now := clock.Now()

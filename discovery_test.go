@@ -165,6 +165,19 @@ func TestWhatIsDialedAheadIsAskedBeforeAnybodyHasIt(t *testing.T) {
 		_, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 5, MinIdle: 3})
 		require.NoError(t, c.Ready(t.Context()))
 		assert.Equal(t, time.Minute, c.Stats().IdleLimit)
+		assert.LessOrEqual(t, f.questions(), 2, "Ready, and who dials ahead anyway")
+	})
+}
+
+// Ready asks, although the server would be asked in a moment anyway.
+func TestReadyDoesNotWaitForTheQuestionToBeDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{announced: []any{lifetimeSeconds(60)}}
+		db, c := openPool(t, f, Config{Dialect: DialectMySQL})
+		useOnce(t, db)
+		require.NoError(t, c.Ready(t.Context()))
+		assert.Equal(t, time.Minute, c.Stats().IdleLimit)
+		asked()
 		assert.Equal(t, 1, f.questions())
 	})
 }
