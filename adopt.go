@@ -303,7 +303,7 @@ func (p *pulse) beat() {
 	c.warnLifetime()
 	var f gate.Figures
 	c.gate.Look(func() { f = c.gate.FiguresLocked() })
-	p.pause = min(2*p.pause, longestPause)
+	p.pause = min(max(2*p.pause, pulseEvery), longestPause)
 	if f.Waiting > 0 || f.Counts.Holds != p.holds {
 		p.pause = pulseEvery
 	}

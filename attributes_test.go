@@ -58,10 +58,18 @@ func TestAnApplicationThatMakesUpValuesMakesUpNoSeries(t *testing.T) {
 }
 
 func TestAttributesThatAreTheLibrarysOwnAreRefused(t *testing.T) {
-	for _, key := range []attribute.Key{"", "db.system.name", "server.address", "db.client.connection.pool.name", "sqllease.hold", "error.type"} {
-		_, err := Wrap(&telemetryFake{}, Config{Attributes: []attribute.KeyValue{key.String("x")}})
+	for a, why := range map[attribute.KeyValue]string{
+		attribute.String("", "x"):                               `sqllease: Attributes is "": an attribute needs a key; give it one, or remove it`,
+		{Key: "team"}:                                           `sqllease: Attributes is "team": it has no value; give it one, or remove it`,
+		attribute.String("db.system.name", "x"):                 `sqllease: Attributes is "db.system.name": remove it: sqllease sets it itself (Config.Dialect changes it)`,
+		attribute.String("server.address", "x"):                 `sqllease: Attributes is "server.address": remove it: sqllease sets it itself (Config.ServerAddress changes it)`,
+		attribute.String("db.client.connection.pool.name", "x"): `sqllease: Attributes is "db.client.connection.pool.name": remove it: sqllease sets it itself (Config.Name changes it)`,
+		attribute.String("sqllease.hold", "x"):                  `sqllease: Attributes is "sqllease.hold": remove it: sqllease sets it itself`,
+		attribute.String("error.type", "x"):                     `sqllease: Attributes is "error.type": remove it: sqllease sets it itself`,
+	} {
+		_, err := Wrap(&telemetryFake{}, Config{Attributes: []attribute.KeyValue{a}})
 		var refused *ConfigError
-		require.ErrorAs(t, err, &refused, string(key))
-		assert.Equal(t, "Attributes", refused.Field)
+		require.ErrorAs(t, err, &refused, a.Key)
+		assert.EqualError(t, err, why)
 	}
 }

@@ -46,6 +46,11 @@ type Config struct {
 	// MinIdle wins over SetMaxIdleConns(0) and SetConnMaxIdleTime. Zero: none.
 	MinIdle int
 
+	// Instances is how many processes have such a pool on this server. It changes nothing,
+	// but a warning says where MaxOpen times Instances is more than the server has. Zero:
+	// one.
+	Instances int
+
 	// Waiting for a connection.
 
 	// AcquireTimeout bounds the wait for a connection: queue, dial and reset

@@ -30,6 +30,17 @@ func TestTheDocumentationHasEachSetting(t *testing.T) {
 	assert.Equal(t, fields, documented)
 }
 
+// It has the signature of each function.
+func TestTheDocumentationHasTheSignatures(t *testing.T) {
+	text, err := os.ReadFile("docs/config.md")
+	require.NoError(t, err)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		if f.Type.Kind() == reflect.Func {
+			assert.Contains(t, string(text), "### `"+f.Name+"`\n\n`"+f.Type.String()+"`: ")
+		}
+	}
+}
+
 // The defaults that it tells in seconds are those of the code.
 func TestTheDocumentationTellsTheDefaults(t *testing.T) {
 	text, err := os.ReadFile("docs/config.md")

@@ -9,7 +9,8 @@ import (
 
 // Connect gets a connection for a caller for whom database/sql has no free one. It is
 // called by database/sql, on the caller's goroutine and with its context. It returns the
-// driver's errors as they are, and an *[AcquireError] if time runs out.
+// driver's errors as they are, but for a *[ServerFullError] around that of a server without
+// room, and an *[AcquireError] if time runs out.
 func (c *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 	start := clock.Now()
 	if ctx == c.poke {

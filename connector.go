@@ -75,7 +75,11 @@ func (c *counters) closedStats() ClosedStats {
 type newest struct{ idle, idleTx, lifetime atomic.Int64 }
 
 // warned tells what was said already, since it is said once.
-type warned struct{ opener, discovery, lifetime, unattached, hidden atomic.Bool }
+type warned struct {
+	opener, discovery, lifetime, unattached, hidden atomic.Bool
+
+	budget atomic.Int64 // the figures that it was last said of
+}
 
 var (
 	_ driver.Connector = (*Connector)(nil)

@@ -24,6 +24,11 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 		a.parts.dial = clock.Now().Sub(start)
 		a.c.tracing.endCall(outer, span, failed, false, nil)
 	}()
+	if until := a.until(ctx); !until.IsZero() && until < start.Add(dialGrace) {
+		s, err := a.dialAhead(ctx, outer, start)
+		failed = err
+		return s, err
+	}
 	ctx, bound := boundedBy(ctx, a.deadline)
 	s, err := a.c.dial(ctx)
 	failed = err
@@ -33,14 +38,22 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	}
 	late := context.Cause(ctx) == errOutOfTime || !a.deadline.IsZero() && ranOut(err, a.deadline.Until())
 	bound.end()
-	switch {
-	case outer.Err() != nil:
-		return nil, a.endedInDial(outer, outer.Err(), err, start)
-	case late:
+	if late && outer.Err() == nil {
 		failed = context.DeadlineExceeded // the driver met with the end of a context, which nobody cancelled
-		return nil, a.endedInDial(outer, context.DeadlineExceeded, err, start)
 	}
-	return nil, err
+	return nil, a.dialError(outer, err, start, late)
+}
+
+// dialError is the error of an acquire whose dial failed; late says that this was since the
+// acquire's own time had run out.
+func (a *acquire) dialError(ctx context.Context, err error, start clock.Instant, late bool) error {
+	switch {
+	case ctx.Err() != nil:
+		return a.endedInDial(ctx, ctx.Err(), err, start)
+	case late:
+		return a.endedInDial(ctx, context.DeadlineExceeded, err, start)
+	}
+	return err
 }
 
 // endedInDial makes the error of an acquire that ended while it dialed. Two things that the
@@ -127,7 +140,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	c.counts.dials.Add(1)
 	conn, err := c.connectUnflushed(ctx)
 	if err != nil {
-		return nil, err
+		return nil, c.explained(err)
 	}
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}

@@ -32,7 +32,7 @@ func TestAConnectThatHangsEndsWithItsContext(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		f := &lifetimeFake{connect: hang}
-		db, c, l := openLimited(t, f, Config{AcquireTimeout: time.Minute})
+		db, c, l := openLimited(t, f, Config{AcquireTimeout: time.Minute, SlowAcquireThreshold: -1})
 		start := time.Now()
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -43,7 +43,7 @@ func TestAConnectThatHangsEndsWithItsContext(t *testing.T) {
 			assert.Equal(t, 3*time.Second, time.Since(start))
 		})
 		synctest.Wait()
-		all.Go(func() { // queues for 3 s, and then has a dial that hangs of its own
+		all.Go(func() { // queues for 5 s, and then has a dial that hangs of its own
 			_, err := db.ExecContext(t.Context(), "DO 1")
 			var acquire *AcquireError
 			if assert.ErrorAs(t, err, &acquire) {
@@ -176,7 +176,7 @@ func TestTheNextWaiterDialsWhenADialFails(t *testing.T) {
 				var done []int
 				for i := range 8 {
 					wait.Go(func() {
-						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(10+i)*time.Second)
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(10+5*i)*time.Second)
 						defer cancel()
 						var conn *sql.Conn
 						var err error
@@ -238,7 +238,7 @@ func TestFailedDialsAreCountedByWhatTheyMetWith(t *testing.T) {
 			}
 			return meets
 		}}
-		p := newTelemetryPool(t, f, Config{MaxOpen: 2, AcquireTimeout: time.Second})
+		p := newTelemetryPool(t, f, Config{MaxOpen: 2, AcquireTimeout: dialGrace})
 		for _, err := range []error{
 			&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)},
 			&net.DNSError{Err: "no such host", Name: "db.internal"},
@@ -276,8 +276,8 @@ func TestADialThatRunsOutJustBeforeItsDeadlineIsLate(t *testing.T) {
 		timeout time.Duration
 		why     string
 	}{
-		"by AcquireTimeout": {Config{AcquireTimeout: time.Second}, time.Hour, "acquire_timeout"},
-		"by the context":    {Config{}, time.Second, "context.DeadlineExceeded"},
+		"by AcquireTimeout": {Config{AcquireTimeout: dialGrace}, time.Hour, "acquire_timeout"},
+		"by the context":    {Config{}, dialGrace, "context.DeadlineExceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -207,6 +207,7 @@ func (c *Connector) answered(a *drivers.Answer) {
 	c.recognise(a.System)
 	c.tellLimits(a.Limits)
 	c.judgeRole(a)
+	c.checkBudget(a)
 	c.gate.ShortenAll(func(s *session) gate.Life {
 		s.life = s.life.within(a.Limits, c.cfg)
 		return s.life.bounds(c.cfg.LifetimeJitter)
@@ -261,9 +262,15 @@ func (c *Connector) discoveryFailed(err error) {
 	if !c.warned.discovery.CompareAndSwap(false, true) {
 		return
 	}
+	args := []any{
+		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
+		slog.String("query", c.cfg.discovery.Query), slog.String("error", c.cfg.said(err)),
+	}
+	switch _, code := errorType(err); code {
+	case "42P05", "26000": // the prepared statement exists already, or does not exist
+		args = append(args, slog.String("hint", "is a pooler in transaction mode between, such as PgBouncer? docs/faq.md says which settings it needs"))
+	}
 	c.cfg.warnAside("sqllease: the server's idle limit could not be discovered. Connections are closed in time for the limits in Config, "+
 		"and for the last idle limit that was discovered, if any. "+
-		"Set Config.NetworkIdleLimit to the limit that you know, and Config.Discovery to sqllease.NoDiscovery, so that the server is not asked again",
-		slog.String("pool", c.cfg.Name), slog.String("dialect", string(c.cfg.Dialect)),
-		slog.String("query", c.cfg.discovery.Query), slog.String("error", c.cfg.said(err)))
+		"Set Config.NetworkIdleLimit to the limit that you know, and Config.Discovery to sqllease.NoDiscovery, so that the server is not asked again", args...)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -41,8 +42,8 @@ type AcquireError struct {
 	InUse    int           // connections checked out
 	Idle     int           // connections that are ready
 	Dialing  int           // connections being dialed
-	Waiting  int           // waiters in the queue, this one included
-	Position int           // this waiter's place in the queue, 1 is next; 0: it was not queued, or the connector was closed
+	Waiting  int           // waiters in the queue when it gave up, this one included
+	Position int           // this waiter's place in the queue then, 1 is next; 0: it was not queued, or the connector was closed
 	Waited   time.Duration // how long this acquire took until it gave up
 	Within   time.Duration // Config.AcquireTimeout, if that ended it; 0: something else did
 	Queued   time.Duration // how long of it it was in the queue
@@ -75,11 +76,20 @@ func (e *AcquireError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sqllease: pool %q: no connection %s%s: %s", e.Pool, e.ended(), e.dialed(), e.load())
 	if e.Position > 0 {
-		fmt.Fprintf(&b, ", place %d of %d in the queue", e.Position, e.Waiting)
+		b.WriteString(", " + e.others())
 		b.WriteString(e.keptBack())
 	}
 	b.WriteString(e.heldBy())
 	return b.String()
+}
+
+// others says who waited beside this caller when it gave up.
+func (e *AcquireError) others() string {
+	n := max(e.Waiting, e.Position) - 1
+	if n <= 0 {
+		return "nobody else waiting"
+	}
+	return fmt.Sprintf("%s still waiting (%d ahead, %d behind)", plural(n, "other"), e.Position-1, n-e.Position+1)
 }
 
 // ended says after how long, and by what.
@@ -158,13 +168,42 @@ func (e *ReclaimedError) Error() string {
 
 // holderSite is what the leases taken at one place in the code have in common.
 type holderSite struct {
-	site   string
+	site    string
+	count   int
+	oldest  Lease
+	callers []callerCount // of the site, which is a helper where there are several
+}
+
+type callerCount struct {
+	caller string
 	count  int
-	oldest Lease
 }
 
 func (h holderSite) String() string {
-	return fmt.Sprintf("%s (%d, the oldest for %v, %s)", h.site, h.count, round(h.oldest.Hold), h.oldest.doing())
+	return fmt.Sprintf("%s (%d%sthe oldest for %v, %s)", h.site, h.count, h.calledBy(), round(h.oldest.Hold), h.oldest.doing())
+}
+
+// calledBy says who called the site, where it is not always the same code.
+func (h holderSite) calledBy() string {
+	if len(h.callers) < 2 {
+		return ", "
+	}
+	var by []string
+	for _, c := range h.callers {
+		by = append(by, fmt.Sprintf("%d called by %s", c.count, cmp.Or(c.caller, "no other code of yours")))
+	}
+	return ": " + strings.Join(by, ", ") + "; "
+}
+
+func (h *holderSite) add(l Lease) {
+	h.count++
+	caller := l.Stack.caller()
+	i := slices.IndexFunc(h.callers, func(c callerCount) bool { return c.caller == caller })
+	if i < 0 {
+		i = len(h.callers)
+		h.callers = append(h.callers, callerCount{caller: caller})
+	}
+	h.callers[i].count++
 }
 
 // bySite groups leases, oldest first, by the place that took them.
@@ -179,7 +218,7 @@ func bySite(leases []Lease) []holderSite {
 			index[site] = i
 			sites = append(sites, holderSite{site: site, oldest: l})
 		}
-		sites[i].count++
+		sites[i].add(l)
 	}
 	return sites
 }

@@ -317,7 +317,7 @@ func ExampleLeak() {
 	// Output:
 	// sqllease: pool "shop": leaked connection: checked out but unused for longer than 10ms (lease 1)
 	// statement  UPDATE fruit SET name = ? WHERE name = ?
-	// fix        end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx
+	// fix        end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx; if your code does that already, move slow work, such as an HTTP call, out of the transaction
 	// taken by   sqllease_test.ExampleLeak
 }
 

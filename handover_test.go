@@ -295,6 +295,7 @@ func TestALastAttemptDialsInItsCall(t *testing.T) {
 				if name == "it succeeds" {
 					assert.NoError(t, err)
 				}
+				elapse(dialGrace) // of the dials that their callers have left
 				f.end(db, c)
 			})
 		})

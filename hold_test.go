@@ -156,6 +156,29 @@ func TestTheLimitOfAnotherLeaseOnTheSameConnectionDoesNotStay(t *testing.T) {
 	})
 }
 
+// The log has one record of connections that leak together, which says how many they are.
+func TestAReportSaysHowManyConnectionsItsPlaceHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &keptLog{}
+		p := newLeakPool(t, &leakFake{}, Config{Logger: slog.New(log)})
+		other := p.lease(t) // another place
+		held := take(t, p.DB, 4)
+		leakPause(30 * time.Second)
+		records := log.take()
+		require.Len(t, records, 2)
+		assert.Equal(t, []any{int64(1), nil}, []any{records[0].attrs["leak.held_here"], records[0].attrs["leak.note"]})
+		assert.Equal(t, []any{int64(4), int64(1), int64(0)}, []any{records[1].attrs["leak.held_here"], records[1].attrs["leak.times"], records[1].attrs["leak.folded"]})
+		assert.Equal(t, "the next report of this place is in the log after a minute at the earliest; Config.OnLeak gets every report", records[1].attrs["leak.note"])
+		reports := p.take()
+		require.Len(t, reports, 5)
+		assert.Contains(t, reports[1].String(), "place      holds 4 connections now; 1 report so far, at most one a minute in the log\n")
+		assert.NotContains(t, reports[0].String(), "  place ")
+		giveBack(t, held[0])
+		assert.Equal(t, 3, p.one(t).HeldHere, "those that are left")
+		giveBack(t, append(held[1:], other)...)
+	})
+}
+
 func TestReportsOfOnePlaceAreFolded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &keptLog{}
@@ -182,7 +205,7 @@ func TestReportsOfOnePlaceAreFolded(t *testing.T) {
 		assert.Equal(t, int64(61), records[1].attrs["leak.times"])
 		assert.Equal(t, int64(59), records[1].attrs["leak.folded"])
 		assert.Equal(t, int64(1), records[2].attrs["leak.times"])
-		assert.Contains(t, reports[60].String(), "61 from this place, 60 of them since the last report")
+		assert.Regexp(t, `place      holds 6[12] connections now; 61 reports so far, at most one a minute in the log\n`, reports[60].String())
 
 		for _, conn := range append(held, other) {
 			require.NoError(t, conn.Close())

@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -29,6 +30,15 @@ type Lease struct {
 	Stack       Stack             // the stack that acquired it
 
 	Unwrapped bool // the application has the driver's own connection (see Unwrap), and sqllease cannot see what it does with it
+}
+
+// String is the lease in one line, for people.
+func (l Lease) String() string {
+	s := fmt.Sprintf("lease %d: taken by %s, held %v, %s", l.ID, l.Stack.site(), round(l.Hold), l.doing())
+	if l.Statement != "" && !strings.Contains(s, shorten(l.Statement)) {
+		s += "; last statement: " + shorten(l.Statement)
+	}
+	return s
 }
 
 // doing says in a few words what the lease is used for.

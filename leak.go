@@ -35,8 +35,9 @@ type Leak struct {
 	Returned  bool          // this is the report of the late return; Hold is final
 	ByContext bool          // it came back because its context ended: database/sql closed it, and not your code
 	Reclaimed bool          // its session was taken away, by proof or by Config.ReclaimAfter; Hold is final
-	Times     int           // how many reports of this kind there were of leases taken at this very place, this one included
-	Folded    int           // how many of them, since the last one that was logged, were not
+	Times     int           // how many reports of this kind there were of leases taken at this place (by this very stack), this one included
+	Folded    int           // how many of them, since the last one that was logged, were not: the log has one a minute for each place
+	HeldHere  int           // how many connections that were taken at this place are checked out now, whether reported or not
 
 	serverEnds time.Duration // when the server ends an idle transaction by itself; 0: never
 	told       bool          // the lease was reported as leaked before
@@ -47,12 +48,15 @@ func (l Leak) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sqllease: %s\n", l.headline())
 	fmt.Fprintf(&b, "  taken by   %s\n", l.Stack.site())
-	if l.Times > 1 {
-		fmt.Fprintf(&b, "  times      %d from this place, %d of them since the last report\n", l.Times, l.Folded+1)
+	if l.Times > 1 || l.HeldHere > 1 {
+		fmt.Fprintf(&b, "  place      holds %s now; %s so far, at most one a minute in the log\n",
+			plural(l.HeldHere, "connection"), plural(l.Times, "report"))
 	}
 	fmt.Fprintf(&b, "  held       %v, since %s, after waiting %v for it\n",
 		round(l.Hold), l.Acquired.Format("2006-01-02T15:04:05.000Z07:00"), round(l.Queue+l.Dial+l.Reset))
-	fmt.Fprintf(&b, "  doing      %s\n", l.doing())
+	if !l.Returned {
+		fmt.Fprintf(&b, "  doing      %s\n", l.doing())
+	}
 	if l.Call != "" && !l.Busy {
 		fmt.Fprintf(&b, "  last call  %s, begun %v ago\n", l.Call, round(l.Acquired.Add(l.Hold).Sub(l.Begun)))
 	}
@@ -111,57 +115,8 @@ func (l Leak) happened() string {
 	return fmt.Sprintf("leaked connection: checked out but unused for longer than %v", l.Threshold)
 }
 
-// Fix says what to do about it, in a sentence: what the log and the span have as "fix".
-func (l Leak) Fix() string {
-	var s string
-	switch {
-	case l.Returned && l.ByContext:
-		return "your code did not close it, its context did: " + l.unclosed()
-	case l.Returned && l.Class == ClassBusy:
-		return "it was a slow call; make it shorter, or raise Config.SlowCallThreshold"
-	case l.Returned:
-		return "your code gave it back, only late; make the work between acquire and return shorter, or allow it more time with WithHoldLimit or Config.LeakThreshold"
-	case l.Class == ClassBusy && l.Call == CallReset:
-		return "the connection's reset hangs, and a caller waits for it; give the caller's context a deadline"
-	case l.Class == ClassBusy:
-		return "look at the statement's plan and locks, or give its context a deadline"
-	case l.OpenRows > 0 && l.Stack.ofRow():
-		s = fixRow
-	case l.OpenRows > 0:
-		s = fixRows
-	case l.InTx:
-		s = fixTx
-	case l.Unwrapped:
-		s = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn; if it is in use through the driver's own connection, acquire it with sqllease.WithHoldLimit"
-	default:
-		s = "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"
-	}
-	if by := l.Stack.through(); by != "" {
-		s += fmt.Sprintf("; it was taken through %s: end the session, transaction or rows that this gave you", by)
-	}
-	if l.InTx && l.serverEnds > 0 {
-		s += fmt.Sprintf("; the server ends an idle transaction after %v", l.serverEnds)
-	}
-	return s
-}
-
-// The fixes of what is not closed.
-const (
-	fixRow  = "call Scan on every *sql.Row, whatever its error: that is what closes it"
-	fixRows = "close the *sql.Rows on every path: defer rows.Close() right after the error check of the query"
-	fixTx   = "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx"
-)
-
-// unclosed is the fix of what its context has closed.
-func (l Leak) unclosed() string {
-	switch {
-	case l.Stack.ofRow():
-		return fixRow
-	case l.Stack.ofTx():
-		return fixTx
-	}
-	return fixRows
-}
+// noteOneAMinute is for a place that holds more connections than this record is of.
+const noteOneAMinute = "the next report of this place is in the log after a minute at the earliest; Config.OnLeak gets every report"
 
 // LogValue is the report as attributes, what matters most first.
 func (l Leak) LogValue() slog.Value {
@@ -170,14 +125,15 @@ func (l Leak) LogValue() slog.Value {
 
 // attrs are those of a record that has the pool already.
 func (l Leak) attrs() []slog.Attr {
-	attrs := []slog.Attr{
-		slog.String("site", l.Stack.site()),
-		slog.String("doing", l.doing()),
+	attrs := []slog.Attr{slog.String("site", l.Stack.site())}
+	if !l.Returned {
+		attrs = append(attrs, slog.String("doing", l.doing()))
+	}
+	attrs = append(attrs,
 		slog.String("fix", l.Fix()),
 		slog.Duration("hold", round(l.Hold)),
 		slog.Time("acquired", l.Acquired),
-		slog.Duration("waited", round(l.Queue+l.Dial+l.Reset)),
-	}
+		slog.Duration("waited", round(l.Queue+l.Dial+l.Reset)))
 	if l.Statement != "" {
 		attrs = append(attrs, slog.String("statement", l.Statement))
 	}
@@ -189,12 +145,16 @@ func (l Leak) attrs() []slog.Attr {
 		slog.Uint64("lease", l.ID),
 		slog.Int("times", l.Times),
 		slog.Int("folded", l.Folded),
+		slog.Int("held_here", l.HeldHere),
 		slog.Bool("in_tx", l.InTx),
 		slog.Int("open_rows", l.OpenRows))
 	if l.SpanContext.IsValid() {
 		attrs = append(attrs,
 			slog.String("trace_id", l.SpanContext.TraceID().String()),
 			slog.String("span_id", l.SpanContext.SpanID().String()))
+	}
+	if l.HeldHere > 1 && !l.Returned {
+		attrs = append(attrs, slog.String("note", noteOneAMinute))
 	}
 	if !l.Returned {
 		attrs = append(attrs, slog.String("stack", l.Stack.Line()))

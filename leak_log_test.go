@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -34,13 +35,14 @@ func TestAReportIsALogRecord(t *testing.T) {
 			"leak.times":      int64(1),
 			"pool":            "orders",
 			"leak.folded":     int64(0),
+			"leak.held_here":  int64(1),
 			"leak.hold":       30 * time.Second,
 			"leak.acquired":   acquired,
 			"leak.waited":     1500 * time.Millisecond,
 			"leak.doing":      "idle in transaction for 30s",
 			"leak.in_tx":      true,
 			"leak.open_rows":  int64(0),
-			"leak.fix":        "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx",
+			"leak.fix":        "end the *sql.Tx on every path: defer tx.Rollback() right after BeginTx; if your code does that already, move slow work, such as an HTTP call, out of the transaction",
 			"leak.call":       "exec",
 			"leak.call_begun": acquired,
 			"leak.statement":  "UPDATE t SET a = ?",
@@ -60,6 +62,7 @@ func TestAReportIsALogRecord(t *testing.T) {
 		assert.Equal(t, 31*time.Second, records[0].attrs["leak.hold"])
 		assert.Equal(t, span, records[0].span)
 		assert.NotContains(t, records[0].attrs, "leak.stack")
+		assert.NotContains(t, records[0].attrs, "leak.doing", "it does nothing any more")
 	})
 }
 
@@ -83,7 +86,7 @@ func TestAReportIsReadInLines(t *testing.T) {
   last call  exec, begun 30s ago
   statement  UPDATE t SET a = ?
   trace      a10000000000000000000000000000f1 span b2000000000000f2
-  fix        close the *sql.Conn on every path: defer conn.Close() right after DB.Conn
+  fix        close the *sql.Conn on every path: defer conn.Close() right after DB.Conn; if your code does that already, close it before slow work, or take it with sqllease.WithHoldLimit
 `, head)
 		lines := strings.Split(strings.TrimSuffix(stack, "\n"), "\n")
 		assert.Regexp(t, `^    github.com/sqllease/sqllease\.TestAReportIsReadInLines\.func1$`, lines[0])
@@ -91,6 +94,26 @@ func TestAReportIsReadInLines(t *testing.T) {
 		for i, line := range lines {
 			assert.Equal(t, i%2 == 1, strings.HasPrefix(line, "    \t"), "a function, then its place: %q", line)
 		}
+		require.NoError(t, conn.Close())
+	})
+}
+
+func TestALeaseIsReadInOneLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newLeakPool(t, &leakFake{takes: map[string]time.Duration{"exec": time.Minute}}, Config{LeakThreshold: -1})
+		conn := p.lease(t)
+		site := p.c.Leases()[0].Stack.Site()
+		<-time.After(3 * time.Second)
+		assert.Equal(t, "lease 1: taken by "+site+", held 3s, unused for 3s", fmt.Sprint(p.c.Leases()[0]))
+		done := make(chan error)
+		go func() {
+			_, err := conn.ExecContext(t.Context(), "UPDATE t SET a = 'secret'")
+			done <- err
+		}()
+		<-time.After(time.Second)
+		assert.Equal(t, "lease 1: taken by "+site+", held 4s, in exec for 1s: UPDATE t SET a = ?", fmt.Sprint(p.c.Leases()[0]))
+		require.NoError(t, <-done)
+		assert.Equal(t, "lease 1: taken by "+site+", held 1m3s, unused for 0s; last statement: UPDATE t SET a = ?", fmt.Sprint(p.c.Leases()[0]))
 		require.NoError(t, conn.Close())
 	})
 }

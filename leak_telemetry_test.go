@@ -47,7 +47,7 @@ func TestAReportIsASpanLinkedToTheTraceThatAcquired(t *testing.T) {
 			attribute.Int64("sqllease.lease.id", 1),
 			attribute.String("sqllease.leak.class", "unused"),
 			attribute.Float64("sqllease.hold", 30),
-			attribute.String("sqllease.fix", "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn"),
+			attribute.String("sqllease.fix", "close the *sql.Conn on every path: defer conn.Close() right after DB.Conn; if your code does that already, close it before slow work, or take it with sqllease.WithHoldLimit"),
 			attribute.String("db.client.connection.pool.name", "orders"),
 		})
 		code := spanAttributes(leak)

@@ -374,6 +374,13 @@ func (l *lease) heard(s *session, now clock.Instant) {
 	}
 }
 
+// isInTx tells whether a transaction is open on it. The gate's lock is held.
+func (l *lease) isInTx() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inTx
+}
+
 // heldFor is how long the lease has been held; zero while the acquire goes on.
 // Its caller is the holder, who alone writes the time.
 func (l *lease) heldFor(now clock.Instant) time.Duration {

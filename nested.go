@@ -44,8 +44,9 @@ type nesting struct {
 	common         string        // what tells that they are of one request
 	waited         time.Duration // so far
 	limit          int
-	perRequest     int // connections it needs at once
-	requests       int // how many requests there are at once
+	perRequest     int  // connections it needs at once
+	requests       int  // how many requests there are at once
+	named          bool // the record of a deadlock has named it
 }
 
 // needed is the limit with which such requests cannot stand still.
@@ -97,6 +98,7 @@ func (q *waits) nestedEndLocked(l *lease, now clock.Instant) *nesting {
 	rows := n.holder.OpenRows // when it waited; now they are closed
 	n.holder = l.read(now)
 	n.holder.OpenRows = rows
+	_, n.named = q.named[n.place]
 	return n
 }
 
@@ -168,9 +170,10 @@ func (q *waits) holdingsLocked(idle []*session, now clock.Instant) map[trace.Tra
 
 // nestingOf describes a nesting.
 func (q *waits) nestingOf(place [2]uint64, holder *session, a *acquire, common string, holds, requests int, now clock.Instant) *nesting {
+	_, named := q.named[place]
 	return &nesting{
 		place: place, holder: holder.lease.read(now), waiter: a.read(now), common: common,
-		waited: now.Sub(a.Since()), limit: q.gate.FiguresLocked().Limit, perRequest: holds + 1, requests: requests,
+		waited: now.Sub(a.Since()), limit: q.gate.FiguresLocked().Limit, perRequest: holds + 1, requests: requests, named: named,
 	}
 }
 
@@ -183,26 +186,36 @@ func (q *waits) newNestingLocked(place [2]uint64) bool {
 	if _, known := q.nestings[place]; known {
 		return false
 	}
-	if q.nestings == nil {
-		q.nestings = map[[2]uint64]struct{}{}
-	}
-	for old := range q.nestings {
-		if len(q.nestings) < mostNestings {
-			break
-		}
-		delete(q.nestings, old)
-	}
-	q.nestings[place] = struct{}{}
+	q.nestings.add(place)
 	q.nested++
 	return true
+}
+
+// nestedPlaces are places of nested acquires: where the connection was taken, and where another
+// is waited for.
+type nestedPlaces map[[2]uint64]struct{}
+
+func (p *nestedPlaces) add(place [2]uint64) {
+	if *p == nil {
+		*p = nestedPlaces{}
+	}
+	for old := range *p {
+		if len(*p) < mostNestings {
+			break
+		}
+		delete(*p, old)
+	}
+	(*p)[place] = struct{}{}
 }
 
 var placeSeed = maphash.MakeSeed()
 
 // place identifies the stack that acquires a lease.
-func (c *claim) place() uint64 {
+func (c *claim) place() uint64 { return placeOfStack(c.stack.Stack()) }
+
+func placeOfStack(s callstack.Stack) uint64 {
 	var stack [callstack.Depth]uintptr
-	copy(stack[:], c.stack.Stack().Outside())
+	copy(stack[:], s.Outside())
 	return maphash.Comparable(placeSeed, stack)
 }
 
@@ -230,10 +243,17 @@ func (q *waits) requestsLocked() int {
 // deadlock is a pool that stands still.
 type deadlock struct {
 	since  clock.Instant // of the waiter who closed the circle
-	circle []nesting     // each goroutine with the first lease it holds, and its acquire
+	first  *nesting      // the oldest lease, and the acquire of the goroutine that holds it; nil: nothing is to be logged
+	held   []heldPlace   // by the places that took the connections and that wait
 	failed *Lease        // the acquire that fails for the others; nil: none does
 	fresh  bool          // the last look found none
 	tell   bool          // it is to be logged
+}
+
+// heldPlace is a place that took connections, and one at which who holds them waits.
+type heldPlace struct {
+	holder, waiter Stack
+	connections    int
 }
 
 // deadlockEvery is the time between two records of a pool that stands still.
@@ -299,7 +319,7 @@ func (q *waits) standstillLocked(d *deadlock, circle []heldBy, last *acquire, no
 	}
 	if d.tell {
 		q.deadlockTold = now
-		d.circle = q.circleLocked(circle, now)
+		q.describeLocked(d, circle, now)
 	}
 	if q.cfg.FailOnDeadlock {
 		failed := last.read(now)
@@ -325,21 +345,27 @@ func (q *waits) breakLocked(circle []heldBy, last *acquire) {
 // mostTold is how many places a record of a deadlock tells of.
 const mostTold = 64
 
-// circleLocked describes each goroutine with the first lease it holds.
-func (q *waits) circleLocked(circle []heldBy, now clock.Instant) (out []nesting) {
-	limit := q.gate.FiguresLocked().Limit
-	holds, most := map[*acquire]int{}, 0
+// describeLocked notes of a deadlock what its record tells, and which places that names.
+func (q *waits) describeLocked(d *deadlock, circle []heldBy, now clock.Instant) {
+	places, holds, most := map[[2]uint64]int{}, map[*acquire]int{}, 0
 	for _, h := range circle {
-		if holds[h.acquire]++; holds[h.acquire] == 1 && len(out) < mostTold {
-			out = append(out, nesting{holder: h.session.lease.read(now), waiter: h.acquire.read(now), common: "goroutine", waited: now.Sub(h.acquire.Since()), limit: limit})
-		}
+		holds[h.acquire]++
 		most = max(most, holds[h.acquire])
+		place := placeOf(h.session, h.acquire)
+		i, known := places[place]
+		if !known && len(d.held) == mostTold {
+			continue
+		}
+		if !known {
+			i = len(d.held)
+			places[place] = i
+			d.held = append(d.held, heldPlace{holder: Stack(h.session.lease.stack.Stack()), waiter: Stack(h.acquire.stack.Stack())})
+			q.named.add(place)
+		}
+		d.held[i].connections++
 	}
-	requests := q.requestsLocked()
-	for i := range out {
-		out[i].perRequest, out[i].requests = most+1, requests
-	}
-	return out
+	first := circle[0]
+	d.first = q.nestingOf(placeOf(first.session, first.acquire), first.session, first.acquire, "goroutine", most, q.requestsLocked(), now)
 }
 
 // reportNesting tells of a place where requests hold a connection and wait for
@@ -347,6 +373,9 @@ func (q *waits) circleLocked(circle []heldBy, now clock.Instant) (out []nesting)
 func (q *waits) reportNesting(n *nesting) {
 	defer q.cfg.recovered("reporting a nested acquire")
 	q.reports.metrics.nested()
+	if n.named {
+		return
+	}
 	n.holder.Statement = q.reports.sanitised(n.holder.Statement)
 	q.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn,
 		"sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks",
@@ -369,12 +398,13 @@ func (n *nesting) fix() string {
 // limits says what the limit has to be, or, where it is enough for the requests there are, for
 // how many it is.
 func (n *nesting) limits() string {
+	each := plural(n.perRequest, "connection")
 	if n.needed() <= n.limit && n.perRequest > 1 {
 		most := (n.limit - 1) / (n.perRequest - 1)
-		return fmt.Sprintf("the limit of %d is enough for %s at once, with %s each", n.limit, plural(most, "such request"), plural(n.perRequest, "connection"))
+		return fmt.Sprintf("the limit of %d is enough for %s at once, with %s each", n.limit, plural(most, "such request"), each)
 	}
-	return fmt.Sprintf("or raise the limit from %d to at least %d: %s at once × (%s per request − 1) + 1",
-		n.limit, n.needed(), plural(n.requests, "request"), plural(n.perRequest, "connection"))
+	return fmt.Sprintf("or raise the limit from %d to at least %d: that is enough for %s at once, with %s each",
+		n.limit, n.needed(), plural(n.requests, "such request"), each)
 }
 
 // LogValue is the nesting as attributes.
@@ -409,7 +439,7 @@ func (q *waits) reportDeadlock(d *deadlock) {
 	if !d.tell {
 		return
 	}
-	first := &d.circle[0]
+	first := d.first
 	first.holder.Statement = q.reports.sanitised(first.holder.Statement)
 	end := "it lasts until the context of one of these callers, or Config.AcquireTimeout, ends; with Config.FailOnDeadlock, one of them fails and the others go on"
 	if d.failed != nil {
@@ -419,15 +449,16 @@ func (q *waits) reportDeadlock(d *deadlock) {
 		slog.String("pool", q.cfg.Name), slog.Time("since", d.since.Time()), slog.String("places", d.places()), slog.String("end", end), slog.Any("nested", first))
 }
 
-// places tells where the connections are held and waited for.
+// places tells how many connections were taken where, and where who holds them waits.
 func (d *deadlock) places() string {
 	var places []string
 	count := map[string]int{}
-	for i := range d.circle {
-		place := fmt.Sprintf("taken by %s, waiting at %s", d.circle[i].holder.Stack.site(), d.circle[i].waiter.Stack.site())
-		if count[place]++; count[place] == 1 {
+	for _, h := range d.held {
+		place := fmt.Sprintf("taken by %s, waiting at %s", h.holder.site(), h.waiter.site())
+		if count[place] == 0 {
 			places = append(places, place)
 		}
+		count[place] += h.connections
 	}
 	for i, place := range places {
 		places[i] = fmt.Sprintf("%d %s", count[place], place)

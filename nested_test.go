@@ -81,12 +81,26 @@ func TestARequestThatWaitsForItselfIsADeadlock(t *testing.T) {
 				nested = append(nested, r)
 			}
 		}
+		assert.Empty(t, nested, "the record of the deadlock has named it")
+		leakPause(time.Hour)
+		assert.Zero(t, p.c.queue.at)
+	})
+}
+
+func TestARequestThatWaitsWhileItHoldsIsToldWhenItsConnectionComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, log := nestedPool(t, &leakFake{}, Config{MaxOpen: 1})
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, nestedRequest(ctx, p.DB), context.DeadlineExceeded)
+		synctest.Wait()
+		nested := log.take()
 		require.Len(t, nested, 1)
 		assert.Equal(t, "sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks", nested[0].message)
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.waiter"])
 		assert.Regexp(t, `/nested_test.go:\d+ sqllease.nestedRequest$`, nested[0].attrs["nested.holder"])
 		assert.Equal(t, "give the connection that the request has back first, or run the inner statement on it (its *sql.Tx or *sql.Conn); if it was forgotten, close it; "+
-			"or raise the limit from 1 to at least 2: 1 request at once × (2 connections per request − 1) + 1", nested[0].attrs["nested.fix"])
+			"or raise the limit from 1 to at least 2: that is enough for 1 such request at once, with 2 connections each", nested[0].attrs["nested.fix"])
 		assert.Contains(t, nested[0].attrs["nested.holder_stack"], "nestedRequest")
 		assert.Contains(t, nested[0].attrs["nested.waiter_stack"], "nestedRequest")
 		assert.NotEqual(t, nested[0].attrs["nested.holder_stack"], nested[0].attrs["nested.waiter_stack"])
@@ -136,13 +150,36 @@ func TestADeadlockIsEndedByOneThatFails(t *testing.T) {
 				errs++
 				assert.Contains(t, r.attrs["places"], "nested_test.go")
 				assert.Contains(t, r.attrs["end"], "gets ErrDeadlock (Config.FailOnDeadlock), and the others go on")
-				assert.Regexp(t, `or raise the limit from 10 to at least \d+: \d+ requests at once × \(2 connections per request − 1\) \+ 1`, r.attrs["nested.fix"])
+				assert.Regexp(t, `or raise the limit from 10 to at least \d+: that is enough for \d+ such requests at once, with 2 connections each`, r.attrs["nested.fix"])
 			} else {
 				warnings++
 			}
 		}
 		assert.Equal(t, len(failed), errs)
-		assert.Equal(t, 1, warnings, "a place is reported once")
+		assert.Zero(t, warnings, "the record of the deadlock has named the place")
+	})
+}
+
+// A goroutine may hold several connections, which were taken at several places.
+func TestADeadlockNamesAllPlacesThatHoldConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, log := nestedPool(t, &leakFake{}, Config{MaxOpen: 3})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		first := p.lease(t)
+		tx, err := p.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		second := p.lease(t)
+		require.ErrorIs(t, p.PingContext(ctx), context.DeadlineExceeded)
+		giveBack(t, first, second)
+		require.NoError(t, tx.Rollback())
+		synctest.Wait()
+		records := log.take()
+		require.Len(t, records, 1, "and nothing is told twice")
+		const site = `\S+_test.go:\d+ sqllease.\S+`
+		assert.Regexp(t, `^2 taken by `+site+`lease, waiting at `+site+`; 1 taken by `+site+`, waiting at `+site+`$`, records[0].attrs["places"])
+		assert.Equal(t, int64(4), records[0].attrs["nested.connections_per_request"])
+		assert.Equal(t, uint64(1), p.c.Stats().Deadlocks)
 	})
 }
 
@@ -298,7 +335,7 @@ func TestANestedAcquireOnAnotherGoroutineIsToldByItsTrace(t *testing.T) {
 		leakPause(10 * time.Second)
 		records := log.take()
 		require.Len(t, records, 1, "it may be a deadlock; but the holder may go on, for all that can be seen")
-		assert.Contains(t, records[0].attrs["nested.fix"], "at least 3: 2 requests at once × (2 connections per request − 1) + 1")
+		assert.Contains(t, records[0].attrs["nested.fix"], "at least 3: that is enough for 2 such requests at once, with 2 connections each")
 		assert.Equal(t, "trace", records[0].attrs["nested.common"])
 		assert.True(t, records[0].span.TraceID().IsValid(), "it belongs to the trace")
 		wait.Wait()
@@ -455,7 +492,7 @@ func TestANestedAcquireTellsTheLimitThatItNeeds(t *testing.T) {
 		n    nesting
 		want string
 	}{
-		{nesting{limit: 8, perRequest: 2, requests: 8}, "or raise the limit from 8 to at least 9: 8 requests at once × (2 connections per request − 1) + 1"},
+		{nesting{limit: 8, perRequest: 2, requests: 8}, "or raise the limit from 8 to at least 9: that is enough for 8 such requests at once, with 2 connections each"},
 		{nesting{limit: 8, perRequest: 2, requests: 3}, "the limit of 8 is enough for 7 such requests at once, with 2 connections each"},
 		{nesting{limit: 3, perRequest: 3, requests: 1}, "the limit of 3 is enough for 1 such request at once, with 3 connections each"},
 	} {

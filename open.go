@@ -250,7 +250,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.metrics, errs = newMetrics(cfg, &c.identity, c.stats)
 	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
 	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
-	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took = c.gate, cfg, &c.reports, &c.queue, c.took
+	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took, c.watch.idleTx = c.gate, cfg, &c.reports, &c.queue, c.took, &c.newest.idleTx
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))

@@ -133,6 +133,8 @@ func (o *operation) end(result *error) {
 	case err != nil:
 		o.h.session.met(o.ctx, err)
 		o.retried = o.isRetried(err)
+	case o.call == callExec && !o.h.c.role.wrote.Load() && o.query != "" && o.statement().Writes():
+		o.h.c.role.wrote.Store(true)
 	}
 	if err == driver.ErrSkip {
 		return // a span that was started, since the driver had never declined, is not ended, and so not seen

@@ -171,7 +171,10 @@ func TestAServerThatIsDownIsDialedByOneAtATime(t *testing.T) {
 			for name, o := range map[string]stormOutcome{"bare": bare, "sqllease": wrapped} {
 				t.Logf("%-9s %12d %6d %13d %20v", name, o.failed, o.dials, o.most, o.full)
 			}
-			assert.Equal(t, 1, wrapped.most, "dials at once")
+			assert.LessOrEqual(t, wrapped.most, 1, "dials at once")
+			if !refuses { // else they fail all at once, and one goroutine of database/sql's dials for the others
+				assert.Greater(t, bare.most, 40)
+			}
 			assert.LessOrEqual(t, wrapped.full, 100*time.Millisecond)
 			assert.Less(t, wrapped.dials, 1000, "of callers who come again every 50 ms")
 		})
@@ -336,7 +339,8 @@ func TestACallerInAHurryDoesNotSlowDownAHealthyPool(t *testing.T) {
 			})
 		}
 		all.Wait()
-		assert.Equal(t, uint64(39), c.Stats().DialErrors)
+		elapse(time.Second)
+		assert.Zero(t, c.Stats().DialErrors, "each went on without its caller")
 		assert.Zero(t, paceOf(c))
 	})
 }

@@ -43,7 +43,7 @@ func TestWhoMayNotDialIsToldWhy(t *testing.T) {
 		var failed *AcquireError
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, []any{1, "refused", 1, 1}, []any{failed.DialLimit, failed.DialFailure, failed.Dialing, failed.Position})
-		assert.ErrorContains(t, err, `1 of 50 in use, 0 idle, 1 being dialed, place 1 of 1 in the queue; `+
+		assert.ErrorContains(t, err, `1 of 50 in use, 0 idle, 1 being dialed, nobody else waiting; `+
 			`a dial failed (refused), so at most 1 at a time dial until the server answers; held by `)
 		for range 3 {
 			all.Go(func() {
@@ -192,7 +192,7 @@ func TestWithoutALimitNobodyIsToldOfNestedAcquires(t *testing.T) {
 		inner, stop := context.WithTimeout(t.Context(), 2*time.Second)
 		defer stop()
 		_, err = db.ExecContext(inner, "DO 1")
-		require.ErrorContains(t, err, "place 1 of 1")
+		require.ErrorContains(t, err, "nobody else waiting")
 		all.Wait()
 		giveBack(t, held...)
 		assert.Zero(t, c.Stats().NestedAcquires)

@@ -34,8 +34,8 @@ func Example_withoutAnSDK() {
 	mux.HandleFunc("GET /debug/pool", func(w http.ResponseWriter, _ *http.Request) {
 		s := c.Stats()
 		fmt.Fprintf(w, "%d of %d in use, %d waiting, the longest for %v\n", s.InUse, s.Limit, s.Waiting, s.OldestWait)
-		for _, l := range c.Leases() {
-			fmt.Fprintf(w, "%v at %s: %s\n", l.Hold, l.Stack.Site(), l.Statement)
+		for _, lease := range c.Leases() {
+			fmt.Fprintln(w, lease)
 		}
 	})
 
@@ -47,12 +47,12 @@ func Example_withoutAnSDK() {
 	answer := httptest.NewRecorder()
 	mux.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/debug/pool", http.NoBody))
 	first, rest, _ := strings.Cut(answer.Body.String(), "\n")
-	_, statement, _ := strings.Cut(rest, ": ")
+	_, statement, _ := strings.Cut(rest, "with rows open; ")
 	fmt.Println(first)
 	fmt.Print(statement)
 	// Output:
 	// 1 of 20 in use, 0 waiting, the longest for 0s
-	// SELECT name FROM fruit WHERE price < ?
+	// last statement: SELECT name FROM fruit WHERE price < ?
 }
 
 // One line changes: the one that opens the database.

@@ -24,14 +24,15 @@ type waits struct {
 	reports *reports
 
 	timer        timer
-	at           clock.Instant          // what the timer is armed for; zero: it is not
-	slowTold     clock.Instant          // when slow acquires were last warned of
-	nestings     map[[2]uint64]struct{} // the places of nested acquires that were reported
-	nestedNext   clock.Instant          // when to look for another
-	deadlocked   bool                   // the last look at the queue found a deadlock
-	deadlockTold clock.Instant          // when one was last reported
-	nested       uint64                 // how many of these there were
-	deadlocks    uint64                 // likewise
+	at           clock.Instant // what the timer is armed for; zero: it is not
+	slowTold     clock.Instant // when slow acquires were last warned of
+	nestings     nestedPlaces  // those of nested acquires that were reported
+	named        nestedPlaces  // those that a record of a deadlock has named
+	nestedNext   clock.Instant // when to look for another
+	deadlocked   bool          // the last look at the queue found a deadlock
+	deadlockTold clock.Instant // when one was last reported
+	nested       uint64        // how many of these there were
+	deadlocks    uint64        // likewise
 }
 
 // joined notes that a caller joins the queue. It is called with the gate's lock held.
@@ -73,8 +74,8 @@ func (q *waits) findInQueue(now clock.Instant) (f queueFindings) {
 		q.queueAtLocked(now.Add(stallAfter))
 		f.slow = q.slowLocked(since, now)
 		idle, all := q.stalledLocked(now)
+		f.deadlock = q.deadlockLocked(idle, all, now) // first: what it names is not told again
 		f.nestings = q.nestedTracesLocked(idle, now)
-		f.deadlock = q.deadlockLocked(idle, all, now)
 	})
 	return f
 }

@@ -18,7 +18,7 @@ import (
 
 // role is what a connector knows of what its server is to others.
 type role struct {
-	wrote   atomic.Bool // it has said once that it takes writes
+	wrote   atomic.Bool // it has said once that it takes writes, or has taken one
 	doubted atomic.Bool // a write failed since, for its being read-only
 
 	mu    sync.Mutex

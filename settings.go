@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/sqllease/sqllease/internal/drivers"
 )
@@ -65,7 +66,7 @@ func (cfg *Config) checkPool() error {
 		name  string
 		value int
 		zero  string
-	}{{"MaxOpen", cfg.MaxOpen, "no limit"}, {"MinIdle", cfg.MinIdle, "none"}} {
+	}{{"MaxOpen", cfg.MaxOpen, "no limit"}, {"MinIdle", cfg.MinIdle, "none"}, {"Instances", cfg.Instances, "one"}} {
 		if f.value < 0 {
 			return &ConfigError{f.name, fmt.Sprint(f.value), "it is negative; use zero for " + f.zero}
 		}
@@ -165,10 +166,25 @@ func (cfg *Config) checkNames() error {
 
 func (cfg *Config) checkAttributes() error {
 	for _, a := range cfg.Attributes {
-		if !a.Valid() || isReserved(a.Key) {
-			return &ConfigError{"Attributes", fmt.Sprintf("%q", string(a.Key)),
-				"it is empty, or an attribute that sqllease sets itself: see Config.Name, Dialect, ServerAddress, ServerPort and Namespace"}
+		switch value := fmt.Sprintf("%q", string(a.Key)); {
+		case a.Key == "":
+			return &ConfigError{"Attributes", value, "an attribute needs a key; give it one, or remove it"}
+		case !a.Valid():
+			return &ConfigError{"Attributes", value, "it has no value; give it one, or remove it"}
+		case isReserved(a.Key):
+			return &ConfigError{"Attributes", value, "remove it: sqllease sets it itself" + setBy(a.Key)}
 		}
 	}
 	return nil
+}
+
+// setBy names the field that changes an attribute which is set here, if one does.
+func setBy(key attribute.Key) string {
+	field, ok := map[attribute.Key]string{
+		keyPool: "Name", keySystem: "Dialect", keyAddress: "ServerAddress", keyPort: "ServerPort", keyNamespace: "Namespace", keyText: "QueryText",
+	}[key]
+	if !ok {
+		return ""
+	}
+	return " (Config." + field + " changes it)"
 }

@@ -15,15 +15,17 @@ type SlowCall struct {
 	Returned  bool          // this is the report of the return; Hold is final
 	Times     int           // how many such reports this place in the code has had, this one included
 	Folded    int           // how many of them were not logged since the last one that was
+	HeldHere  int           // how many connections that were taken at this place are checked out now
 }
 
 // slowCall is the report of one, which the watch makes as it makes those of leaks.
 func (l *Leak) slowCall() SlowCall {
-	return SlowCall{l.Lease, l.Pool, l.Threshold, l.Returned, l.Times, l.Folded}
+	return SlowCall{l.Lease, l.Pool, l.Threshold, l.Returned, l.Times, l.Folded, l.HeldHere}
 }
 
 func (s SlowCall) report() Leak {
-	return Leak{Lease: s.Lease, Pool: s.Pool, Class: ClassBusy, Threshold: s.Threshold, Returned: s.Returned, Times: s.Times, Folded: s.Folded}
+	return Leak{Lease: s.Lease, Pool: s.Pool, Class: ClassBusy, Threshold: s.Threshold, Returned: s.Returned,
+		Times: s.Times, Folded: s.Folded, HeldHere: s.HeldHere}
 }
 
 // String is the report for people, in several lines.

@@ -28,6 +28,9 @@ func (s Stack) String() string { return callstack.Stack(s).String() }
 // main.main", the innermost first.
 func (s Stack) Line() string { return callstack.Stack(s).Line() }
 
+// caller is what called the code at Site, in the same form; empty: nothing of the application's.
+func (s Stack) caller() string { return callstack.Stack(s).Caller() }
+
 // siteFrame is the frame of Site; false: there is none.
 func (s Stack) siteFrame() (runtime.Frame, bool) { return callstack.Stack(s).SiteFrame() }
 

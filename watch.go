@@ -24,6 +24,7 @@ type watch struct {
 	reports *reports
 	waits   *waits
 	took    func([]*session) // closes sessions that were taken from their leases
+	idleTx  *atomic.Int64    // when the server ends an idle transaction, as a duration; zero: never
 
 	timer       timer
 	at          atomic.Int64  // the instant that the timer is armed for; zero: it is not. Written under the gate's lock
@@ -45,14 +46,20 @@ func (w *watch) from(s *session) {
 	}
 	l := &s.lease
 	at := l.start.Add(w.firstLook())
-	if l.limit > 0 && l.limit < w.firstLook() {
-		at = l.start.Add(l.limit)
+	if limit := minLimit(l.limit, w.beforeTheServer()); l.limit > 0 && limit < w.firstLook() {
+		at = l.start.Add(limit)
 		w.gate.Look(func() { w.lookLocked(s, at) })
 	}
 	if armed := clock.Instant(w.at.Load()); !armed.IsZero() && armed <= at {
 		return
 	}
 	w.gate.Look(func() { w.atLocked(at) })
+}
+
+// beforeTheServer is how long a transaction may be idle before that is reported in any case:
+// soon after, the server would end it. Zero: it never does.
+func (w *watch) beforeTheServer() time.Duration {
+	return beforeLimit(time.Duration(w.idleTx.Load()))
 }
 
 // ending is what there is to tell of a lease that ended.
@@ -104,6 +111,12 @@ func (w *watch) tellEndings() {
 	w.gate.Look(func() {
 		endings, w.endings = w.endings, nil
 		w.some.Store(false)
+		if len(endings) > 0 {
+			held := w.heldLocked()
+			for i := range endings {
+				endings[i].leak.HeldHere = held[placeOfStack(callstack.Stack(endings[i].leak.Stack))]
+			}
+		}
 	})
 	if len(endings) == 0 {
 		return
@@ -201,8 +214,24 @@ func (w *watch) overdue(now clock.Instant) *findings {
 			f.more = w.looks[0].lease.due <= now
 		}
 		w.proofAtLocked(now)
+		if len(f.leaks) > 0 {
+			held := w.heldLocked()
+			for _, l := range f.leaks {
+				l.HeldHere = held[placeOfStack(callstack.Stack(l.Stack))]
+			}
+		}
 	})
 	return f
+}
+
+// heldLocked counts the leases by the place that took them.
+func (w *watch) heldLocked() map[uint64]int {
+	stacks, places := map[*callstack.Known]int{}, map[uint64]int{}
+	w.gate.eachLeaseLocked(func(s *session) { stacks[s.lease.stack]++ })
+	for stack, n := range stacks { // few, however many leases there are
+		places[placeOfStack(stack.Stack())] += n
+	}
+	return places
 }
 
 // firstLooksLocked has those looked at which are out for long enough.
@@ -255,7 +284,14 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 		w.reclaimLocked(s, f)
 		return
 	}
-	class, report, again := judge(busy, lasts, l.limit, w.cfg.SlowCallThreshold, l.told)
+	limit, soon := l.limit, w.beforeTheServer()
+	if soon > 0 && soon < limit && l.isInTx() {
+		limit = soon
+	}
+	class, report, again := judge(busy, lasts, limit, w.cfg.SlowCallThreshold, l.told)
+	if again > 0 && soon > 0 { // it may begin a transaction until then
+		again = min(again, soon)
+	}
 	if class == ClassUnused && reclaimAfter > 0 && (report || l.told.idle) {
 		again = max(reclaimAfter-lasts, soonest)
 	}
@@ -265,7 +301,7 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 	if !report {
 		return
 	}
-	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: l.limit, serverEnds: s.life.limits.IdleTx}
+	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: limit, serverEnds: time.Duration(w.idleTx.Load())}
 	if class == ClassBusy {
 		l.told.busy, leak.Threshold = true, w.cfg.SlowCallThreshold
 	} else {

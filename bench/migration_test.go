@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -14,6 +15,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -347,12 +350,26 @@ var emitters = map[string]func(t *testing.T, r recorders) *sql.DB{
 		return db
 	},
 	"sqllease": func(t *testing.T, r recorders) *sql.DB {
-		db, err := sqllease.OpenDB(&noting{}, sqllease.Config{
+		db, err := sqllease.OpenDB(&refusing{Connector: &noting{}}, sqllease.Config{
 			MaxOpen: 1, TracerProvider: r.traces, MeterProvider: r.meters, Logger: slog.New(slog.DiscardHandler),
 		})
 		require.NoError(t, err)
+		require.ErrorIs(t, db.PingContext(t.Context()), syscall.ECONNREFUSED)
 		return db
 	},
+}
+
+// refusing is a server that refuses the first connection.
+type refusing struct {
+	driver.Connector
+	tried atomic.Bool
+}
+
+func (r *refusing) Connect(ctx context.Context) (driver.Conn, error) {
+	if r.tried.CompareAndSwap(false, true) {
+		return nil, syscall.ECONNREFUSED
+	}
+	return r.Connector.Connect(ctx)
 }
 
 func nhatConnector(r recorders) openOnly {
@@ -421,6 +438,21 @@ func TestTheMigrationHasARowForEveryMetricOfOtherWrappers(t *testing.T) {
 			assert.Equal(t, here[name[1]], strings.Trim(cells[3], " `"), name[1])
 		}
 		assert.Equal(t, emits(t, wrapper).metrics, listed, wrapper)
+	}
+}
+
+// So it is with what docs/runbook.md asks of Prometheus.
+func TestTheRunbooksExpressionsAskForWhatIsEmitted(t *testing.T) {
+	page, err := os.ReadFile("../docs/runbook.md")
+	require.NoError(t, err)
+	_, after, found := strings.Cut(string(page), "| question | PromQL |\n")
+	require.True(t, found)
+	table, _, _ := strings.Cut(after, "\n\n")
+	known := emits(t, "sqllease").prometheus
+	names := regexp.MustCompile(`\b(db|sqllease|error)_[a-z_]+`).FindAllString(table, -1)
+	assert.Greater(t, len(names), 6)
+	for _, name := range names {
+		assert.Contains(t, known, name)
 	}
 }
 

@@ -166,7 +166,8 @@ func (d *demonstration) serve(done <-chan struct{}) *report {
 
 func (d *demonstration) printHead() {
 	fmt.Fprintf(d.out, "sqllease demo: an HTTP service on database/sql, with a pool of %d connections.\n", poolLimit)
-	fmt.Fprintf(d.out, "It has three mistakes in it. sqllease finds them in %s. Ctrl-C ends it earlier.\n\n", seconds(d.opt.duration))
+	fmt.Fprintf(d.out, "It has three mistakes in it. sqllease finds them in %s. Ctrl-C ends it earlier.\n", seconds(d.opt.duration))
+	fmt.Fprintf(d.out, "The report at the end has five items: 2, 3 and 4 are the mistakes.\n\n")
 	fmt.Fprintf(d.out, "  database  %s\n", d.db.about)
 	fmt.Fprintf(d.out, "  service   %s, metrics for Prometheus at /metrics\n", d.load.url)
 	if d.opt.otlp != "" {
@@ -196,7 +197,9 @@ func (d *demonstration) follow(done <-chan struct{}) {
 	}
 }
 
-const progressHeader = "   time  load    requests  in use  waiting   closed  leaks  nested  slow  errors"
+// progressHeader counts, under "closed in time", connections closed before the server would have.
+const progressHeader = "                                            closed\n" +
+	"   time  load    requests  in use  waiting  in time  leaks  nested  slow  errors"
 
 // progressLine says how things stand.
 func (d *demonstration) progressLine() string {
@@ -217,6 +220,7 @@ func (d *demonstration) report(whole bool) *report {
 		stats:     d.pool.Stats(),
 		counts:    d.load.counts(),
 		leaks:     d.findings.leakSites(),
+		firstLeak: d.findings.firstLeak(),
 		slow:      d.findings.slowSites(),
 		nested:    d.findings.nestings(),
 		logged:    d.journal.list(),

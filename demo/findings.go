@@ -18,6 +18,7 @@ type findings struct {
 	mu     sync.Mutex
 	leaked map[uint64]bool  // guarded by mu: the leases that were reported as leaked
 	leaks  map[string]*site // guarded by mu: by place
+	first  string           // guarded by mu: the first report of a leak, as it is printed
 	slow   map[string]*site // guarded by mu: by place
 	nested []nesting        // guarded by mu
 }
@@ -47,6 +48,9 @@ func (f *findings) addLeak(l sqllease.Leak) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.first == "" {
+		f.first = l.String()
+	}
 	s := siteOf(f.leaks, l.Stack.Site(), l.Fix())
 	if !f.leaked[l.ID] { // it may have been unused for too long, and now be proven as well
 		f.leaked[l.ID] = true
@@ -90,6 +94,13 @@ func attr(group slog.Value, key string) string {
 		}
 	}
 	return ""
+}
+
+// firstLeak returns the first report of a leak, as it is printed.
+func (f *findings) firstLeak() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.first
 }
 
 // leakSites returns the places that leak, the worst first.

@@ -11,6 +11,7 @@ import (
 type lesson struct {
 	title   string
 	lines   []string // what was seen
+	printed string   // what sqllease prints of it, as it is
 	missing string   // what was not; empty: it was seen
 	due     bool     // what is missing should have been seen by now
 }
@@ -51,9 +52,10 @@ const enoughWaits = 100
 // quick query are slow as well, and their spans say why.
 func (r *report) wait() lesson {
 	l := lesson{title: "The wait for a connection, apart from the query", due: r.whole}
-	l.say("%d of %s waited for a connection.", r.stats.Waits, plural(r.stats.Acquires, "acquire"))
+	l.say("%d of %s waited for a connection. An acquire takes one connection; some requests need several.",
+		r.stats.Waits, plural(r.stats.Acquires, "acquire"))
 	if len(r.rush) > 0 {
-		l.say("In the rush, 99 of 100 requests took no longer than this:")
+		l.say("In the rush, 99 of 100 requests took no longer than this. Read each column by itself: the longest wait and the longest query are not of one request.")
 		l.lines = append(append(l.lines, ""), table(r.rush)...)
 	}
 	quick, slow := r.rush[quickRequest], r.rush[slowRequest]
@@ -83,12 +85,12 @@ func table(endpoints map[string]*figures) []string {
 
 // leak is seen in export, which loses a connection for an order in dispute.
 func (r *report) leak() lesson {
-	l := lesson{title: "A leak, with its line of code", due: r.whole || r.leakDue > 0}
+	l := lesson{title: "Mistake 1 of 3: a leak, with its line of code", due: r.whole || r.leakDue > 0}
 	for _, s := range r.leaks {
 		l.say("%s", s.place)
 		l.say("Connections taken here and never given back: %d.", s.count)
 		if s.takenBack > 0 {
-			l.say("sqllease proved that nobody can close them any more, and took back %d.", s.takenBack)
+			l.say("sqllease proved that nobody can close them any more, and took back %d. It can prove this because the handler does not pass the request's context to its query.", s.takenBack)
 		}
 		l.say("Fix: %s", s.fix)
 	}
@@ -98,17 +100,22 @@ func (r *report) leak() lesson {
 	case found < r.leakDue:
 		l.missing = fmt.Sprintf("export leaked %s, and %d were reported", plural(r.leakDue, "connection"), found)
 	}
+	if r.firstLeak != "" {
+		l.say("")
+		l.say("The first report, as fmt.Println(leak) prints it in Config.OnLeak:")
+		l.printed = r.firstLeak
+	}
 	return l
 }
 
 // nesting is seen in invoice, which calls find in a transaction.
 func (r *report) nesting() lesson {
-	l := lesson{title: "A request that holds a connection and waits for another", due: r.whole}
+	l := lesson{title: "Mistake 2 of 3: a request that holds a connection and waits for another", due: r.whole}
 	l.missing = "no such request in invoice was reported"
 	for _, n := range r.nested {
 		l.say("%s holds a connection,", n.holder)
 		l.say("%s waits for another.", n.waiter)
-		l.say("If %s do so at once, none of them goes on.", plural(r.stats.Limit, "request"))
+		l.say("If %s do this at once, all %d wait for ever.", plural(r.stats.Limit, "request"), r.stats.Limit)
 		l.say("Fix: %s", n.fix)
 		if strings.HasSuffix(n.holder, invoices) && strings.HasSuffix(n.waiter, finds) && n.fix != "" {
 			l.missing = ""
@@ -119,7 +126,7 @@ func (r *report) nesting() lesson {
 
 // slowCall is seen in statistics.
 func (r *report) slowCall() lesson {
-	l := lesson{title: "A slow call, which is no leak", due: r.whole}
+	l := lesson{title: "Mistake 3 of 3: a slow call, which is no leak", due: r.whole}
 	for _, s := range r.slow {
 		l.say("%s", s.place)
 		l.say("Calls of more than %s: %d. The connection was in use, so this is no leak.", seconds(r.longCall), s.count)
@@ -142,6 +149,8 @@ func (r *report) retirement() lesson {
 		l.say("The server cuts a connection that is idle for %s. sqllease asked it for this limit.", seconds(s.IdleLimit))
 		l.say("sqllease closed %d of %s before, at an age of up to %s.",
 			s.Closed.Retired(), plural(s.Dials, "connection"), seconds(s.Lifetime))
+		l.say("The others: %d are open, %d were taken back from leaks, %d were closed for other reasons.",
+			s.Open, s.Closed.Reclaimed, s.Closed.Total()-s.Closed.Retired()-s.Closed.Reclaimed)
 	}
 	switch {
 	case r.cutsSeen && r.cuts == 0:

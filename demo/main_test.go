@@ -63,6 +63,8 @@ func TestAWholeRunSeesAllThereIsToSee(t *testing.T) {
 	require.Len(t, r.leaks, 1)
 	assert.Equal(t, leak, r.leaks[0].place)
 	assert.Equal(t, disputed, r.leaks[0].count)
+	assert.Contains(t, out.String(), "as fmt.Println(leak) prints it in Config.OnLeak:\n\nsqllease: pool \"shop\": leaked connection")
+	assert.Contains(t, out.String(), "\n  taken by   "+leak+"\n")
 	assert.Equal(t, line("invoice", "s.db.BeginTx("), r.nested[0].holder)
 	assert.Equal(t, line("find", "s.db.QueryRowContext("), r.nested[0].waiter)
 	assert.Regexp(t, `(raise the limit from 8 to at least|the limit of 8 is enough for) \d+`, r.nested[0].fix)

@@ -22,6 +22,7 @@ type report struct {
 	counts      counts
 	leakDue     int // leaks that are old enough to have been reported
 	leaks, slow []site
+	firstLeak   string // as sqllease prints it
 	nested      []nesting
 	logged      []string
 	idleLimit   time.Duration // the quiet phase is longer than this
@@ -35,6 +36,9 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(w, "\n%d. %s: %s\n", i+1, l.title, l.verdict())
 		for _, line := range l.lines {
 			fmt.Fprintln(w, wrap(line, "   "))
+		}
+		if l.printed != "" {
+			fmt.Fprintf(w, "\n%s", l.printed)
 		}
 	}
 	r.printTrouble(w)

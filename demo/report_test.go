@@ -193,7 +193,7 @@ func TestAnInterruptedRunIsJudgedByWhatWasDue(t *testing.T) {
 
 	r.leakDue = 1
 	assert.Len(t, r.wrong(), 1, "this leak was due")
-	assert.Contains(t, text(r), "2. A leak, with its line of code: NOT SEEN\n")
+	assert.Contains(t, text(r), "2. Mistake 1 of 3: a leak, with its line of code: NOT SEEN\n")
 }
 
 func TestALongerLimitOfTheServerNeedNotBeReached(t *testing.T) {
@@ -231,7 +231,7 @@ func TestTheReportFitsEightyColumns(t *testing.T) {
 	r.stats.Acquires, r.stats.Waits, r.cuts = 10_000_000, 9_000_000, 3
 	r.logged = []string{strings.Repeat("a long line ", 30)}
 	r.counts.failures = r.logged
-	for _, line := range append(strings.Split(text(r), "\n"), progressHeader) {
+	for _, line := range strings.Split(text(r)+progressHeader, "\n") {
 		assert.LessOrEqual(t, utf8.RuneCountInString(line), lineWidth, line)
 	}
 }

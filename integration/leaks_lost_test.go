@@ -146,6 +146,7 @@ func txForEachAttempt(a *app) func() {
 }
 
 func txTheServerEnds(a *app) func() {
+	require.NoError(a, a.c.Ready(a.ctx)) // the server has been asked
 	tx, err := a.db.BeginTx(a.ctx, nil)
 	a.took()
 	require.NoError(a, err)

@@ -103,7 +103,7 @@ var leakCases = []leakCase{
 	{name: "a transaction for each attempt", do: txForEachAttempt, want: []string{idle, late, idle, late, idle, late}, fix: endTx, inTx: true},
 	{name: "a transaction that the server ends", drivers: []string{"pgx", "postgres"}, do: txTheServerEnds,
 		params: "&options=-c%20idle_in_transaction_session_timeout%3D1500", want: []string{idle, late},
-		fix: endTx + " right after BeginTx; the server ends an idle transaction after 1.5s", inTx: true},
+		fix: endTx + " right after BeginTx; if your code does that already, move slow work, such as an HTTP call, out of the transaction; the server ends an idle transaction after 1.5s", inTx: true},
 	{name: "a lock held by an idle transaction", do: idleWithALock, want: []string{idle, late}, fix: endTx, inTx: true},
 	{name: "a connection kept in a struct", do: connInAStruct, want: []string{idle, late}, fix: closeConn},
 	{name: "a connection that must be quick", do: quickConn, want: []string{idle, late}, fix: closeConn},

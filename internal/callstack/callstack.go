@@ -86,6 +86,19 @@ func (s Stack) SiteFrame() (site runtime.Frame, ok bool) {
 	return frames[0], true
 }
 
+// Caller is the application's code that called Site, in the same form: it tells apart what goes
+// through one helper. Empty: there is none.
+func (s Stack) Caller() string {
+	frames := withoutServer(s.application())
+	site := slices.IndexFunc(frames, isOwn)
+	for _, f := range frames[site+1:] {
+		if site >= 0 && isOwn(f) {
+			return place(f)
+		}
+	}
+	return ""
+}
+
 // String lists the application's part of the stack, a call in two lines, as
 // Go prints a goroutine: the function, then file and line. It ends where a server calls
 // the application: what is further out is the same for every request.
@@ -214,8 +227,8 @@ func (s Stack) On(goroutine string) bool {
 	})
 }
 
-// Through is the package by which the application acquired, such as an ORM; empty: it did so
-// by itself.
+// Through is the module by which the application acquired, such as an ORM, or its package
+// where that is all that is known; empty: it did so by itself.
 func (s Stack) Through() string {
 	site, ok := s.SiteFrame()
 	if !ok {
@@ -225,14 +238,26 @@ func (s Stack) Through() string {
 	if inner.PC == site.PC && inner.Function == site.Function || !isOwn(site) {
 		return ""
 	}
-	return packageOf(inner.Function)
+	return moduleOf(inner)
+}
+
+// moduleOf is the module of a frame: "gorm.io/gorm" of one in its package callbacks. A file
+// in the module cache says how much of the package's path is below the module.
+func moduleOf(f runtime.Frame) string {
+	pkg := packageOf(f.Function)
+	_, file, found := strings.Cut(f.File, "@v")
+	if !found {
+		return pkg
+	}
+	_, below, _ := strings.Cut(path.Dir(file), "/")
+	return strings.TrimSuffix(strings.TrimSuffix(pkg, below), "/")
 }
 
 // packageOf is the package of a function: "xorm.io/xorm" of "xorm.io/xorm.(*Session).Exec".
 func packageOf(function string) string {
 	slash := strings.LastIndexByte(function, '/') + 1
 	name, _, _ := strings.Cut(function[slash:], ".")
-	return function[:slash] + name
+	return function[:slash] + strings.ReplaceAll(name, "%2e", ".")
 }
 
 // AcquiredBy reports whether that function of database/sql is what the

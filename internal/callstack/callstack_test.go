@@ -139,3 +139,15 @@ func TestAStackEndsWhereAServerCallsTheApplication(t *testing.T) {
 	assert.Len(t, withoutServer([]runtime.Frame{{Function: "main.a"}, {Function: "net/httputil.b"}, {Function: "main.c"}}), 3)
 	assert.Len(t, withoutServer([]runtime.Frame{{Function: "main.a"}, {Function: "github.com/go-chi/chi/v5.(*Mux).ServeHTTP"}}), 1)
 }
+
+func TestALibraryIsNamedByItsModule(t *testing.T) {
+	for _, c := range []struct{ function, file, module string }{
+		{"gorm.io/gorm/callbacks.BeginTransaction", "/root/go/pkg/mod/gorm.io/gorm@v1.31.2/callbacks/transaction.go", "gorm.io/gorm"},
+		{"gorm.io/gorm.(*DB).Begin", "gorm.io/gorm@v1.31.2/finisher_api.go", "gorm.io/gorm"},
+		{"github.com/Masterminds/squirrel.(*stmtCacher).Query", "/root/go/pkg/mod/github.com/!masterminds/squirrel@v1.5.4/stmtcacher.go", "github.com/Masterminds/squirrel"},
+		{"gopkg.in/gorp%2ev1.(*DbMap).Begin", "/root/go/pkg/mod/gopkg.in/gorp.v1@v1.7.2/gorp.go", "gopkg.in/gorp.v1"},
+		{"gorm.io/gorm/callbacks.BeginTransaction", "/home/me/shop/vendor/gorm.io/gorm/callbacks/transaction.go", "gorm.io/gorm/callbacks"},
+	} {
+		assert.Equal(t, c.module, moduleOf(runtime.Frame{Function: c.function, File: c.file}), c.file)
+	}
+}

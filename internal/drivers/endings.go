@@ -33,6 +33,27 @@ var meanings = map[string]string{
 // Meaning says what it means that a session ended so; empty: nothing is known of it.
 func Meaning(how string) string { return meanings[how] }
 
+// FullLimit is what a server has no room left in for another connection: "server", "user" or
+// "database"; empty: that is not what it says.
+func FullLimit(err error) (limit string) {
+	defer oddly(&limit)
+	switch StatusCode(err) {
+	case "1040":
+		return "server"
+	case "1203", "1226":
+		return "user"
+	case "53300":
+		switch text := err.Error(); {
+		case strings.Contains(text, "for role"):
+			return "user"
+		case strings.Contains(text, "for database"):
+			return "database"
+		}
+		return "server"
+	}
+	return ""
+}
+
 // RefusesWrites is the server's code where it says that it takes no writes; else empty.
 // MySQL has one code for all that an option forbids.
 //

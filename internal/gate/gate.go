@@ -290,6 +290,24 @@ func (g *Gate[S, C]) Park(s *Session[S], now clock.Instant) (closes bool) {
 	return g.parkLocked(s, now)
 }
 
+// Deliver ends a hold of somebody who has gone. The session is for whoever waits, or stays
+// ready, although no ticket answers for it: somebody may come for it in a moment. It tells
+// whether its caller has to close it.
+func (g *Gate[S, C]) Deliver(s *Session[S], now clock.Instant) (closes bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rejectLocked(s, s.used)
+	switch {
+	case !g.fitLocked(s, now):
+		return true
+	case g.waiters.len > 0:
+		g.serveLocked(g.waiters.first.of, s, now)
+	default:
+		g.readyLocked(s)
+	}
+	return false
+}
+
 func (g *Gate[S, C]) parkLocked(s *Session[S], now clock.Instant) (closes bool) {
 	switch {
 	case !g.fitLocked(s, now):

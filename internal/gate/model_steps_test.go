@@ -16,7 +16,7 @@ func (m *model) all() []frequent {
 		{1, m.stepRefuse}, {1, m.stepPrefer}, {1, m.stepSendAway},
 		{12, m.stepDialed}, {2, m.stepUnreserve}, {2, m.stepFailed}, {1, m.stepReserve},
 		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
-		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
+		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {2, m.stepDeliver}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
 		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {3, m.stepTakeSilent}, {6, m.stepPutBack},
 		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
 	}
@@ -39,7 +39,7 @@ var outcomes = []string{
 	"return: bad", "return: misfit", "return: of another pool", "return: handed", "return: kept", "return: kept, while draining", "return: late", "return: kept, doubted",
 	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",
 	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
-	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "condemn", "reject", "unfit", "fit",
+	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "deliver: kept", "deliver: served", "deliver: closed", "condemn", "reject", "unfit", "fit",
 	"gone", "gone: room", "replace", "take ready", "take silent", "take silent: too many are ready", "put back: heard of", "put back: kept", "put back: served", "put back: closed",
 	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shorten: spread", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "time",
 }
@@ -70,7 +70,7 @@ func (m *model) giveBack(bad bool) bool {
 		t = &modelTicket{real: &Ticket[conn]{}}
 	}
 	if m.rand.IntN(4) > 0 { // else its holder has not used it
-		s.heard = max(s.heard, now.Add(-time.Duration(m.rand.IntN(3))*time.Duration(m.rand.IntN(60))*time.Second))
+		s.heard = max(s.heard, now)
 		s.real.Heard(s.heard)
 	}
 	why, misfit := m.misfit(s, now)
@@ -282,6 +282,31 @@ func (m *model) stepPark() bool {
 	}
 	if got := m.g.Park(&s.real.Session, m.now); got != want {
 		m.fail("Park says %v, must be %v", got, want)
+	}
+	return true
+}
+
+func (m *model) stepDeliver() bool {
+	all := m.ofCallers()
+	if len(all) == 0 {
+		return false
+	}
+	s := pick(m.rand, all)
+	why, misfit := m.misfit(s, m.now)
+	m.reject(s)
+	switch {
+	case misfit:
+		m.did("deliver: closed")
+		m.toCloser(s, why)
+	case len(m.queue) > 0:
+		m.did("deliver: served")
+		m.serve(s, m.now)
+	default:
+		m.did("deliver: kept")
+		m.toReady(s)
+	}
+	if got := m.g.Deliver(&s.real.Session, m.now); got != misfit {
+		m.fail("Deliver says %v, must be %v", got, misfit)
 	}
 	return true
 }

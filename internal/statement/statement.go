@@ -20,6 +20,15 @@ type Summary struct {
 // done to, in their order, or the name that the statement has in a comment.
 func (s *Summary) Text() string { return s.text }
 
+// Writes tells whether it changes rows.
+func (s *Summary) Writes() bool {
+	switch s.Operation {
+	case "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE":
+		return true
+	}
+	return false
+}
+
 // Grammar tells apart how servers read the same characters.
 type Grammar uint8
 
