@@ -199,3 +199,37 @@ func TestWithoutALimitNobodyIsToldOfNestedAcquires(t *testing.T) {
 		assert.Empty(t, l.take())
 	})
 }
+
+// Whoever is to have a new connection, since one proved bad, closes a good one to dial another.
+// If it may not dial, it takes the next that comes: it does not close one after the other.
+func TestWhoWaitsForANewConnectionClosesOneGoodOneAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newDownServer(false)
+		db, c := openPool(t, s, Config{MaxOpen: 6, LeakThreshold: -1})
+		held := take(t, db, 3)
+		s.goDown(time.Minute)
+		failDial(t, c)
+		var all sync.WaitGroup
+		all.Go(func() { useOnce(t, db) }) // dials, and hangs
+		synctest.Wait()
+		got := make(chan error)
+		go func() {
+			now := clock.Now()
+			c.arrivals.keep(arrival{ctx: idOf(t.Context()), start: now, bad: true}, now)
+			conn, err := c.Connect(t.Context())
+			got <- err
+			if err == nil {
+				_ = conn.Close()
+			}
+		}()
+		synctest.Wait()
+		giveBack(t, held[0])
+		synctest.Wait()
+		assert.Equal(t, []int{1, 1}, []int{c.Stats().Dialing, c.Stats().Waiting})
+		giveBack(t, held[1])
+		assert.NoError(t, <-got)
+		assert.Equal(t, uint64(1), c.Stats().Closed.Suspect)
+		giveBack(t, held[2])
+		all.Wait()
+	})
+}
