@@ -39,13 +39,13 @@ func mariaFailover(name, params string, expect expectation) fault {
 }
 
 var mariaFailovers = []fault{
-	mariaFailover("Failover, MariaDB: the old server becomes read-only. New connections lead to the new server", "", told),
+	mariaFailover("Failover, MariaDB: the old server becomes read-only. New connections lead to the new server", "", followed),
 	mariaFailover("Failover, MariaDB: the old server becomes read-only. The driver has `rejectReadOnly=true`", "?rejectReadOnly=true", noWorse),
 }
 
 var postgresFailovers = []fault{{
 	name:   "Failover, PostgreSQL: the old server becomes read-only (`default_transaction_read_only`). New connections lead to the new server",
-	server: onFragilePostgres, through: pgxStdlib, expect: told,
+	server: onFragilePostgres, through: pgxStdlib, expect: followed,
 	play: failover(onPostgres, "INSERT INTO written VALUES ($1)",
 		func(user string) []string {
 			return []string{"CREATE TABLE IF NOT EXISTS written (n INT)", "GRANT INSERT ON written TO " + user}

@@ -48,6 +48,10 @@ const (
 	// has died meanwhile, of which there are as many as connections at most.
 	survived
 
+	// followed: each connection fails one call at most, and those that are checked out at the
+	// time. Without sqllease, calls fail for as long as the connections live.
+	followed
+
 	// told: what happens is in the table, and is not asserted.
 	told
 )
@@ -65,6 +69,9 @@ func (e expectation) check(t *testing.T, bare, lease outcome) {
 	case survived:
 		assert.NotZero(t, bare.failed, "without sqllease no call failed, so that this proves nothing")
 		assert.LessOrEqual(t, lease.late, connections, lease.last)
+	case followed:
+		assert.LessOrEqual(t, lease.failed, 3*connections, lease.last)
+		assert.Greater(t, bare.failed, 2*lease.failed, "without sqllease it is hardly different, so that this proves nothing")
 	case told:
 	}
 }

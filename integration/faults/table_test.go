@@ -22,7 +22,8 @@ var write = flag.Bool("write", false, "write what was seen into "+page)
 // blocks are the parts of the table: each is between two comments of the page.
 var blocks = []block{
 	{"prevented", func(e expectation) bool { return e == prevented }},
-	{"the same", func(e expectation) bool { return e != prevented && e != told }},
+	{"followed", func(e expectation) bool { return e == followed }},
+	{"the same", func(e expectation) bool { return e != prevented && e != followed && e != told }},
 	{"open", func(e expectation) bool { return e == told }},
 }
 
