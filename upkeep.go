@@ -93,12 +93,15 @@ func (c *Connector) retireAll(all []*session) {
 // wakeGateAt is called with the gate's lock held.
 func (c *Connector) wakeGateAt(at clock.Instant) { c.wakeTimer.at(at, c.wakeGate) }
 
-// wakeGate closes the ready sessions that have expired, and serves who may be served.
+// wakeGate has the ready sessions closed that have expired, and serves who may be served. It
+// waits for no driver.
 func (c *Connector) wakeGate() {
 	for more := true; more; {
 		var expired []*session
 		expired, more = c.gate.Wake(clock.Now())
-		c.retireAll(expired)
+		for _, s := range expired {
+			c.retireAside(s)
+		}
 	}
 }
 
