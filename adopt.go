@@ -248,7 +248,7 @@ const (
 func (c *Connector) joined(a *acquire) {
 	c.pulse.begin(a.Since()) // database/sql's limit may have changed for them
 	c.queue.joined(a)
-	c.asking.yield()
+	c.yieldLocked()
 }
 
 // begin makes sure that a beat comes soon. Who begins a lease has done so before this:

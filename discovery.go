@@ -47,8 +47,9 @@ type asking struct {
 	due   atomic.Int64                   // the instant from which on the server is to be asked
 	known atomic.Pointer[drivers.Answer] // the last answer; nil: there was none
 
-	stop     atomic.Pointer[context.CancelFunc] // ends the question; nil: none is asked
-	stopSoon timer                              // for that
+	stop     context.CancelFunc // guarded by the gate's lock: ends the question; nil: none is asked
+	yields   bool               // guarded by the gate's lock: it is to end soon
+	stopSoon timer              // for that
 
 	mu       sync.Mutex
 	asked    clock.Instant // guarded by mu: when it was asked last
@@ -88,19 +89,45 @@ func (a *asking) ended(now clock.Instant, failed bool) {
 	a.due.Store(int64(now.Add(pause)))
 }
 
-// yield has a question end soon, since somebody waits for a connection. It is called with the
-// gate's lock held.
-func (a *asking) yield() {
-	if a.stop.Load() != nil {
-		a.stopSoon.in(askPatience, a.stopNow)
+// yieldLocked has a question end soon, since somebody waits for a connection. The gate's lock
+// is held.
+func (c *Connector) yieldLocked() {
+	if a := &c.asking; a.stop != nil && !a.yields { // else each who comes would put it off
+		a.yields = true
+		a.stopSoon.in(askPatience, c.stopAsking)
 	}
 }
 
-// stopNow ends it. Where it has ended meanwhile, the next one may be: that is asked again.
-func (a *asking) stopNow() {
-	if stop := a.stop.Load(); stop != nil {
-		(*stop)()
+// stopAsking ends it, where somebody waits still.
+func (c *Connector) stopAsking() {
+	var stop context.CancelFunc
+	c.gate.Look(func() {
+		if c.gate.FirstWaiterLocked().IsZero() {
+			c.asking.yields = false
+			return
+		}
+		stop = c.asking.stop
+	})
+	if stop != nil {
+		stop()
 	}
+}
+
+// stopsBy has a question end by that where somebody waits, or comes to wait.
+func (c *Connector) stopsBy(stop context.CancelFunc) {
+	c.gate.Look(func() {
+		if c.asking.stop = stop; !c.gate.FirstWaiterLocked().IsZero() {
+			c.yieldLocked()
+		}
+	})
+}
+
+// stopped notes that it has ended.
+func (c *Connector) stopped() {
+	c.gate.Look(func() {
+		c.asking.stop, c.asking.yields = nil, false
+		c.asking.stopSoon.stop()
+	})
 }
 
 // asks tells whether the server is ever asked.
@@ -137,11 +164,7 @@ func (c *Connector) askReady() {
 			c.retireAside(s)
 		}
 	}()
-	ctx, cancel := context.WithCancel(c.life)
-	defer cancel()
-	c.asking.stop.Store(&cancel)
-	defer c.asking.stop.Store(nil)
-	lost := c.ask(ctx, s)
+	lost := c.ask(c.life, s)
 	kept = true
 	switch {
 	case lost != nil:
@@ -149,6 +172,8 @@ func (c *Connector) askReady() {
 		_ = c.retire(s)
 	case c.gate.PutBack(&s.Session, clock.Now()):
 		_ = c.retire(s)
+	default:
+		c.pulse.begin(clock.Now()) // its ticket may be gone
 	}
 }
 
@@ -186,7 +211,9 @@ func (c *Connector) askNew(ctx context.Context, s *session) (lost error) {
 func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answer, err := c.cfg.discovery.Ask(ctx, s.conn)
+	c.stopsBy(cancel)
+	defer c.stopped()
+	answer, survived, err := c.put(ctx, s)
 	if err == nil {
 		now := clock.Now()
 		s.Heard(now)
@@ -194,7 +221,7 @@ func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
 		c.answered(&answer)
 		return nil
 	}
-	if !survives(ctx, s.conn, err) {
+	if !survived {
 		s.dies(closedInvalid, drivers.Ended(err))
 		lost = err
 	}
@@ -203,6 +230,15 @@ func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
 		c.discoveryFailed(err)
 	}
 	return lost
+}
+
+// put puts the question to a session, and tells whether that is of use afterwards. It takes
+// turns with results that ask their connection late.
+func (c *Connector) put(ctx context.Context, s *session) (answer drivers.Answer, survived bool, err error) {
+	s.takeTurn()
+	defer s.endTurn()
+	answer, err = c.cfg.discovery.Ask(ctx, s.conn)
+	return answer, err == nil || survives(ctx, s.conn, err), err
 }
 
 // answered takes notice of an answer.

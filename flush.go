@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 )
 
@@ -75,7 +76,7 @@ func (c *Connector) ready(ctx context.Context) error {
 			return err
 		}
 		h := conn.(*handle)
-		if err := c.askNew(ctx, h.session); err != nil {
+		if err := c.askHeld(ctx, h); err != nil {
 			_ = h.Close()
 			return err
 		}
@@ -97,11 +98,38 @@ func (c *Connector) ready(ctx context.Context) error {
 	return nil
 }
 
-// isReady tells whether as many connections are there as are to be, or as the limit allows.
+// askHeld asks the session of a handle, where that is due. It is in use meanwhile.
+func (c *Connector) askHeld(ctx context.Context, h *handle) (lost error) {
+	if err := h.use(); err != nil {
+		return err
+	}
+	defer h.unuse()
+	h.unlockLate() // the question takes its own turn
+	returned := false
+	defer func() {
+		if !returned {
+			h.discard()
+		}
+	}()
+	h.session.lease.enter(callPing, "", clock.Now())
+	lost = c.askNew(ctx, h.session)
+	h.session.lease.leave(clock.Now())
+	returned = true
+	return lost
+}
+
+// isReady tells whether as many connections are there as are to be, or as the limit allows. One
+// that is asked, or was dialed just now, is not there yet.
 func (c *Connector) isReady() (enough bool) {
 	c.gate.Look(func() {
 		f := c.gate.FiguresLocked()
-		there := f.Held + f.Ready
+		there := f.Ready
+		c.gate.EachHeldLocked(func(s *session) bool {
+			if s.lease.isOn() {
+				there++
+			}
+			return true
+		})
 		enough = !f.Shut && (there >= c.cfg.MinIdle || f.Limit > 0 && there >= f.Limit)
 	})
 	return enough

@@ -66,6 +66,7 @@ func TestAFlushAtOnceClosesWhatIsIdleNow(t *testing.T) {
 		db, c, _ := openLimited(t, f, Config{MaxOpen: 2})
 		useOnce(t, db)
 		c.Flush(-time.Second)
+		synctest.Wait()
 		assert.False(t, f.sessions()[0].isOpen())
 		useOnce(t, db)
 		assert.Len(t, f.sessions(), 2)
@@ -120,6 +121,19 @@ func TestReadyWaitsForMinIdle(t *testing.T) {
 	})
 }
 
+// What is dialed ahead is ready when the server has answered on it, and not before.
+func TestReadyWaitsForWhatIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{announced: []any{slowRound(time.Second)}}
+		_, c := openPool(t, f, Config{Dialect: DialectMySQL, MaxOpen: 1, MinIdle: 1})
+		synctest.Wait()
+		assert.Zero(t, c.Stats().Idle)
+		require.NoError(t, c.Ready(t.Context()))
+		assert.Equal(t, 1, c.Stats().Idle)
+		assert.Equal(t, uint64(1), c.Stats().Dials)
+	})
+}
+
 func TestReadySaysWhyAServiceCannotStart(t *testing.T) {
 	refused := &mysql.MySQLError{Number: 1045, Message: "Access denied"}
 	full := &mysql.MySQLError{Number: 1040, Message: "Too many connections"}
@@ -165,6 +179,7 @@ func TestReadySaysWhyAServiceCannotStart(t *testing.T) {
 					}
 					require.NoError(t, db.Close())
 					assert.ErrorIs(t, pool.Ready(t.Context()), ErrClosed)
+					synctest.Wait() // somebody may have dialed ahead meanwhile
 				})
 			})
 		}

@@ -93,15 +93,17 @@ func (c *Connector) retireAll(all []*session) {
 // wakeGateAt is called with the gate's lock held.
 func (c *Connector) wakeGateAt(at clock.Instant) { c.wakeTimer.at(at, c.wakeGate) }
 
-// wakeGate closes the ready sessions that have expired, keeps others alive, and serves who may
-// be served.
+// wakeGate has the ready sessions closed that have expired, keeps others alive, and serves who
+// may be served. It waits for no driver.
 func (c *Connector) wakeGate() {
 	for more := true; more; {
 		var expired []*session
 		now := clock.Now()
 		expired, more = c.gate.Wake(now)
-		c.keepAlive(now) // first: to close one may take long
-		c.retireAll(expired)
+		c.keepAlive(now)
+		for _, s := range expired {
+			c.retireAside(s)
+		}
 	}
 }
 
