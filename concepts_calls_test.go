@@ -94,6 +94,7 @@ func replacesAll(t *testing.T) {
 	held := take(t, db, 2)
 	giveBack(t, held[0])
 	c.Flush(0)
+	synctest.Wait()
 	assert.Equal(t, 1, c.Stats().Open)
 	giveBack(t, held[1])
 	assert.Zero(t, c.Stats().Open)

@@ -198,6 +198,7 @@ func TestCallersOfDatabasesThatShareAConnectorGetWhatOthersDialed(t *testing.T) 
 		assert.Less(t, len(f.sessions()), 5, "else each call would dial")
 		elapse(dialGrace)
 		require.NoError(t, other.Close())
+		synctest.Wait()
 	})
 }
 
