@@ -73,7 +73,7 @@ func (a *acquire) dialAhead(ctx, outer context.Context, start clock.Instant) (*s
 	why := context.DeadlineExceeded
 	select {
 	case <-d.done:
-		return d.result(a, outer, start)
+		return d.result(outer, a, start)
 	case <-over:
 	case <-outer.Done():
 		why = outer.Err()
@@ -84,7 +84,7 @@ func (a *acquire) dialAhead(ctx, outer context.Context, start clock.Instant) (*s
 		return nil, a.endedInDial(outer, why, why, start)
 	}
 	<-d.done
-	return d.result(a, outer, start)
+	return d.result(outer, a, start)
 }
 
 // leave leaves the dial to whoever waits when it ends; false: it has ended.
@@ -148,7 +148,7 @@ func (d *dialing) deliver() {
 
 // result is what a dial led to that has ended while its caller was there. A panic of the
 // driver's goes on in the caller.
-func (d *dialing) result(a *acquire, outer context.Context, start clock.Instant) (*session, error) {
+func (d *dialing) result(outer context.Context, a *acquire, start clock.Instant) (*session, error) {
 	if d.returned && d.err == nil {
 		d.s.release = d.bound.keep()
 		return d.s, nil
