@@ -271,6 +271,13 @@ func (p *pulse) soon(now clock.Instant) {
 	}
 }
 
+// lateLook has a beat come then, for a session that nobody may come for.
+func (p *pulse) lateLook(at clock.Instant) {
+	if p.c.pools.some.Load() {
+		p.arm(at)
+	}
+}
+
 // arm has a beat come at that time, or earlier.
 func (p *pulse) arm(at clock.Instant) {
 	p.mu.Lock()
@@ -297,7 +304,7 @@ func (p *pulse) beat() {
 	c.trust() // it may have been doubted
 	c.pools.adopting.Unlock()
 	c.arrivals.prune(now)
-	for _, s := range c.gate.Surplus() {
+	for _, s := range c.gate.Surplus(now) {
 		c.retireAside(s)
 	}
 	c.warnLifetime()

@@ -38,6 +38,7 @@ type Connector struct {
 	filler    filler
 	asking    asking
 	keepers   keepers
+	left      atomic.Int32 // dials that outlive their callers
 	role      role
 
 	counts counters

@@ -169,7 +169,7 @@ func (h *handle) release(valid bool) (stays bool) {
 	if h.waited != nil {
 		h.waited = nil
 	}
-	s.lease.heard(s, now)
+	s.lease.heard(s)
 	leaves := valid && c.leavesRole(s)
 	e := c.endOf(s, now, !h.single)
 	h.unlockLate()

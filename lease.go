@@ -55,7 +55,7 @@ type lease struct {
 	inCall   call          // guarded by mu; callNone: unused
 	last     call          // guarded by mu
 	inTx     bool          // guarded by mu
-	since    clock.Instant // guarded by mu: when the call in flight began, or the last one ended; zero: there was none
+	since    clock.Instant // guarded by mu, but for the holder's reads: when the call in flight began, or the last one ended; zero: there was none
 	settled  uint64        // guarded by mu: the step of reading at that time
 	query    string        // guarded by mu
 	begun    clock.Instant // guarded by mu: when the last call began
@@ -359,18 +359,10 @@ func (l *lease) stateLocked(now clock.Instant) (busy bool, since clock.Instant) 
 }
 
 // heard notes when its session was heard of last: at the end of its last call, if there was
-// one. Where the lease was short, that is now. Its caller is the holder, who ends it.
-func (l *lease) heard(s *session, now clock.Instant) {
-	const short = 10 * time.Millisecond // no margin is smaller that matters
-	if !l.acquired.IsZero() && now.Sub(l.acquired) < short {
-		s.Heard(now)
-		return
-	}
-	l.mu.Lock()
-	since := l.since
-	l.mu.Unlock()
-	if !since.IsZero() {
-		s.Heard(since)
+// one. Its caller is the holder, who ends it.
+func (l *lease) heard(s *session) {
+	if !l.since.IsZero() {
+		s.Heard(l.since)
 	}
 }
 

@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"database/sql/driver"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -64,6 +65,9 @@ func discoveryOf(own *Discovery, kind drivers.Dialect) *drivers.Discovery {
 		l, err := parse(rows)
 		if err != nil {
 			return drivers.Answer{}, drivers.Unlike(err)
+		}
+		if l.Idle > 0 && l.Idle < time.Millisecond {
+			return drivers.Answer{}, drivers.Unlike(fmt.Errorf("%v, which is below 1ms; did you forget a unit?", l.Idle))
 		}
 		return drivers.Answer{
 			Limits:   drivers.Limits{Idle: max(l.Idle, 0), IdleTx: max(l.IdleTx, 0)},

@@ -21,6 +21,10 @@ import (
 // dialGrace is how long a dial lasts at least.
 const dialGrace = 5 * time.Second
 
+// mostLeft is how many dials may outlive their callers at once. Where there is no limit, callers
+// who come again and again would have a server that answers nobody work on ever more of them.
+const mostLeft = 64
+
 // dialing is a dial on a goroutine of its own.
 type dialing struct {
 	c     *Connector
@@ -90,8 +94,11 @@ func (d *dialing) leave() bool {
 		d.c.keepers.end()
 		return false
 	}
-	if d.c.life.Err() != nil {
+	switch left := d.c.left.Add(1); {
+	case d.c.life.Err() != nil:
 		d.bound.end()
+	case left > mostLeft:
+		d.bound.cancel(errOutOfTime)
 	}
 	return true
 }
@@ -121,6 +128,7 @@ func (d *dialing) run() {
 // ready for the next.
 func (d *dialing) deliver() {
 	defer d.c.keepers.end()
+	defer d.c.left.Add(-1)
 	defer d.c.cfg.recovered("dialing for a caller whose time had run out")
 	switch {
 	case d.panicked != nil:
@@ -133,12 +141,14 @@ func (d *dialing) deliver() {
 	d.s.release = d.bound.keep()
 	if d.c.gate.Deliver(&d.s.Session, clock.Now()) {
 		_ = d.c.retire(d.s)
+		return
 	}
+	d.c.pulse.lateLook(clock.Now().Add(dialGrace))
 }
 
 // result is what a dial led to that has ended while its caller was there. A panic of the
 // driver's goes on in the caller.
-func (d *dialing) result(ctx context.Context, a *acquire, start clock.Instant) (*session, error) {
+func (d *dialing) result(outer context.Context, a *acquire, start clock.Instant) (*session, error) {
 	if d.returned && d.err == nil {
 		d.s.release = d.bound.keep()
 		return d.s, nil
@@ -150,5 +160,5 @@ func (d *dialing) result(ctx context.Context, a *acquire, start clock.Instant) (
 	case !d.returned:
 		runtime.Goexit() // as the driver did
 	}
-	return nil, a.dialError(ctx, d.err, start, !a.deadline.IsZero() && ranOut(d.err, a.deadline.Until()))
+	return nil, a.dialError(outer, d.err, start, !a.deadline.IsZero() && ranOut(d.err, a.deadline.Until()))
 }

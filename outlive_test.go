@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"log/slog"
 	"runtime"
@@ -60,7 +61,7 @@ func TestCallersWithLittleTimeGetWhatOthersDialed(t *testing.T) {
 				}
 				all.Wait()
 				assert.Less(t, int(failed.Load()), 4*callers, "bare, every call would fail")
-				assert.LessOrEqual(t, len(f.sessions()), 4)
+				assert.Less(t, len(f.sessions()), 2*4, "one that nobody takes for long is closed")
 				assert.Zero(t, c.Stats().DialErrors)
 			})
 		})
@@ -163,5 +164,58 @@ func TestADialThatEndsAsItsCallerLeaves(t *testing.T) {
 		for _, session := range f.sessions() {
 			session.closedAfter(t)
 		}
+	})
+}
+
+// What nobody comes for does not stay beyond the idle connections that database/sql keeps.
+func TestDialsThatNobodyComesForDoNotStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c, call := slowDials(t, Config{}, func() time.Duration { return 2 * time.Second })
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() { assert.ErrorIs(t, call(), context.DeadlineExceeded) })
+		}
+		all.Wait()
+		elapse(time.Hour)
+		assert.LessOrEqual(t, c.Stats().Open, 2)
+	})
+}
+
+// Databases that share a connector get what was dialed ahead of them, too: nobody had it.
+func TestCallersOfDatabasesThatShareAConnectorGetWhatOthersDialed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, c, call := slowDials(t, Config{MaxOpen: 2}, func() time.Duration { return 1200 * time.Millisecond })
+		other := sql.OpenDB(c)
+		c.Attach(other)
+		ok := 0
+		for range 20 {
+			if call() == nil {
+				ok++
+			}
+			elapse(100 * time.Millisecond)
+		}
+		assert.Greater(t, ok, 10)
+		assert.Less(t, len(f.sessions()), 5, "else each call would dial")
+		elapse(dialGrace)
+		require.NoError(t, other.Close())
+		synctest.Wait()
+	})
+}
+
+// An unlimited pool does not dial more and more of a server that answers nobody.
+func TestCallersOfAServerThatAnswersNobodyLeaveFewDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c, call := slowDials(t, Config{}, func() time.Duration { return time.Hour })
+		var all sync.WaitGroup
+		peak := 0
+		for range 2000 {
+			all.Go(func() { _ = call() })
+			elapse(5 * time.Millisecond)
+			peak = max(peak, c.Stats().Dialing)
+		}
+		all.Wait()
+		assert.LessOrEqual(t, peak, mostLeft+101, "a hundred have callers")
+		elapse(time.Minute)
+		assert.Zero(t, c.Stats().Open)
 	})
 }

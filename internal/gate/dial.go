@@ -58,7 +58,7 @@ func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	life.End = g.spreadLocked(life, now)
-	s.of, s.life, s.era, s.used, s.heard = of, life, g.era, now, now
+	s.of, s.life, s.era, s.fresh, s.used, s.heard = of, life, g.era, true, now, now
 	g.dialing--
 	g.holdLocked(s)
 	g.quickenLocked()

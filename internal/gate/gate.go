@@ -218,7 +218,7 @@ func (g *Gate[S, C]) Return(t *Ticket[S], s *Session[S], bad bool, now clock.Ins
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.endLocked(s, now)
-	t.last = s
+	t.last, s.fresh = s, false
 	switch {
 	case bad:
 		g.closeLocked(s, Bad)
@@ -269,17 +269,30 @@ func (g *Gate[S, C]) Drop(t *Ticket[S], now clock.Instant) *S {
 }
 
 // Surplus takes the sessions that no free ticket answers for, such as those whose caller
-// was refused and went away. The caller closes them.
-func (g *Gate[S, C]) Surplus() (surplus []*S) {
+// was refused and went away; not those that nobody has had so far, and that are younger than
+// freshFor. The caller closes them.
+func (g *Gate[S, C]) Surplus(now clock.Instant) (surplus []*S) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for (g.trust == Alone || g.trust == Private) && g.ready.len > max(g.free, g.keep) {
-		s := g.ready.popFirst()
-		g.closeLocked(s, Dropped)
-		surplus = append(surplus, s.of)
+	if g.trust != Alone && g.trust != Private {
+		return nil
 	}
+	g.ready.each(func(s *Session[S]) bool {
+		if g.ready.len <= max(g.free, g.keep) {
+			return false
+		}
+		if !s.fresh || now.Sub(s.used) >= freshFor {
+			g.ready.remove(&s.node)
+			g.closeLocked(s, Dropped)
+			surplus = append(surplus, s.of)
+		}
+		return true
+	})
 	return surplus
 }
+
+// freshFor is how long a session is for the next, which was dialed for somebody who has gone.
+const freshFor = 5 * time.Second
 
 // Park ends a hold of which the pool knows nothing: of a session dialed ahead, or
 // served to somebody who went away. It tells whether the caller has to close it.
@@ -362,7 +375,7 @@ func (g *Gate[S, C]) Unfit(s *Session[S], now clock.Instant) (why Reason, unfit 
 	case s.used < g.bad:
 		return Bad, true
 	}
-	return Dropped, g.trust == Private || g.foreignLocked(s)
+	return Dropped, g.trust == Private && !s.fresh || g.foreignLocked(s)
 }
 
 // foreignLocked tells whether a session may have been used by a pool that has gone: whoever

@@ -19,7 +19,7 @@ func (m *model) stepDialed() bool {
 		return false
 	}
 	m.did("dialed")
-	s := &modelSession{used: m.now, heard: m.now, era: m.era}
+	s := &modelSession{fresh: true, used: m.now, heard: m.now, era: m.era}
 	if m.rand.IntN(2) == 0 {
 		s.life.End = m.now.Add(time.Duration(1+m.rand.IntN(60)) * time.Second)
 	}

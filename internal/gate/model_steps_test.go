@@ -77,7 +77,7 @@ func (m *model) giveBack(bad bool) bool {
 	over := m.over()
 	got := m.g.Return(t.real, &s.real.Session, bad, now)
 	m.end(s, now)
-	t.last = s
+	t.last, s.fresh = s, false
 	want, doubts := Closed, m.doubts
 	switch {
 	case bad:
@@ -253,11 +253,14 @@ func (m *model) stepDrop() bool {
 
 func (m *model) stepSurplus() bool {
 	var want []*modelSession
-	for (m.trust == Alone || m.trust == Private) && len(m.ready) > max(m.free(), m.keep) {
-		want = append(want, m.ready[0])
-		m.toCloser(m.ready[0], Dropped)
+	for _, s := range slices.Clone(m.ready) {
+		old := !s.fresh || m.now.Sub(s.used) >= freshFor
+		if old && (m.trust == Alone || m.trust == Private) && len(m.ready) > max(m.free(), m.keep) {
+			want = append(want, s)
+			m.toCloser(s, Dropped)
+		}
 	}
-	if got := m.g.Surplus(); !slices.Equal(got, realsOf(want)) {
+	if got := m.g.Surplus(m.now); !slices.Equal(got, realsOf(want)) {
 		m.fail("there are %d too many, must be %d", len(got), len(want))
 	}
 	m.did("surplus" + map[bool]string{true: ": none"}[want == nil])
@@ -351,7 +354,7 @@ func (m *model) stepUnfit() bool {
 		return false
 	}
 	s := pick(m.rand, all)
-	want, unfit := Dropped, m.trust == Private || m.foreign(s)
+	want, unfit := Dropped, m.trust == Private && !s.fresh || m.foreign(s)
 	switch {
 	case m.expired(s, m.now):
 		want, unfit = Expired, true

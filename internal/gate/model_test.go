@@ -28,6 +28,7 @@ type modelSession struct {
 	place     place
 	by        holder       // whose hands it is in, while held
 	ticket    *modelTicket // under which it is on lease; nil: none
+	fresh     bool         // nobody has given it back yet
 	used      clock.Instant
 	heard     clock.Instant
 	hold      uint64

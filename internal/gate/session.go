@@ -33,6 +33,7 @@ type Session[S any] struct {
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
 	hold    uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
+	fresh   bool             // guarded by Gate.mu: nobody has given it back yet
 	used    clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed
 	heard   clock.Instant    // when it spoke with its server last; written by its holder, else guarded by Gate.mu
 	flushed bool             // guarded by Gate.mu: its end is that of a flush

@@ -308,7 +308,7 @@ func (x *stress) around() []func() {
 			x.closeAll(x.g.SetTrust(pick(r, []Trust{Alone, Alone, Watchful, Draining, Private}), clock.Now())...)
 		}),
 		x.every(100*time.Millisecond, func(*rand.Rand) { x.quiet.Store(!x.quiet.Load()) }),
-		x.every(900*time.Microsecond, func(*rand.Rand) { x.closeAll(x.g.Surplus()...) }),
+		x.every(900*time.Microsecond, func(*rand.Rand) { x.closeAll(x.g.Surplus(clock.Now())...) }),
 		x.every(2*time.Millisecond, func(*rand.Rand) { x.wake() }),
 		x.every(400*time.Microsecond, x.lookAfter),
 		x.every(500*time.Microsecond, x.fill),
