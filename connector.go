@@ -37,6 +37,7 @@ type Connector struct {
 	textTimer timer           // of the texts
 	filler    filler
 	asking    asking
+	learned   learned
 	keepers   keepers
 	role      role
 
