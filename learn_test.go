@@ -72,7 +72,7 @@ func TestALimitIsLearnedThatIsMetAllTheTime(t *testing.T) {
 func TestRestartsTeachNothing(t *testing.T) {
 	for name, fake := range noticing {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(10) {
+			for seed := range uint64(4) {
 				synctest.Test(t, func(t *testing.T) {
 					f := fake()
 					l := newLearner(t, f, seed)
@@ -97,7 +97,7 @@ func TestRestartsTeachNothing(t *testing.T) {
 
 // A server that restarts once a day, and callers that come now and then.
 func TestRareRestartsOfAQuietPoolTeachNothing(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &droppingFake{fails: sayEOF}
 			l := newLearner(t, f, seed)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
-	"github.com/sqllease/sqllease/integration/internal/line"
+	ways "github.com/sqllease/sqllease/integration/internal/line"
 )
 
 // TestAnIdleLimitOnTheWayIsLearned leaves a connection idle again and again, for longer than
@@ -21,7 +21,7 @@ func TestAnIdleLimitOnTheWayIsLearned(t *testing.T) {
 	const forgets, rounds = 1500 * time.Millisecond, 8
 	var all sync.WaitGroup
 	play := func(open func(dsn string) (*sql.DB, error), check func(db *sql.DB, failed []int)) {
-		way, err := line.New(maria.Addr)
+		way, err := ways.New(maria.Addr)
 		require.NoError(t, err)
 		t.Cleanup(way.Close)
 		way.Forget(forgets)
