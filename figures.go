@@ -39,7 +39,7 @@ type Stats struct {
 	Closed            ClosedStats   // connections closed, by reason
 
 	IdleLimit        time.Duration // the idle limit that new connections have; 0: none known
-	LearnedIdleLimit time.Duration // learned from connections that were found dead; 0: none
+	LearnedIdleLimit time.Duration // the one that was learned from connections that were found dead; 0: none
 	Lifetime         time.Duration // how long a connection may live at most; many end earlier, so that not all end together; 0: for ever
 	OldestHold       time.Duration // the longest time that a connection has been checked out
 	OldestWait       time.Duration // the longest time that a caller has been in the queue
