@@ -187,6 +187,8 @@ func TestALearnedLimitIsThatOfEverySession(t *testing.T) {
 		l.call()
 		l.call()
 		require.Equal(t, network+time.Second-askAfter, l.learned(), "it was asked for its limit a moment after the first call")
+		synctest.Wait()
+		assert.Equal(t, 1, l.c.Stats().Open, "the others were idle for too long by then")
 		elapse(beforeLimit(l.learned()) + askAfter)
 		synctest.Wait()
 		assert.Zero(t, l.c.Stats().Open)
