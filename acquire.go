@@ -263,8 +263,7 @@ func (a *acquire) reset(ctx context.Context, s *session) (ready, waits bool) {
 			return true, false // database/sql takes no notice of other errors here either
 		}
 		why = gate.Bad
-		s.dies(closedReset, howReset(ctx, err))
-		c.asking.hurry()
+		c.unreset(ctx, s, err, start)
 	}
 	c.gate.Reject(&s.Session, why)
 	a.again = c.replace(s, &a.Waiter)

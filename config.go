@@ -89,7 +89,7 @@ type Config struct {
 	// NetworkIdleLimit is the idle time after which something on the way to the
 	// server (a load balancer, a NAT, a proxy) silently drops a connection. Connections
 	// are closed before they are idle for so long; it does not bound their age. Zero:
-	// none. Minimum: 1ms.
+	// none is known, and one is learned from connections that are found dead. Minimum: 1ms.
 	NetworkIdleLimit time.Duration
 
 	// IdleOnly has the server's idle limit bound the idle time alone. False: it bounds the

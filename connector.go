@@ -37,6 +37,7 @@ type Connector struct {
 	textTimer timer           // of the texts
 	filler    filler
 	asking    asking
+	learned   learned
 	keepers   keepers
 	left      atomic.Int32 // dials that outlive their callers
 	role      role

@@ -146,6 +146,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
 	n.statements.texts = &c.texts
 	n.life = newLifetime(now, c.asking.limits(), c.cfg)
+	n.life.idleWithin(c.learnedIdle(now))
 	c.recognise(drivers.SystemOfConn(conn))
 	life := n.life.bounds(c.cfg.LifetimeJitter)
 	life.Pings = n.can.Pinger != nil

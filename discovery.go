@@ -248,10 +248,13 @@ func (c *Connector) answered(a *drivers.Answer) {
 	c.tellLimits(a.Limits)
 	c.judgeRole(a)
 	c.checkBudget(a)
+	now := clock.Now()
+	learned := c.learnedIdle(now) // of a session that was dialed meanwhile
 	c.gate.ShortenAll(func(s *session) gate.Life {
 		s.life = s.life.within(a.Limits, c.cfg)
+		s.life.idleWithin(learned)
 		return s.life.bounds(c.cfg.LifetimeJitter)
-	}, clock.Now())
+	}, now)
 	c.wakeGate()
 }
 

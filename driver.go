@@ -98,8 +98,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	now := clock.Now()
 	p := parts{reset: now.Sub(start)}
 	if isBad(err) {
-		s.dies(closedReset, howReset(ctx, err))
-		h.c.asking.hurry()
+		c.unreset(ctx, s, err, start)
 		c.tracing.refused(ctx, start, now, p, err)
 		if ctx.Err() != nil { // database/sql does not try again
 			c.countFailed(ctx, p, p.reset, whyNot(ctx, err, nil))

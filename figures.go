@@ -39,10 +39,11 @@ type Stats struct {
 	Deadlocks         uint64        // times that every connection was held by a goroutine that waited for another
 	Closed            ClosedStats   // connections closed, by reason
 
-	IdleLimit  time.Duration // the idle limit that new connections have; 0: none known
-	Lifetime   time.Duration // how long a connection may live at most; many end earlier, so that not all end together; 0: for ever
-	OldestHold time.Duration // the longest time that a connection has been checked out
-	OldestWait time.Duration // the longest time that a caller has been in the queue
+	IdleLimit        time.Duration // the idle limit that new connections have; 0: none known
+	LearnedIdleLimit time.Duration // the one that was learned from connections that were found dead; 0: none
+	Lifetime         time.Duration // how long a connection may live at most; many end earlier, so that not all end together; 0: for ever
+	OldestHold       time.Duration // the longest time that a connection has been checked out
+	OldestWait       time.Duration // the longest time that a caller has been in the queue
 
 	Sites []LeakSite // the places in the code that took reported connections, those with most reports first; at most 1024
 }

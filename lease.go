@@ -198,20 +198,23 @@ func (l *lease) hold(now clock.Instant, p parts, single bool) {
 // show lets others see that the session is ready.
 func (l *lease) show() { l.seen.Store(2*l.id + 1) }
 
-// enter notes that a driver call begins. An empty query keeps the last one.
-func (l *lease) enter(c call, query string, now clock.Instant) {
+// enter notes that a driver call begins. An empty query keeps the last one. rested is when
+// the call before it ended; zero: there was none.
+func (l *lease) enter(c call, query string, now clock.Instant) (rested clock.Instant) {
 	l.usedBy(callstack.Goroutine())
 	if !l.isReady() { // nobody else reads what this writes until it is
-		l.enterLocked(c, query, now)
+		rested = l.enterLocked(c, query, now)
 		l.show()
-		return
+		return rested
 	}
 	l.mu.Lock()
-	l.enterLocked(c, query, now)
+	rested = l.enterLocked(c, query, now)
 	l.mu.Unlock()
+	return rested
 }
 
-func (l *lease) enterLocked(c call, query string, now clock.Instant) {
+func (l *lease) enterLocked(c call, query string, now clock.Instant) (rested clock.Instant) {
+	rested = l.since
 	l.inCall, l.last = c, c
 	l.begun = now
 	if l.tx != nil {
@@ -221,6 +224,7 @@ func (l *lease) enterLocked(c call, query string, now clock.Instant) {
 	if query != "" {
 		l.query = query
 	}
+	return rested
 }
 
 // leave notes that the driver call ended.

@@ -139,6 +139,13 @@ func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
 	return told
 }
 
+// idleWithin lowers the idle limit to one that was learned; zero: none was. It does not bound
+// the age: a connection that is used is not idle.
+func (t *lifetime) idleWithin(learned time.Duration) {
+	t.limits.Idle = minLimit(t.limits.Idle, learned)
+	t.idle = minLimit(t.idle, beforeLimit(learned))
+}
+
 // bounds are what the gate has to know of it. It ends sessions earlier, so that not too many
 // end together: by up to that share of their lifetime, and, where that is not enough, by more.
 func (t *lifetime) bounds(jitter float64) gate.Life {

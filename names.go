@@ -114,7 +114,7 @@ var (
 
 	metricOldestHold = instrument{"sqllease.oldest_hold", "s", "The longest time that a connection has been checked out."}
 	metricOldestWait = instrument{"sqllease.oldest_wait", "s", "The longest time that a caller has been in the queue."}
-	metricIdleLimit  = instrument{"sqllease.idle_limit", "s", "The idle limit of the server, as last discovered."}
+	metricIdleLimit  = instrument{"sqllease.idle_limit", "s", "The idle limit that new connections have: the shortest of what was discovered, configured and learned."}
 	metricLifetime   = instrument{"sqllease.lifetime", "s", "How long a connection may live, chosen from the limits."}
 )
 

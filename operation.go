@@ -20,6 +20,7 @@ type operation struct {
 	query    string
 	known    *described // of query; nil: not looked up yet
 	begun    clock.Instant
+	rested   clock.Instant // when the call before it ended, in the lease; zero: there was none
 	ctx      context.Context
 	span     trace.Span // nil: none, or not yet
 	decline  *decline   // nil: this call cannot be declined
@@ -44,7 +45,7 @@ func (o *operation) start(ctx context.Context) context.Context {
 	if o.decline == nil || o.decline.goesAhead(o.h.c.cfg.Comments != CommentsOff) {
 		ctx = o.startSpan(ctx, false)
 	}
-	o.lease.enter(o.call, o.query, o.begun) // after the application's code, which may not return
+	o.rested = o.lease.enter(o.call, o.query, o.begun) // after the application's code, which may not return
 	o.h.c.used(o.h.session)
 	return ctx
 }
@@ -131,16 +132,49 @@ func (o *operation) end(result *error) {
 		err = errPanicked
 		o.h.lose()
 	case err != nil:
-		o.h.session.met(o.ctx, err)
+		o.failed(err, now)
 		o.retried = o.isRetried(err)
-	case o.call == callExec && !o.h.c.role.wrote.Load() && o.query != "" && o.statement().Writes():
-		o.h.c.role.wrote.Store(true)
+	default:
+		o.heard(now)
+		if o.call == callExec && !o.h.c.role.wrote.Load() && o.query != "" && o.statement().Writes() {
+			o.h.c.role.wrote.Store(true)
+		}
 	}
 	if err == driver.ErrSkip {
 		return // a span that was started, since the driver had never declined, is not ended, and so not seen
 	}
 	o.finish(now, err, nil)
 	o.linked()
+}
+
+// heard notes that the server was heard of. The first call of a lease that it answers says
+// what idle time the connection has survived.
+func (o *operation) heard(now clock.Instant) {
+	s := o.h.session
+	if s.hasSpoken() {
+		return
+	}
+	s.spoke = s.Hold()
+	if idle := o.begun.Sub(s.HeardOf()); idle >= leastIdle {
+		o.h.c.learned.survived(idle, now)
+	}
+}
+
+// failed notes what the call met with. If others have ended the connection, its idle time
+// before a lease teaches something; the time between two calls of a lease only that
+// connections break which were used a moment ago.
+func (o *operation) failed(err error, now clock.Instant) {
+	s := o.h.session
+	how, answered := s.met(o.ctx, err)
+	switch {
+	case answered:
+		o.heard(now)
+	case how == "", s.lease.raw: // what the application did with the driver's own connection is not known
+	case !s.hasSpoken():
+		o.h.c.foundDead(s, how, s.HeardOf(), o.begun)
+	case o.begun.Sub(o.rested) < leastIdle:
+		o.h.c.foundDead(s, how, o.rested, o.begun)
+	}
 }
 
 // linked notes that its span has the link to the acquire, which no other is to have. A call
@@ -162,6 +196,7 @@ func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 	r.of, r.late, r.alone = of, -1, o.h.single
 	o.h.single = false
 	now := clock.Now()
+	o.heard(now)
 	o.lease.openResult(r, now)
 	o.h.c.watch.prove(o.lease, now)
 	return newRows(r)

@@ -23,6 +23,7 @@ type session struct {
 	life lifetime          // written with the gate's lock held, until it is closing
 
 	illness illness // written by the holder
+	spoke   uint64  // likewise: the hold in which its server was heard of last
 	refused string  // likewise: the code with which a write failed, since the server takes none; empty: none did
 	reads   bool    // likewise: it is in a transaction that is to be read-only
 
@@ -116,31 +117,36 @@ func (s *session) dies(reason closeReason, how string) {
 	s.illness = illness{death{reason, how}, s.Hold(), true}
 }
 
-// met notes how a call ended that failed, or was given up: it may cost the session.
-func (s *session) met(ctx context.Context, err error) {
+// hasSpoken tells whether its server was heard of in this hold. Its caller is the holder.
+func (s *session) hasSpoken() bool { return s.spoke == s.Hold() }
+
+// met notes how a call ended that failed, or was given up: it may cost the session. how is
+// not empty if others have ended it; answered says that nothing is wrong with it.
+func (s *session) met(ctx context.Context, err error) (how string, answered bool) {
 	if err == driver.ErrSkip {
-		return
+		return "", false
 	}
 	if tx, ok := ctx.(lasting); ok {
 		ctx = tx.Context
 	}
 	if ctx.Err() != nil {
 		s.ails(closedCancelled, "")
-		return
+		return "", false
 	}
 	if err == nil {
-		return
+		return "", true
 	}
-	switch how := drivers.Ended(err); {
+	switch how = drivers.Ended(err); {
 	case how == "":
 		if code := drivers.RefusesWrites(err); code != "" && !s.reads {
 			s.refused = code
 		}
+		return "", true
 	case how == drivers.Cut && s.illness.hold == s.Hold():
-		// The driver says that it has given the connection up, which is not why.
-	default:
-		s.ails(closedCut, how)
+		return "", false // the driver says that it has given the connection up, which is not why
 	}
+	s.ails(closedCut, how)
+	return how, false
 }
 
 // howReset is what a session met with that was to be handed out.

@@ -41,7 +41,8 @@ func (c *Connector) stats() Stats {
 	s.KeepAlives = c.counts.keepAlives.Load()
 	s.Leaks, s.Proven = c.reports.leaks.Load(), c.reports.proven.Load()
 	s.SlowCalls, s.LateReturns = c.reports.slowCalls.Load(), c.reports.lateReturns.Load()
-	s.IdleLimit = time.Duration(c.newest.idle.Load())
+	s.LearnedIdleLimit = c.learnedIdle(now)
+	s.IdleLimit = minLimit(time.Duration(c.newest.idle.Load()), s.LearnedIdleLimit)
 	s.Lifetime = time.Duration(c.newest.lifetime.Load())
 	return s
 }

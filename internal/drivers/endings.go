@@ -54,6 +54,21 @@ func FullLimit(err error) (limit string) {
 	return ""
 }
 
+// EndedIdle tells whether the server has said that it ended a session for being idle.
+func EndedIdle(how string) bool { return how == "4031" || how == "57P05" }
+
+// EndedTx tells whether it has said that it ended a session for what its transaction did.
+func EndedTx(how string) bool { return how == "25P03" || how == "25P04" }
+
+// Killed tells whether it has said that somebody killed a session, or the server itself.
+func Killed(how string) bool {
+	switch how {
+	case "1053", "1927", "3169", "57P01", "57P02", "57P03":
+		return true
+	}
+	return false
+}
+
 // RefusesWrites is the server's code where it says that it takes no writes; else empty.
 // MySQL has one code for all that an option forbids.
 //

@@ -220,7 +220,7 @@ func holdPanels() []panel {
 		},
 		{
 			title: "Lifetimes", width: 4, height: tall, unit: "s", look: steps,
-			description: "The server's idle limit as discovered, and how long a connection may live because of it. If the limit changes, somebody changed the server's settings.",
+			description: "The idle limit of new connections, and how long a connection may live because of the server's. If the idle limit changes, somebody changed the server's settings, or a shorter limit was learned from connections that were found dead, and is forgotten step by step.",
 			targets: []target{
 				{expr: "min by (" + pool + ") (" + of("sqllease_idle_limit_seconds") + " > 0)", legend: "{{" + pool + "}}: idle limit"},
 				{expr: "min by (" + pool + ") (" + of("sqllease_lifetime_seconds") + " > 0)", legend: "{{" + pool + "}}: lifetime"},
