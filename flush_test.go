@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"log/slog"
 	"slices"
@@ -92,6 +93,24 @@ func TestADialThatAFlushOvertakesIsMadeAgain(t *testing.T) {
 		require.Len(t, sessions, 2)
 		assert.Equal(t, []int{0, 1}, []int{sessions[0].uses, sessions[1].uses})
 		endLimited(t, db, c, f)
+	})
+}
+
+// unclosable is a session whose Close is an error, as that of a mock that expects none.
+type unclosable struct{ *lifetimeFakeConn }
+
+func (c unclosable) Close() error {
+	return errors.Join(errors.New("not expected"), c.lifetimeFakeConn.Close())
+}
+
+func TestReadyDoesNotMindWhatClosingSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &lifetimeFake{dress: func(c *lifetimeFakeConn) driver.Conn { return unclosable{c} }}
+		_, c := openPool(t, f, Config{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.NoError(t, c.Ready(ctx))
+		assert.Len(t, f.sessions(), 1)
 	})
 }
 

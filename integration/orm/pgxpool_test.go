@@ -73,7 +73,7 @@ func TestNothingMoreIsSentOnAPgxpool(t *testing.T) {
 	require.NoError(t, err)
 	conn, _ = sqllease.ConnectorOf(db)
 	assert.Equal(t, 2*limit, conn.Stats().Limit)
-	assert.EqualValues(t, 101, sentBy(t, db, sent), "in its place: one discovery")
+	assert.LessOrEqual(t, sentBy(t, db, sent), int64(101), "in its place: one discovery at most")
 	assert.EqualValues(t, 1, conn.Stats().Dials)
 }
 
@@ -110,7 +110,7 @@ func TestAWaitInAPgxpoolIsADial(t *testing.T) {
 	require.ErrorAs(t, err, &timeout)
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.Zero(t, pool.Stats().Waits)
-	assert.EqualValues(t, 1, pool.Stats().DialErrors)
+	assert.Equal(t, 1, pool.Stats().Dialing, "it goes on, for the next")
 
 	got := make(chan error)
 	go func() { got <- db.PingContext(t.Context()) }()

@@ -2,6 +2,7 @@ package orm
 
 import (
 	"testing"
+	"time"
 
 	"github.com/DATA-DOG/go-sqlmock"
 	"github.com/stretchr/testify/assert"
@@ -11,9 +12,9 @@ import (
 	"github.com/sqllease/sqllease/internal/mysqlscript"
 )
 
-// TestAScriptedServerIsAskedOnceADial has a server that follows a script, and a pool
+// TestAScriptedServerIsAskedOnce has a server that follows a script, and a pool
 // that asks it for its idle limit, or not.
-func TestAScriptedServerIsAskedOnceADial(t *testing.T) {
+func TestAScriptedServerIsAskedOnce(t *testing.T) {
 	server := mysqlscript.Start(t, mysqlscript.Script{})
 	db, err := openMySQL(server.DSN(), sqllease.Config{MaxOpen: 1})
 	require.NoError(t, err)
@@ -21,6 +22,7 @@ func TestAScriptedServerIsAskedOnceADial(t *testing.T) {
 		_, err = db.ExecContext(t.Context(), "UPDATE users SET name = 'Ann'")
 		require.NoError(t, err)
 	}
+	require.Eventually(t, func() bool { return server.Counts().Discoveries == 1 }, 10*time.Second, time.Millisecond)
 	require.NoError(t, db.Close())
 	assert.Equal(t, 1, server.Counts().Discoveries)
 
@@ -29,6 +31,8 @@ func TestAScriptedServerIsAskedOnceADial(t *testing.T) {
 	require.NoError(t, err)
 	_, err = db.ExecContext(t.Context(), "UPDATE users SET name = 'Ann'")
 	require.NoError(t, err)
+	pool, _ := sqllease.ConnectorOf(db)
+	require.NoError(t, pool.Ready(t.Context()))
 	require.NoError(t, db.Close())
 	assert.Zero(t, server.Counts().Discoveries)
 	assert.Equal(t, 1, server.Counts().Uses)
