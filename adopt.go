@@ -315,7 +315,8 @@ func (p *pulse) beat() {
 		p.pause = pulseEvery
 	}
 	p.holds = f.Counts.Holds
-	if !f.Shut && (f.Held > 0 || f.Waiting > 0 || c.counts.lost.Load() > 0) {
+	spare := f.Ready > max(f.Free, c.cfg.MinIdle) && c.pools.some.Load() // for a while: see Surplus
+	if !f.Shut && (f.Held > 0 || f.Waiting > 0 || spare || c.counts.lost.Load() > 0) {
 		p.arm(now.Add(p.pause))
 	}
 }

@@ -219,3 +219,25 @@ func TestCallersOfAServerThatAnswersNobodyLeaveFewDials(t *testing.T) {
 		assert.Zero(t, c.Stats().Open)
 	})
 }
+
+// What nobody comes for is closed after a while, although the pool has looked for it before.
+func TestWhatNobodyComesForIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c, call := slowDials(t, Config{MaxOpen: 4}, func() time.Duration { return 700 * time.Millisecond })
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				elapse(time.Duration(i) * 60 * time.Millisecond)
+				_ = call()
+			})
+		}
+		all.Wait()
+		elapse(10 * time.Second)
+		synctest.Wait()
+		s := c.Stats()
+		assert.LessOrEqual(t, s.Open, 2, "as database/sql keeps: %+v", s)
+		beats := c.pulse.timer.sets
+		elapse(time.Hour)
+		assert.Equal(t, beats, c.pulse.timer.sets, "no timer is set while nothing happens")
+	})
+}
