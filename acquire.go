@@ -284,9 +284,7 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 	returned := false
 	defer func() {
 		if !returned {
-			s.dies(closedPanicked, "")
-			a.c.gate.Reject(&s.Session, gate.Bad)
-			a.c.retireAside(s)
+			a.c.dropPanicked(s)
 		}
 	}()
 	err := s.reset(ctx)

@@ -271,13 +271,6 @@ func (p *pulse) soon(now clock.Instant) {
 	}
 }
 
-// lateLook has a beat come then, for a session that nobody may come for.
-func (p *pulse) lateLook(at clock.Instant) {
-	if p.c.pools.some.Load() {
-		p.arm(at)
-	}
-}
-
 // arm has a beat come at that time, or earlier.
 func (p *pulse) arm(at clock.Instant) {
 	p.mu.Lock()

@@ -158,23 +158,17 @@ func (c *Connector) askReady() {
 	kept := false
 	defer func() {
 		if !kept {
-			c.asking.ended(clock.Now(), true)
-			s.dies(closedPanicked, "")
-			c.gate.Reject(&s.Session, gate.Bad)
-			c.retireAside(s)
+			c.dropPanicked(s)
 		}
 	}()
 	lost := c.ask(c.life, s)
 	kept = true
-	switch {
-	case lost != nil:
+	if lost != nil {
 		c.gate.Reject(&s.Session, gate.Bad)
 		_ = c.retire(s)
-	case c.gate.PutBack(&s.Session, clock.Now()):
-		_ = c.retire(s)
-	default:
-		c.pulse.begin(clock.Now()) // its ticket may be gone
+		return
 	}
+	c.putBack(s)
 }
 
 // takeRested takes the newest of the sessions that have not been used for a moment: a newer
@@ -213,7 +207,14 @@ func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
 	defer cancel()
 	c.stopsBy(cancel)
 	defer c.stopped()
+	returned := false
+	defer func() {
+		if !returned { // a panic: it is not asked again so soon either
+			c.asking.ended(clock.Now(), true)
+		}
+	}()
 	answer, survived, err := c.put(ctx, s)
+	returned = true
 	if err == nil {
 		now := clock.Now()
 		s.Heard(now)
@@ -260,7 +261,7 @@ func (c *Connector) answered(a *drivers.Answer) {
 
 // tellLimits notes what Stats shows of them.
 func (c *Connector) tellLimits(found drivers.Limits) {
-	idle := minLimit(found.Idle, c.cfg.NetworkIdleLimit)
+	idle := drivers.MinLimit(found.Idle, c.cfg.NetworkIdleLimit)
 	c.newest.idle.Store(int64(idle))
 	c.newest.idleTx.Store(int64(found.IdleTx))
 	c.newest.lifetime.Store(int64(newLifetime(0, found, c.cfg).whole))

@@ -36,9 +36,7 @@ func (c *Connector) keepOne(s *session) {
 	returned := false
 	defer func() {
 		if !returned {
-			s.dies(closedPanicked, "")
-			c.gate.Reject(&s.Session, gate.Bad)
-			c.retireAside(s)
+			c.dropPanicked(s)
 		}
 	}()
 	err := s.ping(c.life)
@@ -54,9 +52,7 @@ func (c *Connector) keepOne(s *session) {
 		_ = c.retire(s)
 		return
 	}
-	if c.gate.PutBack(&s.Session, clock.Now()) { // as if it had not been used: only its idle time begins anew
-		_ = c.retire(s)
-	}
+	c.putBack(s) // as if it had not been used: only its idle time begins anew
 }
 
 // ping pings a session that its caller holds. Its driver can.

@@ -222,7 +222,7 @@ func (l *learned) growLocked(now clock.Instant, known time.Duration) {
 
 // knownIdle is the idle limit that the server has told, or Config; 0: none is known.
 func (c *Connector) knownIdle() time.Duration {
-	return minLimit(c.asking.limits().Idle, c.cfg.NetworkIdleLimit)
+	return drivers.MinLimit(c.asking.limits().Idle, c.cfg.NetworkIdleLimit)
 }
 
 // learnedIdle is the idle limit that was learned; 0: none.

@@ -92,14 +92,6 @@ func beforeLimit(limit time.Duration) time.Duration {
 	return limit - margin(limit)
 }
 
-// minLimit is the smaller of two limits of which zero means none.
-func minLimit(a, b time.Duration) time.Duration {
-	if a == 0 || (b != 0 && b < a) {
-		return b
-	}
-	return a
-}
-
 // lifetime is how long a session may live. It is a value: everything about
 // expiry follows from it, the session's last use, and the time.
 type lifetime struct {
@@ -115,11 +107,11 @@ type lifetime struct {
 func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings) lifetime {
 	t := lifetime{born: born, limits: found}
 	server := beforeLimit(found.Idle)
-	t.limits.Idle = minLimit(found.Idle, cfg.NetworkIdleLimit)
+	t.limits.Idle = drivers.MinLimit(found.Idle, cfg.NetworkIdleLimit)
 	t.idle = beforeLimit(t.limits.Idle)
 	t.whole = cfg.MaxLifetime
 	if !cfg.IdleOnly {
-		t.whole = minLimit(t.whole, server)
+		t.whole = drivers.MinLimit(t.whole, server)
 		t.byIdle = server > 0 && t.whole == server
 	}
 	return t
@@ -130,10 +122,10 @@ func newLifetime(born clock.Instant, found drivers.Limits, cfg *settings) lifeti
 func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
 	told := newLifetime(t.born, found, cfg)
 	told.role = t.role
-	if t.idle == minLimit(t.idle, told.idle) {
+	if t.idle == drivers.MinLimit(t.idle, told.idle) {
 		told.limits.Idle, told.idle = t.limits.Idle, t.idle
 	}
-	if t.whole == minLimit(t.whole, told.whole) {
+	if t.whole == drivers.MinLimit(t.whole, told.whole) {
 		told.whole, told.byIdle = t.whole, t.byIdle
 	}
 	return told
@@ -142,8 +134,8 @@ func (t *lifetime) within(found drivers.Limits, cfg *settings) lifetime {
 // idleWithin lowers the idle limit to one that was learned; zero: none was. It does not bound
 // the age: a connection that is used is not idle.
 func (t *lifetime) idleWithin(learned time.Duration) {
-	t.limits.Idle = minLimit(t.limits.Idle, learned)
-	t.idle = minLimit(t.idle, beforeLimit(learned))
+	t.limits.Idle = drivers.MinLimit(t.limits.Idle, learned)
+	t.idle = drivers.MinLimit(t.idle, beforeLimit(learned))
 }
 
 // bounds are what the gate has to know of it. It ends sessions earlier, so that not too many

@@ -36,7 +36,7 @@ func TestTheSmallerLimitTakesZeroForNone(t *testing.T) {
 	for _, c := range []struct{ a, b, want time.Duration }{
 		{0, 0, 0}, {0, 5, 5}, {5, 0, 5}, {3, 5, 3}, {5, 3, 3}, {4, 4, 4},
 	} {
-		assert.Equal(t, c.want, minLimit(c.a, c.b), "of %v and %v", c.a, c.b)
+		assert.Equal(t, c.want, drivers.MinLimit(c.a, c.b), "of %v and %v", c.a, c.b)
 	}
 }
 

@@ -143,7 +143,7 @@ func (d *dialing) deliver() {
 		_ = d.c.retire(d.s)
 		return
 	}
-	d.c.pulse.lateLook(clock.Now().Add(dialGrace))
+	d.c.pulse.begin(clock.Now()) // which looks until somebody came for it, or it is closed
 }
 
 // result is what a dial led to that has ended while its caller was there. A panic of the

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -42,7 +43,7 @@ func (c *Connector) stats() Stats {
 	s.Leaks, s.Proven = c.reports.leaks.Load(), c.reports.proven.Load()
 	s.SlowCalls, s.LateReturns = c.reports.slowCalls.Load(), c.reports.lateReturns.Load()
 	s.LearnedIdleLimit = c.learnedIdle(now)
-	s.IdleLimit = minLimit(time.Duration(c.newest.idle.Load()), s.LearnedIdleLimit)
+	s.IdleLimit = drivers.MinLimit(time.Duration(c.newest.idle.Load()), s.LearnedIdleLimit)
 	s.Lifetime = time.Duration(c.newest.lifetime.Load())
 	return s
 }

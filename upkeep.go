@@ -136,16 +136,30 @@ func (c *Connector) sweep(s *session) {
 	returned := false
 	defer func() {
 		if !returned {
-			s.dies(closedPanicked, "")
-			c.gate.Reject(&s.Session, gate.Bad)
-			c.retireAside(s)
+			c.dropPanicked(s)
 		}
 	}()
 	s.sweepAlone()
 	returned = true
+	c.putBack(s)
+}
+
+// putBack makes a session ready again that was taken to be looked after. Its ticket may be gone
+// by now: then the next beat closes it.
+func (c *Connector) putBack(s *session) {
 	if c.gate.PutBack(&s.Session, clock.Now()) {
 		_ = c.retire(s)
+		return
 	}
+	c.pulse.begin(clock.Now())
+}
+
+// dropPanicked ends the hold of a session in which the driver has panicked, or has ended the
+// goroutine, and closes it aside: the driver may hold a lock for ever.
+func (c *Connector) dropPanicked(s *session) {
+	s.dies(closedPanicked, "")
+	c.gate.Reject(&s.Session, gate.Bad)
+	c.retireAside(s)
 }
 
 // makeRoom closes every statement that nobody has, since the server has no room for more:
@@ -267,18 +281,16 @@ func (c *Connector) fillOne(ctx context.Context) error {
 func (c *Connector) askAhead(ctx context.Context, s *session) (lost error) {
 	returned := false
 	defer func() {
-		if returned && lost == nil {
-			return
-		}
 		if !returned {
-			c.asking.ended(clock.Now(), true)
-			s.dies(closedPanicked, "")
+			c.dropPanicked(s)
 		}
-		c.gate.Reject(&s.Session, gate.Bad)
-		c.retireAside(s)
 	}()
 	lost = c.askNew(ctx, s)
 	returned = true
+	if lost != nil {
+		c.gate.Reject(&s.Session, gate.Bad)
+		c.retireAside(s)
+	}
 	return lost
 }
 

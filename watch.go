@@ -7,6 +7,7 @@ import (
 
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -46,7 +47,7 @@ func (w *watch) from(s *session) {
 	}
 	l := &s.lease
 	at := l.start.Add(w.firstLook())
-	if limit := minLimit(l.limit, w.beforeTheServer()); l.limit > 0 && limit < w.firstLook() {
+	if limit := drivers.MinLimit(l.limit, w.beforeTheServer()); l.limit > 0 && limit < w.firstLook() {
 		at = l.start.Add(limit)
 		w.gate.Look(func() { w.lookLocked(s, at) })
 	}

@@ -115,7 +115,7 @@ func parseMySQL(rows [][]driver.Value) (a Answer, err error) {
 		if err != nil {
 			return Answer{}, err
 		}
-		a.IdleTx = smaller(a.IdleTx, d)
+		a.IdleTx = MinLimit(a.IdleTx, d)
 	}
 	for _, name := range []string{"read_only", "super_read_only", "innodb_read_only"} {
 		a.ReadOnly = a.ReadOnly || isOn(variables[name])
@@ -135,8 +135,8 @@ func systemOfVersion(version string) string {
 	return MySQL
 }
 
-// smaller is the smaller of two times, of which zero is none.
-func smaller(a, b time.Duration) time.Duration {
+// MinLimit is the smaller of two limits, of which zero is none.
+func MinLimit(a, b time.Duration) time.Duration {
 	if a == 0 || b != 0 && b < a {
 		return b
 	}

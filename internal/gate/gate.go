@@ -300,7 +300,7 @@ func (g *Gate[S, C]) Park(s *Session[S], now clock.Instant) (closes bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.rejectLocked(s, s.used)
-	return g.parkLocked(s, now)
+	return g.parkLocked(s, now, false)
 }
 
 // Deliver ends a hold of somebody who has gone. The session is for whoever waits, or stays
@@ -310,25 +310,19 @@ func (g *Gate[S, C]) Deliver(s *Session[S], now clock.Instant) (closes bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.rejectLocked(s, s.used)
-	switch {
-	case !g.fitLocked(s, now):
-		return true
-	case g.waiters.len > 0:
-		g.serveLocked(g.waiters.first.of, s, now)
-	default:
-		g.readyLocked(s)
-	}
-	return false
+	return g.parkLocked(s, now, true)
 }
 
-func (g *Gate[S, C]) parkLocked(s *Session[S], now clock.Instant) (closes bool) {
+// parkLocked has a session that nobody holds served, ready or closing. spare says that it is
+// to be ready although no ticket would ever answer for it.
+func (g *Gate[S, C]) parkLocked(s *Session[S], now clock.Instant, spare bool) (closes bool) {
 	switch {
 	case !g.fitLocked(s, now):
 		return true
 	case g.waiters.len > 0:
 		g.serveLocked(g.waiters.first.of, s, now)
 		return false
-	case g.ready.len >= max(g.free, g.keep): // no ticket would ever answer for it
+	case !spare && g.ready.len >= max(g.free, g.keep):
 		g.closeLocked(s, Dropped)
 		return true
 	}

@@ -163,7 +163,7 @@ func (g *Gate[S, C]) GiveUp(w *Waiter[S, C]) (s *S, place int, refused error) {
 		return nil, 0, nil
 	}
 	g.rejectLocked(w.session, w.session.used)
-	if g.parkLocked(w.session, clock.Now()) {
+	if g.parkLocked(w.session, clock.Now(), false) {
 		return w.session.of, 0, nil
 	}
 	return nil, 0, nil
