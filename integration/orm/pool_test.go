@@ -142,9 +142,11 @@ func (p *pool) leavesNothing() {
 // are children of a request or of a transaction or an acquire, or, of a library
 // that takes no context, roots.
 func (p *pool) spansAreWhole() {
-	ended, parents := map[trace.SpanID]bool{}, maps.Clone(p.requests)
+	assert.Eventually(p, func() bool { return len(p.notEnded()) == 0 }, 10*time.Second, time.Millisecond,
+		"reports are told aside, but every span ends")
+	assert.Empty(p, p.notEnded())
+	parents := maps.Clone(p.requests)
 	for _, s := range p.spans.Ended() {
-		ended[s.SpanContext().SpanID()] = true
 		if s.Name() == "transaction" || s.Name() == "pool.acquire" {
 			parents[s.SpanContext().SpanID()] = true
 		}
@@ -154,9 +156,20 @@ func (p *pool) spansAreWhole() {
 			assert.True(p, parents[s.Parent().SpanID()], "the span %q has no request for a parent", s.Name())
 		}
 	}
-	for _, s := range p.spans.Started() {
-		assert.True(p, ended[s.SpanContext().SpanID()], "the span %q has not ended", s.Name())
+}
+
+// notEnded are the names of the spans that have not ended.
+func (p *pool) notEnded() (names []string) {
+	ended := map[trace.SpanID]bool{}
+	for _, s := range p.spans.Ended() {
+		ended[s.SpanContext().SpanID()] = true
 	}
+	for _, s := range p.spans.Started() {
+		if !ended[s.SpanContext().SpanID()] {
+			names = append(names, s.Name())
+		}
+	}
+	return names
 }
 
 // request does something as an application does it for a caller: in a span.
