@@ -25,6 +25,8 @@ type acquire struct {
 	called   bool          // it is that of a first call, which may not be tried again
 	away     bool          // it was sent away, and comes back to its place
 	again    bool          // it was given a session that came to nothing, and waits again
+	full     error         // what its first dial met that the server had no room for; nil: none did
+	fullAt   clock.Instant // when that was
 	parts    parts
 	refusal  *AcquireError // what it failed with, where that is ours; nil: it did not, or what a dial met with is told
 	traced   trace.Span    // nil: none
@@ -92,20 +94,25 @@ func (a *acquire) slow(ctx, outer context.Context, waits bool, err error) (*sess
 	if err != nil {
 		return nil, a.failed(outer, err, 0)
 	}
-	for waits {
-		s, err := a.wait(ctx)
-		if err != nil {
-			return nil, err
+	for {
+		for waits {
+			s, err := a.wait(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if s == nil {
+				break
+			}
+			ready := false
+			if ready, waits = a.reset(ctx, s); ready {
+				return s, nil
+			}
 		}
-		if s == nil {
-			break
-		}
-		ready := false
-		if ready, waits = a.reset(ctx, s); ready {
-			return s, nil
+		s, err := a.dial(ctx)
+		if waits = err != nil && a.waitsOn(ctx, err); !waits {
+			return s, err
 		}
 	}
-	return a.dial(ctx)
 }
 
 // wait waits for a session, or, if it returns none, for room to dial one.
@@ -168,7 +175,7 @@ func (a *acquire) failed(ctx context.Context, err error, place int) *AcquireErro
 		e.Waiting++ // it has left the queue to say so
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
-	e.Queued = a.parts.queue
+	e.Queued, e.DialErr = a.parts.queue, a.full
 	if err == context.DeadlineExceeded && ctx.Err() == nil {
 		e.Within = a.c.cfg.AcquireTimeout
 	}

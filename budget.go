@@ -1,17 +1,21 @@
 package sqllease
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
+	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // A server has so many connections for everybody. Where the pools of all instances may open
 // more, that is said as soon as the server has told; where it refuses one, the error says
-// which limit was met, and how many of the connections are ours.
+// which limit was met, and how many of the connections are ours. Whoever met it waits for one of
+// those, as if the pool's limit were what the server allows.
 
 // ServerFullError is the error of a dial that the server refused since it has no room for
 // another connection: too many for everybody (MySQL 1040, SQLSTATE 53300), for this user, or
@@ -59,6 +63,48 @@ func (c *Connector) explained(err error) error {
 	e.Ours = f.Open - f.Dialing
 	return e
 }
+
+// isFull tells whether a dial failed since the server has no room.
+func isFull(err error) bool {
+	_, full := err.(*ServerFullError) //nolint:errorlint // explained made it
+	return full
+}
+
+// fullPatience is how long a caller waits whose dial was refused for that, before the next
+// refusal fails it: then whoever waits with a connection in hand lets go of that.
+const fullPatience = 5 * time.Second
+
+// waitsOn has a caller wait again whose dial was refused since the server has no room, in the
+// place that it had. It does not where the pool has no connection that could come back.
+func (a *acquire) waitsOn(ctx context.Context, err error) bool {
+	if !isFull(err) || ctx.Err() != nil {
+		return false
+	}
+	now := clock.Now()
+	if a.full == nil {
+		a.full, a.fullAt = err, now
+	}
+	if now.Sub(a.fullAt) >= fullPatience || !a.c.gate.Rejoin(&a.Waiter, now) {
+		return false
+	}
+	a.c.warnFull(err, now)
+	return true
+}
+
+// warnFull says, once a minute, that callers wait since the server has no room: nobody has an
+// error that would say so.
+func (c *Connector) warnFull(err error, now clock.Instant) {
+	next := c.warned.full.Load()
+	if int64(now) < next || !c.warned.full.CompareAndSwap(next, int64(now.Add(fullEvery))) {
+		return
+	}
+	c.cfg.warnAside("sqllease: the server has no room for another connection, so callers wait for those that this pool has",
+		slog.String("pool", c.cfg.Name), slog.String("server", c.cfg.endpoint.String()),
+		slog.Int("limit", c.limit()), slog.String("error", c.cfg.said(err)))
+}
+
+// fullEvery is the time between two such warnings.
+const fullEvery = time.Minute
 
 // checkBudget says once for each pair of figures that the server has too few connections.
 func (c *Connector) checkBudget(a *drivers.Answer) {

@@ -13,20 +13,36 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// roomyFake is a server that says how many connections it has, and refuses from some dial on.
+// roomyFake is a server that says how many connections it has, and refuses more than some.
 type roomyFake struct {
 	clusterFake
-	rows   [][]driver.Value
-	refuse error
-	most   int // dials that succeed
+	rows    [][]driver.Value
+	refuse  error // nil: it does not
+	most    int   // how many may be open then
+	refused int   // guarded by mu: dials
 }
 
 func (f *roomyFake) Connect(ctx context.Context) (driver.Conn, error) {
-	if f.refuse != nil && len(f.conns) >= f.most {
+	if f.refuse != nil && f.isFull() {
 		return nil, f.refuse
 	}
 	c, err := f.clusterFake.Connect(ctx)
 	return roomyConn{c.(*clusterConn), f.rows}, err
+}
+
+func (f *roomyFake) isFull() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	open := 0
+	for _, c := range f.conns {
+		if !c.closed {
+			open++
+		}
+	}
+	if open >= f.most {
+		f.refused++
+	}
+	return open >= f.most
 }
 
 type roomyConn struct {

@@ -81,6 +81,7 @@ type warned struct {
 	opener, discovery, lifetime, unattached, hidden atomic.Bool
 
 	budget atomic.Int64 // the figures that it was last said of
+	full   atomic.Int64 // the instant from which on it is said again
 }
 
 var (

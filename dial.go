@@ -21,7 +21,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 	ctx, span := a.startDial(ctx, start)
 	failed := errPanicked
 	defer func() {
-		a.parts.dial = clock.Now().Sub(start)
+		a.parts.dial += clock.Now().Sub(start)
 		a.c.tracing.endCall(outer, span, failed, false, nil)
 	}()
 	if until := a.until(ctx); !until.IsZero() && until < start.Add(dialGrace) {
@@ -138,7 +138,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 		}
 	}()
 	c.counts.dials.Add(1)
-	conn, err := c.connectUnflushed(ctx)
+	conn, flushes, err := c.connectUnflushed(ctx)
 	if err != nil {
 		return nil, c.explained(err)
 	}
@@ -151,18 +151,21 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	life := n.life.bounds(c.cfg.LifetimeJitter)
 	life.Pings = n.can.Pinger != nil
 	c.gate.Dialed(n, &n.Session, life, now)
+	if c.counts.flushes.Load() != flushes { // one came too late for Connect, and maybe too early for the gate
+		c.gate.End(&n.Session, now)
+	}
 	c.metrics.dialed(ctx, now.Sub(start))
 	return n, nil
 }
 
 // connectUnflushed dials again where a Flush came meanwhile: what was dialed before it is not
-// wanted any more.
-func (c *Connector) connectUnflushed(ctx context.Context) (driver.Conn, error) {
+// wanted any more. It tells how many there had been.
+func (c *Connector) connectUnflushed(ctx context.Context) (conn driver.Conn, flushes uint64, err error) {
 	for {
-		before := c.counts.flushes.Load()
-		conn, err := c.inner.Connect(ctx)
-		if err != nil || c.counts.flushes.Load() == before {
-			return conn, err
+		flushes = c.counts.flushes.Load()
+		conn, err = c.inner.Connect(ctx)
+		if err != nil || c.counts.flushes.Load() == flushes {
+			return conn, flushes, err
 		}
 		_ = conn.Close()
 	}
@@ -179,9 +182,12 @@ func (c *Connector) dialFailed(ctx context.Context, err error, took time.Duratio
 		why = drivers.Cancelled
 	}
 	c.metrics.dialFailed(ctx, why)
-	if blames(ctx, err, took) {
+	switch {
+	case isFull(err):
+		c.gate.Full(why)
+	case blames(ctx, err, took):
 		c.gate.Failed(why)
-	} else {
+	default:
 		c.gate.Unreserve()
 	}
 	c.refill() // it was on its way

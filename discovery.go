@@ -89,6 +89,13 @@ func (a *asking) ended(now clock.Instant, failed bool) {
 	a.due.Store(int64(now.Add(pause)))
 }
 
+// inRow is how often in a row it came to nothing.
+func (a *asking) inRow() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failures
+}
+
 // yieldLocked has a question end soon, since somebody waits for a connection. The gate's lock
 // is held.
 func (c *Connector) yieldLocked() {
@@ -228,7 +235,7 @@ func (c *Connector) ask(ctx context.Context, s *session) (lost error) {
 	}
 	c.asking.ended(clock.Now(), true)
 	if c.life.Err() == nil {
-		c.discoveryFailed(err)
+		c.discoveryFailed(err, lost != nil)
 	}
 	return lost
 }
@@ -300,9 +307,17 @@ func survives(ctx context.Context, conn driver.Conn, err error) bool {
 	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// discoveryFailed counts, and says once, that limits could not be found out.
-func (c *Connector) discoveryFailed(err error) {
+// deadInRow is how many sessions in a row that were found dead, or whose question yielded, say
+// that more is wrong than that.
+const deadInRow = 3
+
+// discoveryFailed counts, and says once, that limits could not be found out. lost says that it
+// cost the session.
+func (c *Connector) discoveryFailed(err error, lost bool) {
 	c.counts.discoveryFailures.Add(1)
+	if lost && !errors.Is(err, context.DeadlineExceeded) && c.asking.inRow() < deadInRow {
+		return // a server that has restarted, for example: the next session is asked
+	}
 	if !c.warned.discovery.CompareAndSwap(false, true) {
 		return
 	}

@@ -406,16 +406,22 @@ func TestADiscoveryThatCostsItsSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &lifetimeFake{announced: []any{costing(c.err)}, dress: c.dress}
-				db, pool, l := openLimited(t, f, Config{Dialect: DialectMySQL, MaxLifetime: time.Minute})
+				f := &lifetimeFake{announced: []any{costing(c.err), costing(c.err), costing(c.err)}, dress: c.dress}
+				db, pool, l := openLimited(t, f, Config{Dialect: DialectMySQL, MaxLifetime: time.Hour})
 				useAndAsk(t, db)
 				s := pool.Stats()
 				assert.Equal(t, []uint64{1, 1, 1}, []uint64{s.Dials, s.DiscoveryFailures, s.Closed.Invalid})
 				useAndAsk(t, db)
 				assert.Equal(t, 1, pool.Stats().Idle, "the next is not asked so soon")
+				elapse(2 * askEvery)
+				useAndAsk(t, db)
+				assert.Empty(t, l.take(), "a session that was dead says nothing of the server")
+				useAndAsk(t, db)
+				elapse(4 * askEvery)
+				useAndAsk(t, db)
 				assert.Equal(t, c.err.Error(), l.wantOneWarning(t, nil, remedies...))
 				endLimited(t, db, pool, f)
-				assert.Len(t, f.sessions(), 2)
+				assert.Len(t, f.sessions(), 4)
 			})
 		})
 	}

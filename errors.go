@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // ErrClosed is returned by an acquire on a [Connector] that was closed, and by
@@ -51,7 +53,7 @@ type AcquireError struct {
 	Server   string        // what it dialed, as host:port or the path of a socket; empty: it did not, or that is not known
 	Holders  []Lease       // the oldest leases, at most 8
 	Err      error         // context.DeadlineExceeded, context.Canceled, ErrDeadlock or ErrClosed
-	DialErr  error         // what the driver said of the dial that ended with it; nil: nothing more
+	DialErr  error         // what the driver said of the dial that ended with it, or that was refused since the server has no room; nil: nothing more
 
 	DialLimit   int    // how many connections may be dialed at once, since a dial has failed; 0: any number, or the pool is full
 	DialFailure string // what that dial met with, as error.type names it, such as "refused"; empty: there was none
@@ -116,6 +118,9 @@ func (e *AcquireError) dialed() string {
 func (e *AcquireError) keptBack() string {
 	if e.DialLimit == 0 {
 		return ""
+	}
+	if e.DialFailure == drivers.TooMany {
+		return fmt.Sprintf("; the server has no room for more connections (%s)", e.DialFailure)
 	}
 	return fmt.Sprintf("; a dial failed (%s), so at most %d at a time dial until the server answers", e.DialFailure, e.DialLimit)
 }

@@ -43,7 +43,7 @@ type Stats struct {
 	LearnedIdleLimit time.Duration // the one that was learned from connections that were found dead; 0: none
 	Lifetime         time.Duration // how long a connection may live at most; many end earlier, so that not all end together; 0: for ever
 	OldestHold       time.Duration // the longest time that a connection has been checked out
-	OldestWait       time.Duration // the longest time that a caller has been in the queue
+	OldestWait       time.Duration // how long the first in the queue has waited for a connection
 
 	Sites []LeakSite // the places in the code that took reported connections, those with most reports first; at most 1024
 }

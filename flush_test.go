@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -94,6 +95,28 @@ func TestADialThatAFlushOvertakesIsMadeAgain(t *testing.T) {
 		assert.Equal(t, []int{0, 1}, []int{sessions[0].uses, sessions[1].uses})
 		endLimited(t, db, c, f)
 	})
+}
+
+// A dial that ends in the moment of a flush is found by it, or finds it.
+func TestNoDialEscapesAFlush(t *testing.T) {
+	var c *Connector
+	var before atomic.Uint64 // how many flushes there had been when the last dial ended
+	f := &lifetimeFake{connect: func(context.Context, int) error {
+		before.Store(c.counts.flushes.Load())
+		return nil
+	}}
+	db, pool := openPool(t, f, Config{MaxOpen: 1, Discovery: NoDiscovery})
+	c = pool
+	for i := range uint64(5000) {
+		var all sync.WaitGroup
+		all.Go(func() { useOnce(t, db) })
+		all.Go(func() { c.Flush(0) })
+		all.Wait()
+		useOnce(t, db)
+		require.Equal(t, 2*i+1, before.Load(), "a connection was used that was dialed before a flush")
+		c.Flush(0)
+	}
+	require.Eventually(t, func() bool { return c.Stats().Open == 0 }, 10*time.Second, time.Millisecond)
 }
 
 // unclosable is a session whose Close is an error, as that of a mock that expects none.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/drivers"
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // While somebody waits for longer than stallAfter, the queue is looked at once
@@ -40,7 +42,7 @@ func (q *waits) joined(a *acquire) {
 	now := a.Since()
 	q.nestedLocked(a, now)
 	if q.at.IsZero() {
-		q.queueAtLocked(now.Add(stallAfter))
+		q.queueAtLocked(max(a.start.Add(stallAfter), now.Add(stallAfter/4))) // it may have waited before
 	}
 }
 
@@ -62,7 +64,7 @@ type queueFindings struct {
 func (q *waits) findInQueue(now clock.Instant) (f queueFindings) {
 	q.gate.Look(func() {
 		q.at = 0
-		since := q.gate.FirstWaiterLocked()
+		since := q.sinceLocked()
 		if since.IsZero() {
 			q.deadlocked = false
 			return
@@ -78,6 +80,16 @@ func (q *waits) findInQueue(now clock.Instant) (f queueFindings) {
 		f.nestings = q.nestedTracesLocked(idle, now)
 	})
 	return f
+}
+
+// sinceLocked is since when the first in the queue acquires; zero: nobody is there. It may have
+// left the queue meanwhile, for a dial that the server refused.
+func (q *waits) sinceLocked() (since clock.Instant) {
+	q.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
+		since = a.start
+		return false
+	})
+	return since
 }
 
 // slowLocked tells how the pool stands if its longest waiter has waited for
@@ -132,6 +144,8 @@ func (q *waits) warnSlow(e *AcquireError) {
 	q.reports.sanitiseHolders(e)
 	why := "the code in held_by keeps connections for too long, or the limit is too low"
 	switch {
+	case e.DialFailure == drivers.TooMany:
+		why = "the server has no room for more connections; raise its limit, or have fewer connections in other pools"
 	case e.DialLimit > 0:
 		why = "a dial failed (dial_failure), so only a few callers at a time dial until the server answers"
 	case len(e.Holders) == 0:

@@ -30,7 +30,7 @@ func (c *Connector) stats() Stats {
 			}
 			of.lease.use(&s.Use, now)
 		})
-		if since := c.gate.FirstWaiterLocked(); !since.IsZero() {
+		if since := c.queue.sinceLocked(); !since.IsZero() {
 			s.OldestWait = now.Sub(since)
 		}
 	})

@@ -11,7 +11,7 @@ func (g *Gate[S, C]) Replace(s *Session[S], w *Waiter[S, C], now clock.Instant) 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.counts.Closed[s.reason]++
-	if g.shut || g.paceAllowsLocked() {
+	if g.shut || !g.crowdedLocked() { // in a rest too: the server has the room that this one had
 		g.dialing++
 		g.letLocked()
 		return false

@@ -89,6 +89,13 @@ func (g *Gate[S, C]) ShortenAll(life func(*S) Life, now clock.Instant) {
 	})
 }
 
+// End has a session that its caller holds closed when it comes back.
+func (g *Gate[S, C]) End(s *Session[S], now clock.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.endByLocked(s, now)
+}
+
 // endByLocked brings the end of a session forward. Its place among the expiries must not
 // be later than that: one that is held gets another when it comes back.
 func (g *Gate[S, C]) endByLocked(s *Session[S], at clock.Instant) {

@@ -379,12 +379,13 @@ func (g *Gate[S, C]) foreignLocked(s *Session[S]) bool {
 }
 
 // Gone ends the life of a session that its closer has closed. Its room goes to the
-// first who waits, if they may dial.
+// first who waits, if they may dial: a server that had no room has some now.
 func (g *Gate[S, C]) Gone(s *Session[S]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.counts.Closed[s.reason]++
 	g.open--
+	g.pace.until = 0
 	g.admitLocked()
 }
 

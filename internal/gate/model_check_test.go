@@ -194,8 +194,11 @@ func (m *model) checkWake() {
 			m.fail("the gate is woken at %d, and looks at a session at %d", *m.armed, s.real.due)
 		}
 	}
+	if at := m.pace.until; !at.IsZero() && (m.armed.IsZero() || *m.armed > at) {
+		m.fail("the gate is woken at %d, and a rest ends at %d", *m.armed, at)
+	}
 	if m.keptBack() {
-		if at := m.pace.let.Add(longDial); m.armed.IsZero() || *m.armed > at {
+		if at := max(m.pace.let.Add(longDial), m.pace.until); m.armed.IsZero() || *m.armed > at {
 			m.fail("the gate is woken at %d, and one more may dial at %d", *m.armed, at)
 		}
 	}
@@ -222,7 +225,7 @@ func (m *model) finish() {
 	for {
 		m.wasOpen = m.open()
 		switch {
-		case m.stepCollect(), m.stepDialed(), m.stepPutBack(), m.stepReturn(), m.stepReplace(), m.stepGone(), m.stepDrop():
+		case m.stepCollect(), m.stepDialed(), m.stepPutBack(), m.stepReturn(), m.stepReplace(), m.stepRejoin(), m.stepGone(), m.stepDrop():
 			m.check()
 			continue
 		}

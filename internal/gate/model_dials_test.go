@@ -35,6 +35,7 @@ func (m *model) stepDialed() bool {
 	m.begin(s, byCaller)
 	if m.pace.most > 0 {
 		m.did("dialed: the pace grows")
+		m.pace.rest, m.pace.until = 0, 0
 		if m.pace.most *= 2; m.pace.most >= fullPace || m.limit > 0 && m.pace.most >= m.limit {
 			m.did("dialed: the pace is full")
 			m.pace = pace{}
@@ -55,8 +56,74 @@ func (m *model) stepFailed() bool {
 	met := pick(m.rand, []string{"refused", "timeout"})
 	m.g.Failed(met)
 	m.dialing--
-	m.pace = pace{1, m.now, met}
+	m.pace = pace{most: 1, let: m.now, met: met}
 	m.didServe("failed", "failed: the next dials", m.admit)
+	return true
+}
+
+// stepFull has the server have no room for another session. Whoever dialed goes away.
+func (m *model) stepFull() bool {
+	if m.diallers() == 0 {
+		return false
+	}
+	m.full()
+	return true
+}
+
+// refuse has the dial of a waiter that was let dial be refused, now and then: it is about to
+// wait again.
+func (m *model) refuse(w *modelWaiter) {
+	if m.rand.IntN(8) > 0 {
+		return
+	}
+	m.full()
+	m.refused = append(m.refused, w)
+	m.idle = without(m.idle, w)
+}
+
+func (m *model) full() {
+	m.g.Full("full")
+	m.dialing--
+	m.pace.most, m.pace.let, m.pace.met = 1, m.now, "full"
+	switch {
+	case m.open() == m.dialing:
+		m.did("full: there is no session")
+	case m.pace.until.IsZero():
+		m.did("full: a rest")
+		m.pace.rest = min(max(2*m.pace.rest, firstRest), longestRest)
+		m.pace.until = m.now.Add(m.pace.rest)
+	default:
+		m.did("full: in a rest")
+	}
+	m.admit()
+}
+
+// stepRejoin has one wait again who was let dial, and whose dial ended with Full.
+func (m *model) stepRejoin() bool {
+	if len(m.refused) == 0 {
+		return false
+	}
+	w := pick(m.rand, m.refused)
+	m.refused = without(m.refused, w)
+	waits := m.g.Rejoin(w.real, m.now)
+	if want := !m.shut && m.open() > m.dialing; waits != want {
+		m.fail("whoever was refused waits: %v, must be %v", waits, want)
+	}
+	if !waits {
+		m.did("rejoin: nothing to wait for")
+		m.idle = append(m.idle, w)
+		return true
+	}
+	if m.did("rejoin"); !w.since.IsZero() {
+		m.did("rejoin: having queued")
+		m.forget(w)
+	}
+	m.join(w)
+	m.settle()
+	m.admit()
+	if slices.Contains(m.served, w) {
+		m.did("rejoin: served at once")
+	}
 	return true
 }
 
@@ -96,7 +163,7 @@ func (m *model) stepReplace() bool {
 	}
 	w := s.replacing
 	waits := m.g.Replace(&s.real.Session, w.real, m.now)
-	if want := m.paced() && !m.shut; waits != want {
+	if want := m.crowded() && !m.shut; waits != want {
 		m.fail("whoever replaces a session waits: %v, must be %v", waits, want)
 	}
 	if !waits {

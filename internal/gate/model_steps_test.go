@@ -14,10 +14,10 @@ func (m *model) all() []frequent {
 	return []frequent{
 		{12, m.stepAsk}, {1, m.stepArrive}, {9, m.stepCollect}, {4, m.stepGiveUp}, {1, m.stepOver},
 		{1, m.stepRefuse}, {1, m.stepPrefer}, {1, m.stepSendAway},
-		{12, m.stepDialed}, {2, m.stepUnreserve}, {2, m.stepFailed}, {1, m.stepReserve},
+		{14, m.stepDialed}, {2, m.stepUnreserve}, {2, m.stepFailed}, {1, m.stepFull}, {4, m.stepRejoin}, {1, m.stepReserve},
 		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
 		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {2, m.stepDeliver}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
-		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {3, m.stepTakeSilent}, {6, m.stepPutBack},
+		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {4, m.stepTakeSilent}, {6, m.stepPutBack},
 		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
 	}
 }
@@ -35,13 +35,14 @@ var outcomes = []string{
 	"arrive", "collect: session", "collect: room", "collect: refused",
 	"give up: queued", "give up: refused", "give up: room", "give up: session", "give up: session, closed", "over",
 	"refuse", "prefer", "send away", "dialed", "dialed: ends in an earlier tenth", "dialed: the pace grows", "dialed: the pace is full", "dialed: one may dial", "unreserve", "failed", "failed: the next dials",
+	"full: a rest", "full: in a rest", "full: there is no session", "rejoin", "rejoin: having queued", "rejoin: nothing to wait for", "rejoin: served at once",
 	"reserve: too many dial", "reserve", "reserve: nothing missing",
 	"return: bad", "return: misfit", "return: of another pool", "return: handed", "return: kept", "return: kept, while draining", "return: late", "return: kept, doubted",
 	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",
 	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
 	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "deliver: kept", "deliver: served", "deliver: closed", "condemn", "reject", "unfit", "fit",
 	"gone", "gone: room", "replace", "take ready", "take silent", "take silent: too many are ready", "put back: heard of", "put back: kept", "put back: served", "put back: closed",
-	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shorten: spread", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "time",
+	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shorten: spread", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "wake: a rest ends", "time",
 }
 
 // ofCallers are the sessions in the hands of callers.
@@ -390,6 +391,7 @@ func (m *model) stepGone() bool {
 		return false
 	}
 	m.g.Gone(&s.real.Session)
+	m.pace.until = 0
 	m.didServe("gone", "gone: room", m.admit)
 	return true
 }

@@ -96,6 +96,7 @@ type model struct {
 	sessions []*modelSession // every one that ever was
 	queue    []*modelWaiter  // in order of their numbers
 	served   []*modelWaiter  // those who have not noticed yet
+	refused  []*modelWaiter  // whose dials were: they are about to wait again
 	idle     []*modelWaiter  // whose wait is over: they are used again
 	tickets  []*modelTicket
 	arrived  []uint64 // numbers of those who were sent away, and are to come back
@@ -141,8 +142,11 @@ func (m *model) open() int {
 
 func (m *model) room() bool { return m.limit == 0 || m.open() < m.limit }
 
-// paced tells whether as many dial as may since a dial has failed.
-func (m *model) paced() bool { return m.pace.most > 0 && m.dialing >= m.pace.most }
+// crowded tells whether as many dial as may since a dial has failed.
+func (m *model) crowded() bool { return m.pace.most > 0 && m.dialing >= m.pace.most }
+
+// paced tells whether nobody may dial who has room, since others do, or in a rest.
+func (m *model) paced() bool { return m.crowded() || !m.pace.until.IsZero() }
 
 // keptBack tells whether somebody waits only because others dial.
 func (m *model) keptBack() bool { return len(m.queue) > 0 && m.room() && m.paced() }

@@ -64,6 +64,7 @@ func (m *model) stepAsk() bool {
 		m.number(w)
 	case m.room() && !m.paced():
 		m.did("ask: room")
+		m.number(w)
 		m.beginDial()
 	default:
 		m.did("ask: waits" + map[bool]string{true: " for who dials"}[m.room()])
@@ -74,8 +75,11 @@ func (m *model) stepAsk() bool {
 	if s != realOf(want) || waits != wantWaits || err != nil {
 		m.fail("it answers %v, %v, %v, must be %v, %v", s, waits, err, realOf(want), wantWaits)
 	}
-	if want != nil {
+	switch {
+	case want != nil:
 		m.comesToNothing(want, w)
+	case !waits:
+		m.refuse(w)
 	}
 	return true
 }
@@ -129,6 +133,7 @@ func (m *model) stepCollect() bool {
 		m.comesToNothing(w.session, w)
 	default:
 		m.did("collect: room")
+		m.refuse(w)
 	}
 	return true
 }
@@ -398,6 +403,11 @@ func (m *model) stepWake() bool {
 	got := m.doWake()
 	before := len(m.served)
 	m.settle()
+	if m.pace.until <= m.now && !m.pace.until.IsZero() {
+		m.did("wake: a rest ends")
+		m.pace.until = 0
+		m.admit()
+	}
 	if m.keptBack() && m.now.Sub(m.pace.let) >= longDial {
 		m.did("wake: one overtakes")
 		m.pace.most = m.dialing + 1

@@ -11,11 +11,19 @@ import (
 // in the queue, in order, for a session or for leave to dial, whichever comes first. A dial
 // that fails gives its leave to the next, so that a server that refuses at once fails its
 // callers one after the other, and quickly. Each dial that succeeds doubles what is allowed.
+//
+// A server that has no room for another connection is well, and so are those that it has.
+// Then who waits for one of these is not to be failed by the next dial: it rests before.
 type pace struct {
-	most int           // how many may dial at once; 0: any number
-	let  clock.Instant // when the last of them was let dial, or failed
-	met  string        // what that failure met with
+	most  int           // how many may dial at once; 0: any number
+	let   clock.Instant // when the last of them was let dial, or failed
+	met   string        // what that failure met with
+	rest  time.Duration // how long the last rest was to be, since a dial has succeeded; 0: there was none
+	until clock.Instant // nobody dials before, and then Wake ends the rest; zero: there is none
 }
+
+// A rest is twice as long each time, from one of these to the other.
+const firstRest, longestRest = 100 * time.Millisecond, time.Second
 
 // fullPace is the pace that bounds nothing any more: six dials have succeeded in a row.
 const fullPace = 64
@@ -29,7 +37,10 @@ const longDial = 5 * time.Second
 // mayDialLocked tells whether one more may be dialed: there is room, and the pace allows it.
 func (g *Gate[S, C]) mayDialLocked() bool { return g.roomLocked() && g.paceAllowsLocked() }
 
-func (g *Gate[S, C]) paceAllowsLocked() bool { return g.pace.most == 0 || g.dialing < g.pace.most }
+func (g *Gate[S, C]) paceAllowsLocked() bool { return !g.crowdedLocked() && g.pace.until.IsZero() }
+
+// crowdedLocked tells whether as many dial as may.
+func (g *Gate[S, C]) crowdedLocked() bool { return g.pace.most > 0 && g.dialing >= g.pace.most }
 
 // letLocked notes that one was let dial.
 func (g *Gate[S, C]) letLocked() {
@@ -44,8 +55,35 @@ func (g *Gate[S, C]) letLocked() {
 func (g *Gate[S, C]) Failed(met string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pace = pace{1, clock.Now(), met}
+	g.pace = pace{most: 1, let: clock.Now(), met: met}
 	g.unreserveLocked()
+}
+
+// Full ends a dial that the server refused since it has no room for another connection, and
+// gives its room back. Where there are sessions, which come back, nobody dials for a moment,
+// or until one of them is closed. Whoever dialed may wait for them: see Rejoin.
+func (g *Gate[S, C]) Full(met string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := clock.Now()
+	if g.pace.most, g.pace.let, g.pace.met = 1, now, met; g.open > g.dialing && g.pace.until.IsZero() {
+		g.pace.rest = min(max(2*g.pace.rest, firstRest), longestRest)
+		g.pace.until = now.Add(g.pace.rest)
+	}
+	g.unreserveLocked()
+}
+
+// Rejoin has one wait whose dial ended with Full: in the place that it had, for a session or
+// for leave to dial. It does not where there is no session that could come back.
+func (g *Gate[S, C]) Rejoin(w *Waiter[S, C], now clock.Instant) (waits bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut || g.open == g.dialing {
+		return false
+	}
+	g.rejoinLocked(w, now)
+	g.admitLocked() // the rest may be over already
+	return true
 }
 
 // quickenLocked notes that a dial has succeeded.
@@ -53,6 +91,7 @@ func (g *Gate[S, C]) quickenLocked() {
 	if g.pace.most == 0 {
 		return
 	}
+	g.pace.rest, g.pace.until = 0, 0
 	if g.pace.most *= 2; g.pace.most >= fullPace || g.limit > 0 && g.pace.most >= g.limit {
 		g.pace = pace{}
 	}
@@ -64,8 +103,13 @@ func (g *Gate[S, C]) keptBackLocked() bool {
 	return g.waiters.len > 0 && !g.paceAllowsLocked() && g.roomLocked()
 }
 
-// overtakeLocked lets one more dial where nothing is heard of those who do.
+// overtakeLocked lets one dial after a rest, and one more where nothing is heard of those who
+// do.
 func (g *Gate[S, C]) overtakeLocked(now clock.Instant) {
+	if g.pace.until <= now && !g.pace.until.IsZero() {
+		g.pace.until = 0
+		g.admitLocked()
+	}
 	if g.keptBackLocked() && now.Sub(g.pace.let) >= longDial {
 		g.pace.most = g.dialing + 1
 		g.admitLocked()
@@ -73,9 +117,13 @@ func (g *Gate[S, C]) overtakeLocked(now clock.Instant) {
 	g.watchPaceLocked()
 }
 
-// watchPaceLocked has Wake called when one more may dial, if somebody waits for that.
+// watchPaceLocked has Wake called when a rest ends, and when one more may dial if somebody waits
+// for that.
 func (g *Gate[S, C]) watchPaceLocked() {
-	if g.keptBackLocked() {
+	switch {
+	case !g.pace.until.IsZero():
+		g.wakeAtLocked(g.pace.until)
+	case g.keptBackLocked():
 		g.wakeAtLocked(g.pace.let.Add(longDial))
 	}
 }

@@ -53,8 +53,8 @@ func (g *Gate[S, C]) Arrive() uint64 {
 
 // Ask is the half of an acquire that never waits. It answers with a session, which the
 // caller holds from then on; or that the waiter is in the queue, see [Gate.Wait]; or
-// with neither: there was room, which the caller has, and dials. Whoever is given a session
-// has a place as well: they may have to come back for another, see [Gate.Replace].
+// with neither: there was room, which the caller has, and dials. Whoever does not wait has a
+// place as well: they may have to come back, see [Gate.Replace] and [Gate.Rejoin].
 func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -74,6 +74,7 @@ func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, 
 		return taken.of, false, nil
 	}
 	if g.mayDialLocked() {
+		g.numberLocked(w)
 		g.reserveLocked()
 		return nil, false, nil
 	}

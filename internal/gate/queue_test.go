@@ -369,7 +369,7 @@ func TestWhatIsLookedAtMayBeTakenMeanwhile(t *testing.T) {
 		})
 		g.EachWaiterLocked(func(w *Waiter[conn, caller], _ *caller) bool {
 			g.RefuseLocked(w, errRefused)
-			return w.Number() < 4
+			return w.Number() < 9
 		})
 	})
 	f := figures(g)
