@@ -55,7 +55,7 @@ var mariaFaults = []fault{
 	},
 	{
 		name:   "MariaDB: `max_user_connections` is below the pool's limit",
-		server: onMaria, through: goMySQL, expect: told,
+		server: onMaria, through: goMySQL, expect: prevented,
 		play: func(s *scene) {
 			s.both(func(a *app) { s.exec("ALTER USER " + a.user + " WITH MAX_USER_CONNECTIONS 2") })
 			s.both(func(a *app) { a.spell(20) })

@@ -42,7 +42,7 @@ var postgresFaults = []fault{
 	},
 	{
 		name:   "PostgreSQL: `CONNECTION LIMIT` of the role is below the pool's limit",
-		server: onPostgres, through: pgxStdlib, expect: told,
+		server: onPostgres, through: pgxStdlib, expect: prevented,
 		play: func(s *scene) {
 			s.both(func(a *app) { s.exec("ALTER ROLE " + a.user + " CONNECTION LIMIT 2") })
 			s.both(func(a *app) { a.spell(20) })
