@@ -27,6 +27,8 @@ type acquire struct {
 	again    bool          // it was given a session that came to nothing, and waits again
 	full     error         // what its first dial met that the server had no room for; nil: none did
 	fullAt   clock.Instant // when that was
+	nesting  *nesting      // its goroutine holds a lease already, which has this; nil: it does not
+	nests    *session      // which one
 	parts    parts
 	refusal  *AcquireError // what it failed with, where that is ours; nil: it did not, or what a dial met with is told
 	traced   trace.Span    // nil: none
@@ -126,6 +128,7 @@ func (a *acquire) wait(ctx context.Context) (*session, error) {
 	s, place, err := a.c.gate.Wait(ctx, &a.Waiter, over)
 	queued := clock.Now().Sub(a.Since())
 	a.parts.queue += queued
+	a.c.queue.waited(a, queued)
 	a.tellQueue(ctx, queued, s, err)
 	if err == nil {
 		return s, nil

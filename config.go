@@ -65,12 +65,20 @@ type Config struct {
 	// shorter. Negative: no warnings.
 	SlowAcquireThreshold time.Duration
 
-	// FailOnDeadlock ends a deadlock of the pool: every connection is held by a
-	// goroutine that waits for another one, and nothing has moved for a second. The
-	// newest of these waiters then fails with an *AcquireError that unwraps to
-	// ErrDeadlock, and the others go on. False: a deadlock is logged, and lasts until a
-	// context, or AcquireTimeout, ends. Deadlocks are detected on amd64 and arm64.
-	FailOnDeadlock bool
+	// StandstillThreshold is how long a pool may stand still before that is reported: callers
+	// wait, all connections are checked out, and nothing is done with any of them. The queue is
+	// looked at once a second. Zero: SlowAcquireThreshold, or 5 seconds if that is negative.
+	// Negative: a standstill is not reported, nor is a deadlock.
+	StandstillThreshold time.Duration
+
+	// FailDeadlockAfter ends a deadlock of the pool that has lasted for so long: every
+	// connection is held by a goroutine that waits for another one, and nothing has moved. The
+	// newest of these waiters then fails with an *AcquireError that unwraps to ErrDeadlock, and
+	// the others go on. The queue is looked at once a second. A goroutine may have handed its
+	// transaction to another one, which sqllease cannot see: choose a time in which that would
+	// have used it. Zero: a deadlock is reported, and lasts until a context, or AcquireTimeout,
+	// ends. Deadlocks are detected on amd64 and arm64. Minimum: 1ms.
+	FailDeadlockAfter time.Duration
 
 	// How long connections live.
 
@@ -137,6 +145,14 @@ type Config struct {
 	// OnSlowCall is called in the same way with each report of a slow call. Nil: not
 	// called.
 	OnSlowCall func(SlowCall)
+
+	// OnStandstill is called in the same way when the pool stands still, deadlocks included,
+	// and when that is over. Nil: not called.
+	OnStandstill func(Standstill)
+
+	// OnNestedAcquire is called in the same way with each place in the code where a request
+	// holds a connection and waits for another. Nil: not called.
+	OnNestedAcquire func(NestedAcquire)
 
 	// Where logs, spans and metrics go.
 

@@ -15,7 +15,7 @@ import (
 // the acquires that were waiting when it was.
 var ErrClosed = errors.New("sqllease: the connector is closed; no connection can be acquired from it any more")
 
-// ErrDeadlock is returned by an acquire that fails by [Config.FailOnDeadlock].
+// ErrDeadlock is returned by an acquire that fails by [Config.FailDeadlockAfter].
 var ErrDeadlock = errors.New("sqllease: deadlock: every connection is held by a goroutine that waits for another")
 
 // errOutOfTime is the cause of an acquire that exceeded Config.AcquireTimeout.
@@ -34,7 +34,7 @@ func (e *ConfigError) Error() string {
 }
 
 // AcquireError is the error of an acquire that ended before it had a connection:
-// by the caller's context, by [Config.AcquireTimeout], by [Config.FailOnDeadlock],
+// by the caller's context, by [Config.AcquireTimeout], by [Config.FailDeadlockAfter],
 // or because the connector was closed. It says how the pool stood, who held its
 // connections, and whether it was dialing the server. Making one costs O(1); stacks are
 // symbolised when it is printed.

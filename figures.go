@@ -36,6 +36,7 @@ type Stats struct {
 	SlowCalls         uint64        // slow calls reported; they are not leaks
 	LateReturns       uint64        // reported connections that came back after all
 	NestedAcquires    uint64        // places in the code where a request that held a connection waited for another
+	Standstills       uint64        // times that callers waited and nothing was done with any connection, deadlocks included
 	Deadlocks         uint64        // times that every connection was held by a goroutine that waited for another
 	Closed            ClosedStats   // connections closed, by reason
 

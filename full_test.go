@@ -106,14 +106,8 @@ func TestWhoRunsOutOfTimeAtAFullServerIsToldThatItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &keptLog{}
 		db, pool := openPool(t, &roomyFake{refuse: errTooMany, most: 1}, Config{Name: "orders", MaxOpen: 20, Discovery: NoDiscovery, AcquireTimeout: 3 * time.Second,
-			SlowAcquireThreshold: 2 * time.Second, Logger: slog.New(log)})
-		var held []*sql.Conn
-		another := make(chan struct{})
-		go func() {
-			defer close(another)
-			held = take(t, db, 1)
-		}()
-		<-another
+			SlowAcquireThreshold: 2 * time.Second, StandstillThreshold: -1, Logger: slog.New(log)})
+		held := takeElsewhere(t, db)
 		_, err := db.Conn(t.Context())
 		var acquire *AcquireError
 		require.ErrorAs(t, err, &acquire)
@@ -131,7 +125,7 @@ func TestWhoRunsOutOfTimeAtAFullServerIsToldThatItIs(t *testing.T) {
 		time.AfterFunc(time.Second, cancel)
 		_, err = db.Conn(ctx)
 		require.ErrorIs(t, err, context.Canceled)
-		giveBack(t, held...)
+		giveBack(t, held)
 		useOnce(t, db)
 	})
 }

@@ -142,7 +142,7 @@ func BenchmarkGrowthOfWaiters(b *testing.B) {
 				return db, func() int { return int(db.Stats().WaitCount) }
 			},
 			"sqllease": func() (*sql.DB, func() int) {
-				db, c := growing(b, Config{MaxOpen: 1, FailOnDeadlock: false})
+				db, c := growing(b, Config{MaxOpen: 1, FailDeadlockAfter: 0})
 				return db, func() int { return c.Stats().Waiting }
 			},
 		} {

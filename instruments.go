@@ -72,7 +72,7 @@ func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs
 	made.note(err)
 	m.leaks, m.slowCalls, m.closed = made.counter(metricLeaks), made.counter(metricSlowCalls), made.counter(metricClosed)
 	m.timeouts, m.failures = made.counter(metricTimeouts), made.counter(metricFailures)
-	m.nestings, m.locks = made.counter(metricNestings), made.counter(metricDeadlocks)
+	m.nestings, m.standstills, m.locks = made.counter(metricNestings), made.counter(metricStandstills), made.counter(metricDeadlocks)
 	m.observe(made, int64(cfg.MinIdle), stats)
 	return m, made.errs
 }

@@ -134,6 +134,7 @@ type told struct {
 	leaked    bool          // as unused, at some time
 	busy      bool
 	proven    bool
+	stands    bool          // it is in a pool that stands still, and has to do with who waits
 	threshold time.Duration // of the last report
 }
 

@@ -19,7 +19,7 @@ type metrics struct {
 
 	returned metric.Int64Histogram
 
-	timeouts, failures, leaks, slowCalls, closed, nestings, locks metric.Int64Counter
+	timeouts, failures, leaks, slowCalls, closed, nestings, standstills, locks metric.Int64Counter
 
 	silent metric.MeterProvider // as in tracing; nil: somebody may collect
 
@@ -40,7 +40,7 @@ func (m *metrics) zeros() {
 	for _, class := range []Class{ClassUnused, ClassProven} {
 		m.countLeaks(class, 0)
 	}
-	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.nestings, m.locks} {
+	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.nestings, m.standstills, m.locks} {
 		counter.Add(context.Background(), 0, m.id.Load().pool.add...)
 	}
 }
@@ -146,7 +146,12 @@ func (m *metrics) slowCall() { m.count(m.slowCalls) }
 
 func (m *metrics) nested() { m.count(m.nestings) }
 
-func (m *metrics) deadlocked() { m.count(m.locks) }
+// stoodStill counts a pool that stands still.
+func (m *metrics) stoodStill(deadlock bool) {
+	if m.count(m.standstills); deadlock {
+		m.count(m.locks)
+	}
+}
 
 func (m *metrics) count(what metric.Int64Counter) {
 	defer m.panicked.survive()

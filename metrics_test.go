@@ -61,6 +61,7 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 			"sqllease.lease.count":                  "{lease}",
 			"sqllease.deadlocks":                    "{deadlock}",
 			"sqllease.nested_acquires":              "{place}",
+			"sqllease.standstills":                  "{standstill}",
 			"sqllease.session.closed":               "{connection}",
 			"sqllease.slow_calls":                   "{call}",
 			"sqllease.acquire.part":                 "s",

@@ -64,6 +64,8 @@ const (
 	spanLeak     = "sqllease.leak"
 	spanSlowCall = "sqllease.slow_call"
 	spanReturn   = "sqllease.late_return"
+	spanNested   = "sqllease.nested_acquire"
+	spanStill    = "sqllease.standstill"
 
 	keyQueue     = attribute.Key("sqllease.acquire.queue") // seconds
 	keyDial      = attribute.Key("sqllease.acquire.dial")  // seconds
@@ -78,6 +80,7 @@ const (
 	keyOutcome   = attribute.Key("sqllease.tx.outcome")
 	keyTxBusy    = attribute.Key("sqllease.tx.busy") // seconds
 	keyTxIdle    = attribute.Key("sqllease.tx.idle") // seconds
+	keyDeadlock  = attribute.Key("sqllease.deadlock")
 	keyRetried   = attribute.Key("sqllease.retried")
 
 	eventFirstRow = "sqllease.first_row"
@@ -103,14 +106,15 @@ var (
 
 // Instruments that no convention has.
 var (
-	metricParts     = instrument{"sqllease.acquire.part", "s", "The parts of acquires that took time: queue, dial, and resets of a millisecond and more."}
-	metricUses      = instrument{"sqllease.lease.count", "{lease}", "Connections that are checked out, by what they are used for."}
-	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Connections reported as leaked, once in each class: one that is unused may be proven later."}
-	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Calls that took longer than Config.SlowCallThreshold. They are not leaks."}
-	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by cause."}
-	metricClosed    = instrument{"sqllease.session.closed", "{connection}", "Connections closed, by reason."}
-	metricNestings  = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a connection waits for another."}
-	metricDeadlocks = instrument{"sqllease.deadlocks", "{deadlock}", "Deadlocks of the pool: every connection was held by a goroutine that waited for another."}
+	metricParts       = instrument{"sqllease.acquire.part", "s", "The parts of acquires that took time: queue, dial, and resets of a millisecond and more."}
+	metricUses        = instrument{"sqllease.lease.count", "{lease}", "Connections that are checked out, by what they are used for."}
+	metricLeaks       = instrument{"sqllease.leaks", "{lease}", "Connections reported as leaked, once in each class: one that is unused may be proven later."}
+	metricSlowCalls   = instrument{"sqllease.slow_calls", "{call}", "Calls that took longer than Config.SlowCallThreshold. They are not leaks."}
+	metricFailures    = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by cause."}
+	metricClosed      = instrument{"sqllease.session.closed", "{connection}", "Connections closed, by reason."}
+	metricNestings    = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a connection waits for another."}
+	metricStandstills = instrument{"sqllease.standstills", "{standstill}", "Times that the pool stood still: callers waited, and nothing was done with any connection. Deadlocks are among them."}
+	metricDeadlocks   = instrument{"sqllease.deadlocks", "{deadlock}", "Deadlocks of the pool: every connection was held by a goroutine that waited for another."}
 
 	metricOldestHold = instrument{"sqllease.oldest_hold", "s", "The longest time that a connection has been checked out."}
 	metricOldestWait = instrument{"sqllease.oldest_wait", "s", "The longest time that a caller has been in the queue."}

@@ -2,10 +2,8 @@ package sqllease
 
 import (
 	"context"
-	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -25,8 +23,8 @@ import (
 // A holder and a waiter are of one request if they are of one goroutine, and
 // the holder gives its connection back in the end: goroutines serve one request
 // after the other, and one that leaked a connection seems to hold it ever after.
-// They are probably of one if they are of one trace, and the holder does nothing
-// with its connection while the other waits. They are not if both have a trace,
+// They are probably of one if they are of one trace, and the holder has done nothing
+// with its connection for a while, in which the other waits. They are not if both have a trace,
 // and not the same. That they have a context in common shows nothing: the
 // context of a whole service is shared by all its workers.
 
@@ -34,23 +32,20 @@ import (
 // the holders, which takes time in proportion to their number.
 const nestedEvery = 10 * time.Millisecond
 
+// nestedAfter is how long somebody has waited who is looked up among the holders by their trace:
+// by then it has been seen whether the pool stands still.
+const nestedAfter = 2 * stallAfter
+
 // mostNestings is how many places of nested acquires are remembered.
 const mostNestings = 256
 
 // nesting is a request that holds leases and waits for another.
 type nesting struct {
-	place          [2]uint64
-	holder, waiter Lease         // the newest of what it holds, and the acquire that waits
-	common         string        // what tells that they are of one request
-	waited         time.Duration // so far
-	limit          int
-	perRequest     int  // connections it needs at once
-	requests       int  // how many requests there are at once
-	named          bool // the record of a deadlock has named it
+	place [2]uint64
+	NestedAcquire
+	span  trace.SpanContext // of the acquire that waits
+	named bool              // the record of a standstill has named it
 }
-
-// needed is the limit with which such requests cannot stand still.
-func (n *nesting) needed() int { return n.requests*(n.perRequest-1) + 1 }
 
 // nestedLocked looks for a lease that is held by the goroutine of somebody who
 // joins the queue. It is reported when that lease ends.
@@ -73,7 +68,8 @@ func (q *waits) nestedLocked(a *acquire, now clock.Instant) {
 	}
 	place := placeOf(holder, a)
 	if _, known := q.nestings[place]; !known {
-		holder.lease.nesting = q.nestingOf(place, holder, a, "goroutine", holds, q.requestsLocked(), now)
+		a.nesting, a.nests = q.nestingOf(place, holder, a, SameGoroutine, holds, q.requestsLocked(), now), holder
+		holder.lease.nesting = a.nesting
 	}
 }
 
@@ -88,6 +84,20 @@ func ofRequest(l, acquire *claim) bool {
 	return a == b || !a.IsValid() || !b.IsValid()
 }
 
+// waited notes how long an acquire has waited that is nested in a lease of its goroutine's, which
+// mostly is there still: it is told of when that ends.
+func (q *waits) waited(a *acquire, queued time.Duration) {
+	if a.nesting == nil {
+		return
+	}
+	q.gate.Look(func() {
+		if a.nests.lease.nesting == a.nesting {
+			a.nesting.Waited = queued
+		}
+	})
+	a.nesting, a.nests = nil, nil
+}
+
 // nestedEndLocked returns the nesting of a lease that ends, which has one, if it
 // is to be reported.
 func (q *waits) nestedEndLocked(l *lease, now clock.Instant) *nesting {
@@ -95,16 +105,15 @@ func (q *waits) nestedEndLocked(l *lease, now clock.Instant) *nesting {
 	if l.told.idle || !q.newNestingLocked(n.place) {
 		return nil
 	}
-	rows := n.holder.OpenRows // when it waited; now they are closed
-	n.holder = l.read(now)
-	n.holder.OpenRows = rows
+	rows := n.Holder.OpenRows // when it waited; now they are closed
+	n.Holder = l.read(now)
+	n.Holder.OpenRows = rows
 	_, n.named = q.named[n.place]
 	return n
 }
 
 // holding is what a request holds.
 type holding struct {
-	idle   clock.Instant // since when one of its leases is; zero: none is
 	newest *session
 	leases int
 }
@@ -112,28 +121,28 @@ type holding struct {
 // mostAtOnce is how many nestings one look at the queue tells of.
 const mostAtOnce = 8
 
-// nestedTracesLocked returns the nestings of leases that nothing is done with
-// and waiters of the same trace who came later. It passes once over the leases
-// and once over the waiters.
+// nestedTracesLocked returns the nestings of leases that nothing was done with for stallAfter,
+// and waiters of the same trace who have waited for as long. It passes once over the leases and
+// once over the waiters.
 func (q *waits) nestedTracesLocked(idle []*session, now clock.Instant) (found []*nesting) {
-	holdings := q.holdingsLocked(idle, now)
+	holdings := q.holdingsLocked(idle)
 	if len(holdings) == 0 || q.gate.FiguresLocked().Limit == 0 {
 		return nil
 	}
 	requests := 0
 	q.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
-		if now.Sub(a.Since()) < stallAfter || len(found) == mostAtOnce {
+		if now.Sub(a.start) < nestedAfter || len(found) == mostAtOnce {
 			return false
 		}
 		h := holdings[a.span.TraceID()]
-		if h == nil || h.idle > a.Since() {
+		if h == nil {
 			return true
 		}
 		if place := placeOf(h.newest, a); q.newNestingLocked(place) {
 			if requests == 0 {
 				requests = q.requestsLocked()
 			}
-			found = append(found, q.nestingOf(place, h.newest, a, "trace", h.leases, requests, now))
+			found = append(found, q.nestingOf(place, h.newest, a, SameTrace, h.leases, requests, now))
 		}
 		return true
 	})
@@ -141,7 +150,7 @@ func (q *waits) nestedTracesLocked(idle []*session, now clock.Instant) (found []
 }
 
 // holdingsLocked returns what the traces hold of which one of these leases is.
-func (q *waits) holdingsLocked(idle []*session, now clock.Instant) map[trace.TraceID]*holding {
+func (q *waits) holdingsLocked(idle []*session) map[trace.TraceID]*holding {
 	holdings := map[trace.TraceID]*holding{}
 	for _, s := range idle {
 		l := &s.lease
@@ -149,12 +158,7 @@ func (q *waits) holdingsLocked(idle []*session, now clock.Instant) map[trace.Tra
 		if !id.IsValid() || l.told.idle {
 			continue
 		}
-		if holdings[id] == nil {
-			holdings[id] = &holding{}
-		}
-		if _, since := l.state(now); holdings[id].idle.IsZero() || since < holdings[id].idle {
-			holdings[id].idle = since
-		}
+		holdings[id] = &holding{}
 	}
 	if len(holdings) == 0 {
 		return nil
@@ -169,12 +173,12 @@ func (q *waits) holdingsLocked(idle []*session, now clock.Instant) map[trace.Tra
 }
 
 // nestingOf describes a nesting.
-func (q *waits) nestingOf(place [2]uint64, holder *session, a *acquire, common string, holds, requests int, now clock.Instant) *nesting {
+func (q *waits) nestingOf(place [2]uint64, holder *session, a *acquire, by Relation, holds, requests int, now clock.Instant) *nesting {
 	_, named := q.named[place]
-	return &nesting{
-		place: place, holder: holder.lease.read(now), waiter: a.read(now), common: common,
-		waited: now.Sub(a.Since()), limit: q.gate.FiguresLocked().Limit, perRequest: holds + 1, requests: requests, named: named,
-	}
+	return &nesting{place: place, span: a.span, named: named, NestedAcquire: NestedAcquire{
+		Pool: q.cfg.Name, Holder: holder.lease.read(now), Waiter: Stack(a.stack.Stack()), Waited: now.Sub(a.start), Relation: by,
+		Limit: q.gate.FiguresLocked().Limit, Each: holds + 1, Requests: requests,
+	}}
 }
 
 func placeOf(holder *session, a *acquire) [2]uint64 {
@@ -232,240 +236,30 @@ func requestOf(c *claim) request {
 	return request{goroutine: c.goroutine}
 }
 
-// requestsLocked counts the requests that hold a lease or wait for one.
+// requestsLocked counts the requests that hold a lease or wait for one. What is leaked is of none.
 func (q *waits) requestsLocked() int {
 	requests := map[request]struct{}{}
-	q.gate.eachLeaseLocked(func(s *session) { requests[requestOf(&s.lease.claim)] = struct{}{} })
-	q.gate.eachWaiterLocked(func(a *acquire) { requests[requestOf(&a.claim)] = struct{}{} })
-	return len(requests)
-}
-
-// deadlock is a pool that stands still.
-type deadlock struct {
-	since  clock.Instant // of the waiter who closed the circle
-	first  *nesting      // the oldest lease, and the acquire of the goroutine that holds it; nil: nothing is to be logged
-	held   []heldPlace   // by the places that took the connections and that wait
-	failed *Lease        // the acquire that fails for the others; nil: none does
-	fresh  bool          // the last look found none
-	tell   bool          // it is to be logged
-}
-
-// heldPlace is a place that took connections, and one at which who holds them waits.
-type heldPlace struct {
-	holder, waiter Stack
-	connections    int
-}
-
-// deadlockEvery is the time between two records of a pool that stands still.
-const deadlockEvery = time.Minute
-
-// deadlockLocked tells whether no lease will be given back: nothing was done
-// with any of them for a while, and the goroutine that used it last waits for
-// another. While anybody dials it is none: those who wait may wait for that.
-// And if nobody dials there is no room, or one of those who wait would.
-//
-// A while, since result sets that were just handed to another
-// goroutine look the same until that begins to read.
-func (q *waits) deadlockLocked(idle []*session, all bool, now clock.Instant) *deadlock {
-	f := q.gate.FiguresLocked()
-	before := q.deadlocked
-	q.deadlocked = false
-	if len(idle) == 0 || !all || f.Held < f.Open {
-		return nil
-	}
-	circle, last := q.pairLocked(idle, now)
-	if circle == nil {
-		return nil
-	}
-	q.deadlocked = true
-	return q.standstillLocked(&deadlock{since: last.Since(), fresh: !before}, circle, last, now)
-}
-
-// heldBy is a session and the acquire whose goroutine used it last.
-type heldBy struct {
-	session *session
-	acquire *acquire
-}
-
-// pairLocked finds for each lease the waiter whose goroutine used it last, and
-// the last of these waiters; nil if one has none. It looks at a lease once: its
-// holder may begin a call at any time.
-func (q *waits) pairLocked(idle []*session, now clock.Instant) (circle []heldBy, last *acquire) {
-	waiting := map[uint64]*acquire{}
-	q.gate.eachWaiterLocked(func(a *acquire) {
-		if id := a.goroutine; id != 0 && now.Sub(a.Since()) >= stallAfter {
-			waiting[id] = a
+	q.gate.eachLeaseLocked(func(s *session) {
+		if !s.lease.told.leaked {
+			requests[requestOf(&s.lease.claim)] = struct{}{}
 		}
 	})
-	for _, s := range idle {
-		a := waiting[s.lease.caller.Load()]
-		if a == nil || !ofRequest(&s.lease.claim, &a.claim) {
-			return nil, nil
-		}
-		if last == nil || a.Number() > last.Number() {
-			last = a
-		}
-		circle = append(circle, heldBy{s, a})
-	}
-	return circle, last
-}
-
-// standstillLocked says what there is to say of a deadlock, and ends it where
-// the gate is to.
-func (q *waits) standstillLocked(d *deadlock, circle []heldBy, last *acquire, now clock.Instant) *deadlock {
-	d.tell = q.cfg.FailOnDeadlock || q.deadlockTold.IsZero() || now.Sub(q.deadlockTold) >= deadlockEvery
-	if d.fresh {
-		q.deadlocks++
-	}
-	if d.tell {
-		q.deadlockTold = now
-		q.describeLocked(d, circle, now)
-	}
-	if q.cfg.FailOnDeadlock {
-		failed := last.read(now)
-		d.failed = &failed
-		q.breakLocked(circle, last)
-	}
-	return d
-}
-
-// breakLocked ends a deadlock: the last of the waiters fails, and what it holds
-// lets the others go on. They go before those who hold nothing, which would
-// otherwise be served first, take their connection, and wait again.
-func (q *waits) breakLocked(circle []heldBy, last *acquire) {
-	q.deadlocked = false
-	q.gate.RefuseLocked(&last.Waiter, ErrDeadlock)
-	holders := map[*acquire]bool{}
-	for _, h := range circle {
-		holders[h.acquire] = true
-	}
-	q.gate.PreferLocked(func(a *acquire) bool { return holders[a] })
-}
-
-// mostTold is how many places a record of a deadlock tells of.
-const mostTold = 64
-
-// describeLocked notes of a deadlock what its record tells, and which places that names.
-func (q *waits) describeLocked(d *deadlock, circle []heldBy, now clock.Instant) {
-	places, holds, most := map[[2]uint64]int{}, map[*acquire]int{}, 0
-	for _, h := range circle {
-		holds[h.acquire]++
-		most = max(most, holds[h.acquire])
-		place := placeOf(h.session, h.acquire)
-		i, known := places[place]
-		if !known && len(d.held) == mostTold {
-			continue
-		}
-		if !known {
-			i = len(d.held)
-			places[place] = i
-			d.held = append(d.held, heldPlace{holder: Stack(h.session.lease.stack.Stack()), waiter: Stack(h.acquire.stack.Stack())})
-			q.named.add(place)
-		}
-		d.held[i].connections++
-	}
-	first := circle[0]
-	d.first = q.nestingOf(placeOf(first.session, first.acquire), first.session, first.acquire, "goroutine", most, q.requestsLocked(), now)
+	q.gate.eachWaiterLocked(func(a *acquire) { requests[requestOf(&a.claim)] = struct{}{} })
+	return len(requests)
 }
 
 // reportNesting tells of a place where requests hold a connection and wait for
 // another.
 func (q *waits) reportNesting(n *nesting) {
+	defer q.reports.tellNested(n)
 	defer q.cfg.recovered("reporting a nested acquire")
 	q.reports.metrics.nested()
+	n.Holder.Statement = q.reports.sanitised(n.Holder.Statement)
 	if n.named {
 		return
 	}
-	n.holder.Statement = q.reports.sanitised(n.holder.Statement)
-	q.cfg.Logger.LogAttrs(n.context(), slog.LevelWarn,
+	q.reports.nested(n)
+	q.cfg.Logger.LogAttrs(trace.ContextWithSpanContext(context.Background(), n.span), slog.LevelWarn,
 		"sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks",
-		slog.String("pool", q.cfg.Name), slog.Any("nested", n))
-}
-
-// context carries the trace of the request.
-func (n *nesting) context() context.Context {
-	return trace.ContextWithSpanContext(context.Background(), n.waiter.SpanContext)
-}
-
-// fix says what to do, with the figures of the pool.
-func (n *nesting) fix() string {
-	if n.holder.OpenRows > 0 {
-		return "close the open rows first: call rows.Close() before the inner statement (a defer is too late), or read them to their end; " + n.limits()
-	}
-	return "give the connection that the request has back first, or run the inner statement on it (its *sql.Tx or *sql.Conn); if it was forgotten, close it; " + n.limits()
-}
-
-// limits says what the limit has to be, or, where it is enough for the requests there are, for
-// how many it is.
-func (n *nesting) limits() string {
-	each := plural(n.perRequest, "connection")
-	if n.needed() <= n.limit && n.perRequest > 1 {
-		most := (n.limit - 1) / (n.perRequest - 1)
-		return fmt.Sprintf("the limit of %d is enough for %s at once, with %s each", n.limit, plural(most, "such request"), each)
-	}
-	return fmt.Sprintf("or raise the limit from %d to at least %d: that is enough for %s at once, with %s each",
-		n.limit, n.needed(), plural(n.requests, "such request"), each)
-}
-
-// LogValue is the nesting as attributes.
-func (n *nesting) LogValue() slog.Value {
-	attrs := []slog.Attr{
-		slog.String("holder", n.holder.Stack.site()),
-		slog.String("waiter", n.waiter.Stack.site()),
-		slog.String("fix", n.fix()),
-		slog.String("statement", n.holder.Statement),
-		slog.String("common", n.common),
-		slog.Int("limit", n.limit),
-		slog.Int("needed", n.needed()),
-		slog.Int("requests", n.requests),
-		slog.Int("connections_per_request", n.perRequest),
-		slog.Uint64("lease", n.holder.ID),
-		slog.Duration("hold", round(n.holder.Hold)),
-	}
-	if n.waited > 0 {
-		attrs = append(attrs, slog.Duration("waited", round(n.waited)))
-	}
-	return slog.GroupValue(append(attrs,
-		slog.String("holder_stack", n.holder.Stack.Line()),
-		slog.String("waiter_stack", n.waiter.Stack.Line()))...)
-}
-
-// reportDeadlock tells of a pool that stands still.
-func (q *waits) reportDeadlock(d *deadlock) {
-	defer q.cfg.recovered("reporting a deadlock")
-	if d.fresh {
-		q.reports.metrics.deadlocked()
-	}
-	if !d.tell {
-		return
-	}
-	first := d.first
-	first.holder.Statement = q.reports.sanitised(first.holder.Statement)
-	end := "it lasts until the context of one of these callers, or Config.AcquireTimeout, ends; with Config.FailOnDeadlock, one of them fails and the others go on"
-	if d.failed != nil {
-		end = fmt.Sprintf("the caller at %s gets ErrDeadlock (Config.FailOnDeadlock), and the others go on", d.failed.Stack.site())
-	}
-	q.cfg.Logger.LogAttrs(first.context(), slog.LevelError, "sqllease: deadlock: every connection is held by a goroutine that waits for another",
-		slog.String("pool", q.cfg.Name), slog.Time("since", d.since.Time()), slog.String("places", d.places()), slog.String("end", end), slog.Any("nested", first))
-}
-
-// places tells how many connections were taken where, and where who holds them waits.
-func (d *deadlock) places() string {
-	var places []string
-	count := map[string]int{}
-	for _, h := range d.held {
-		place := fmt.Sprintf("taken by %s, waiting at %s", h.holder.site(), h.waiter.site())
-		if count[place] == 0 {
-			places = append(places, place)
-		}
-		count[place] += h.connections
-	}
-	for i, place := range places {
-		places[i] = fmt.Sprintf("%d %s", count[place], place)
-	}
-	const most = 8
-	if len(places) > most {
-		places = append(places[:most], fmt.Sprintf("and %d places more", len(places)-most))
-	}
-	return strings.Join(places, "; ")
+		slog.String("pool", q.cfg.Name), slog.Any("nested", n.NestedAcquire))
 }

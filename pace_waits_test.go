@@ -75,7 +75,7 @@ func TestWhoMayNotDialIsInNoDeadlock(t *testing.T) {
 		t.Run(fmt.Sprintf("full=%v", full), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newDownServer(true)
-				db, c := openPool(t, s, Config{MaxOpen: 3, FailOnDeadlock: true})
+				db, c := openPool(t, s, Config{MaxOpen: 3, FailDeadlockAfter: time.Second})
 				var all sync.WaitGroup
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				defer cancel()

@@ -105,6 +105,18 @@ func take(t testing.TB, db *sql.DB, n int) []*sql.Conn {
 	return held
 }
 
+// takeElsewhere takes a connection on another goroutine, so that none waits for itself.
+func takeElsewhere(t testing.TB, db *sql.DB) (conn *sql.Conn) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn = take(t, db, 1)[0]
+	}()
+	<-done
+	return conn
+}
+
 // giveBack gives them back.
 func giveBack(t testing.TB, held ...*sql.Conn) {
 	t.Helper()

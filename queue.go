@@ -29,11 +29,12 @@ type waits struct {
 	at           clock.Instant // what the timer is armed for; zero: it is not
 	slowTold     clock.Instant // when slow acquires were last warned of
 	nestings     nestedPlaces  // those of nested acquires that were reported
-	named        nestedPlaces  // those that a record of a deadlock has named
+	named        nestedPlaces  // those that a record of a standstill has named
 	nestedNext   clock.Instant // when to look for another
-	deadlocked   bool          // the last look at the queue found a deadlock
-	deadlockTold clock.Instant // when one was last reported
+	still        *standing     // the pool stands still; nil: it does not
+	moved        clock.Instant // when it last ceased to, after that was told
 	nested       uint64        // how many of these there were
+	standstills  uint64        // likewise, deadlocks among them
 	deadlocks    uint64        // likewise
 }
 
@@ -56,7 +57,7 @@ func (q *waits) queueAtLocked(at clock.Instant) {
 type queueFindings struct {
 	slow     *AcquireError
 	nestings []*nesting
-	deadlock *deadlock
+	still    *still
 }
 
 // findInQueue looks at the queue, and arms the timer for the next look. With the
@@ -66,7 +67,7 @@ func (q *waits) findInQueue(now clock.Instant) (f queueFindings) {
 		q.at = 0
 		since := q.sinceLocked()
 		if since.IsZero() {
-			q.deadlocked = false
+			f.still = q.movedLocked(now)
 			return
 		}
 		if at := since.Add(stallAfter); at > now {
@@ -74,9 +75,14 @@ func (q *waits) findInQueue(now clock.Instant) (f queueFindings) {
 			return
 		}
 		q.queueAtLocked(now.Add(stallAfter))
-		f.slow = q.slowLocked(since, now)
 		idle, all := q.stalledLocked(now)
-		f.deadlock = q.deadlockLocked(idle, all, now) // first: what it names is not told again
+		f.still = q.stillLocked(idle, all, since, now) // first: what it names is not told again
+		if q.mayStandLocked(now) {
+			return
+		}
+		if q.still == nil || !q.still.told {
+			f.slow = q.slowLocked(since, now)
+		}
 		f.nestings = q.nestedTracesLocked(idle, now)
 	})
 	return f
@@ -133,8 +139,8 @@ func (q *waits) lookAtQueue() {
 		defer q.warnSlow(f.slow)
 	}
 	defer each(f.nestings, q.reportNesting)
-	if f.deadlock != nil {
-		q.reportDeadlock(f.deadlock)
+	if f.still != nil {
+		q.reportStill(f.still)
 	}
 }
 

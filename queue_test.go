@@ -16,7 +16,7 @@ import (
 func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &keptLog{}
-		p := newLeakPool(t, &leakFake{}, Config{Name: "orders", MaxOpen: 1, LeakThreshold: -1, Logger: slog.New(log)})
+		p := newLeakPool(t, &leakFake{}, Config{Name: "orders", MaxOpen: 1, LeakThreshold: -1, StandstillThreshold: -1, Logger: slog.New(log)})
 		holder := p.lease(t)
 		var wait sync.WaitGroup
 		for range 3 {
@@ -67,7 +67,7 @@ func TestShortWaitsAreNotWarnedOf(t *testing.T) {
 func TestANegativeThresholdWarnsOfNoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &keptLog{}
-		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, SlowAcquireThreshold: -1, LeakThreshold: -1, Logger: slog.New(log)})
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, SlowAcquireThreshold: -1, StandstillThreshold: -1, LeakThreshold: -1, Logger: slog.New(log)})
 		holder := p.lease(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()

@@ -156,7 +156,7 @@ func TestWhatIsLeftOfRowsIsReadNotHeld(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &leakFake{takes: map[string]time.Duration{slow: 5 * time.Minute}}
 			var reports []Leak
-			db, err := OpenDB(twoSets{f}, Config{MaxOpen: 1, LeakThreshold: 30 * time.Second, SlowCallThreshold: time.Hour, FailOnDeadlock: true, OnLeak: func(l Leak) {
+			db, err := OpenDB(twoSets{f}, Config{MaxOpen: 1, LeakThreshold: 30 * time.Second, SlowCallThreshold: time.Hour, FailDeadlockAfter: time.Second, OnLeak: func(l Leak) {
 				reports = append(reports, l)
 			}})
 			require.NoError(t, err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -129,6 +130,32 @@ func (r *reports) sanitiseHolders(e *AcquireError) {
 	}
 }
 
+// tellNested tells the application of a nested acquire.
+func (r *reports) tellNested(n *nesting) {
+	if r.cfg.OnNestedAcquire != nil {
+		r.toldApplication(func() { r.cfg.OnNestedAcquire(n.NestedAcquire) })
+	}
+}
+
+// tellStandstill tells it of a pool that stands still, or did.
+func (r *reports) tellStandstill(s *still) {
+	if r.cfg.OnStandstill != nil {
+		r.toldApplication(func() { r.cfg.OnStandstill(s.Standstill) })
+	}
+}
+
+// toldApplication survives a panic of its function.
+func (r *reports) toldApplication(tell func()) {
+	defer r.cfg.recovered("logging a panic of a function of Config")
+	defer func() {
+		if v := recover(); v != nil {
+			r.cfg.Logger.Error("sqllease: a function of Config that is told of reports panicked; the report itself is not lost",
+				slog.String("pool", r.cfg.Name), slog.String("panic", r.cfg.panicked(v)))
+		}
+	}()
+	tell()
+}
+
 // leaked emits a span of a leak, from the acquire to now, in the trace that took the
 // connection and linked to it; of a slow call likewise, and of a late return one that is
 // linked to that of its leak.
@@ -150,6 +177,48 @@ func (r *reports) leaked(l *Leak) {
 		span.SetStatus(codes.Error, l.Class.String())
 	}
 	r.reported.keep(l, span.SpanContext())
+}
+
+// nested emits a span of a nested acquire: in the trace of the request, from the beginning of
+// the wait.
+func (r *reports) nested(n *nesting) {
+	now := time.Now()
+	r.emit(n.span, spanNested, now.Add(-n.Waited), now, nil, append(codeOf(n.Waiter),
+		keyLease.Int64(int64(n.Holder.ID)), keyHold.Float64(n.Holder.Hold.Seconds()), keyFix.String(n.Fix()))) //nolint:gosec // there are not as many
+}
+
+// stood emits a span of a pool that stands still, or did, linked to the requests in it.
+func (r *reports) stood(s *still) {
+	attrs := []attribute.KeyValue{keyDeadlock.Bool(s.Deadlock)}
+	if len(s.Held) > 0 {
+		attrs = append(append(attrs, codeOf(s.Held[0].Stack)...), keyFix.String(s.Fix()))
+	}
+	r.emit(trace.SpanContext{}, spanStill, s.Since, s.Since.Add(s.For), s.links(), attrs)
+}
+
+// emit emits a span that is over.
+func (r *reports) emit(in trace.SpanContext, name string, from, to time.Time, links []trace.Link, attrs []attribute.KeyValue) {
+	t := r.tracing
+	defer t.panicked.survive()
+	if !in.IsValid() && !t.listens() {
+		return
+	}
+	_, span := t.start(trace.ContextWithSpanContext(context.Background(), in), name,
+		append(t.id.Load().internal, trace.WithTimestamp(from), trace.WithLinks(links...))...)
+	if span == nil {
+		return
+	}
+	defer t.end(span, trace.WithTimestamp(to))
+	span.SetAttributes(attrs...)
+}
+
+// codeOf is the application's line of a stack, as attributes.
+func codeOf(s Stack) []attribute.KeyValue {
+	frame, ok := s.siteFrame()
+	if !ok {
+		return nil
+	}
+	return []attribute.KeyValue{keyFunction.String(frame.Function), keyFile.String(frame.File), keyLine.Int(frame.Line)}
 }
 
 // spanName tells leaks from what is none.
@@ -184,9 +253,7 @@ func (r *reports) attributes(l *Leak) []attribute.KeyValue {
 	if l.spanName() != spanSlowCall {
 		attrs = append(attrs, keyLeakClass.String(l.Class.String()))
 	}
-	if frame, ok := l.Stack.siteFrame(); ok {
-		attrs = append(attrs, keyFunction.String(frame.Function), keyFile.String(frame.File), keyLine.Int(frame.Line))
-	}
+	attrs = append(attrs, codeOf(l.Stack)...)
 	if l.Statement != "" {
 		attrs = append(attrs, keySummary.String(r.summaries.Of(l.Statement).name))
 		if r.tracing.text {

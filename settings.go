@@ -40,6 +40,11 @@ func newSettings(cfg Config) (*settings, error) {
 			cfg.SlowAcquireThreshold = min(cfg.SlowAcquireThreshold, half)
 		}
 	}
+	if cfg.StandstillThreshold == 0 {
+		if cfg.StandstillThreshold = cfg.SlowAcquireThreshold; cfg.StandstillThreshold < 0 {
+			cfg.StandstillThreshold = DefaultSlowAcquireThreshold
+		}
+	}
 	if cfg.SlowCallThreshold == 0 {
 		cfg.SlowCallThreshold = 10 * min(cfg.LeakThreshold, math.MaxInt64/10)
 	}
@@ -90,9 +95,11 @@ func (cfg *Config) checkDurations() error {
 		{"MaxLifetime", cfg.MaxLifetime},
 		{"NetworkIdleLimit", cfg.NetworkIdleLimit},
 		{"ReclaimAfter", cfg.ReclaimAfter},
+		{"FailDeadlockAfter", cfg.FailDeadlockAfter},
 		{"LeakThreshold", max(cfg.LeakThreshold, 0)}, // negative: none
 		{"SlowCallThreshold", max(cfg.SlowCallThreshold, 0)},
 		{"SlowAcquireThreshold", max(cfg.SlowAcquireThreshold, 0)},
+		{"StandstillThreshold", max(cfg.StandstillThreshold, 0)},
 	} {
 		if f.value < 0 {
 			return &ConfigError{f.name, f.value.String(), "it is negative; use zero for none"}

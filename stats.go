@@ -23,7 +23,7 @@ func (c *Connector) stats() Stats {
 	now := clock.Now()
 	c.gate.Look(func() {
 		s.figures(c.gate.FiguresLocked())
-		s.NestedAcquires, s.Deadlocks = c.queue.nested, c.queue.deadlocks
+		s.NestedAcquires, s.Standstills, s.Deadlocks = c.queue.nested, c.queue.standstills, c.queue.deadlocks
 		c.gate.eachLeaseLocked(func(of *session) {
 			if s.OldestHold == 0 {
 				s.OldestHold = of.lease.holdAt(now)

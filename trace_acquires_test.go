@@ -62,8 +62,7 @@ func TestAnAcquireThatQueuedTellsItsParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{on: slow("reset", time.Second)}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
-		holder, err := p.db.Conn(t.Context())
-		require.NoError(t, err)
+		holder := takeElsewhere(t, p.db)
 		p.take()
 		go func() {
 			elapse(2 * time.Second)
@@ -156,8 +155,7 @@ func TestThePartsOfAnAcquireAreSpansOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &telemetryFake{on: slow("reset", 10*time.Millisecond)}
 		p := newTelemetryPool(t, f, Config{MaxOpen: 1})
-		conn, err := p.db.Conn(t.Context())
-		require.NoError(t, err)
+		conn := takeElsewhere(t, p.db)
 		p.take()
 		start := time.Now()
 		time.AfterFunc(time.Second, func() { assert.NoError(t, conn.Close()) })

@@ -280,6 +280,13 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 		return
 	}
 	busy, since := l.state(f.now)
+	if l.told.stands && reclaimAfter == 0 { // what is reclaimed is reported first
+		if w.waits.still != nil {
+			w.lookLocked(s, f.now.Add(stallAfter))
+			return
+		}
+		since = max(since, w.waits.moved)
+	}
 	lasts := f.now.Sub(since)
 	if reclaimAfter > 0 && l.told.idle && !busy && lasts >= reclaimAfter {
 		w.reclaimLocked(s, f)

@@ -90,7 +90,7 @@ var contestants = []contestant{
 	{"sqllease-all", func(s source, p providers) (*sql.DB, error) {
 		return sqllease.OpenDB(s.connector(), sqllease.Config{
 			TracerProvider: p.traces, MeterProvider: p.metrics, Dialect: s.dialect,
-			Comments: sqllease.CommentsAppend, FailOnDeadlock: true,
+			Comments: sqllease.CommentsAppend, FailDeadlockAfter: time.Second,
 		})
 	}},
 	{"xsam", func(s source, p providers) (*sql.DB, error) {

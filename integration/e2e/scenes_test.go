@@ -191,7 +191,7 @@ func scenes() []scene {
 			shows: []cell{{"Leaks, by class: unused", 1, 4}, {"Leaks, by class: proven", 1, 3}, {"Slow calls: shop", 1, 3}},
 		},
 		{
-			name: "deadlock", config: sqllease.Config{MaxOpen: 2, FailOnDeadlock: true},
+			name: "deadlock", config: sqllease.Config{MaxOpen: 2, FailDeadlockAfter: time.Second},
 			run: func(ctx context.Context, _ *testing.T, all []*instance) {
 				all[0].callers.Go(func() {
 					wait(ctx, warm)
