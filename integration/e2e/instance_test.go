@@ -203,5 +203,18 @@ func nest(ctx context.Context, db *sql.DB) error {
 	return errors.Join(err, inner)
 }
 
+// hand holds a connection while another goroutine, for which it waits, asks for one.
+func hand(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	wait(ctx, 100*time.Millisecond)
+	inner := make(chan error)
+	go func() { inner <- execute("inner")(ctx, db) }()
+	return <-inner
+}
+
 // The driver logs what the scenes bring about.
 func init() { _ = mysql.SetLogger(&mysql.NopLogger{}) }

@@ -99,14 +99,14 @@ func scenes() []scene {
 		},
 		{
 			name: "churn", config: sqllease.Config{MaxOpen: 8, MaxLifetime: ms},
-			script: mysqlscript.Script{ // a discovery is part of a dial
-				WaitTimeout: mysqlscript.After(20*ms, mysqlscript.Number(mysqlscript.DefaultWaitTimeout)),
-				Statements:  map[string]mysqlscript.Answer{"slow": mysqlscript.After(20*ms, mysqlscript.OK())},
+			script: mysqlscript.Script{
+				LoginTakes: 20 * ms, // half of the time is that of dials
+				Statements: map[string]mysqlscript.Answer{"slow": mysqlscript.After(20*ms, mysqlscript.OK())},
 			},
 			run: func(ctx context.Context, _ *testing.T, all []*instance) {
 				all[0].call(ctx, 60, 0, execute("slow"))
 			},
-			fires: []string{"SqlleaseAcquireSlow 1", "SqlleaseNearLimit 1", "SqlleasePoolExhausted 1"},
+			fires: []string{"SqlleaseAcquireSlow 1", "SqlleasePoolExhausted 1"},
 			shows: []cell{{"Waiters: shop", 30, 60}, {"Connections against the limit: being dialed", 0, 8}, {"Connections closed, by reason: expired", 10, endless}},
 		},
 		{
@@ -199,7 +199,18 @@ func scenes() []scene {
 				})
 			},
 			fires: []string{"SqlleaseDeadlock 1"},
-			shows: []cell{{"Deadlocks and nested acquires: deadlocks", 1, 3}, {"Deadlocks and nested acquires: places of nested acquires", 1, 3}},
+			shows: []cell{{"Standstills and nested acquires: deadlocks", 1, 3}, {"Standstills and nested acquires: other standstills", 0, 0}, {"Standstills and nested acquires: places of nested acquires", 1, 3}},
+		},
+		{
+			name: "standstill", config: sqllease.Config{MaxOpen: 2, StandstillThreshold: time.Second},
+			run: func(ctx context.Context, _ *testing.T, all []*instance) {
+				all[0].callers.Go(func() {
+					wait(ctx, warm)
+					all[0].call(ctx, 2, time.Hour, within(4*time.Second, hand))
+				})
+			},
+			fires: []string{"SqlleaseStandstill 1"},
+			shows: []cell{{"Standstills and nested acquires: deadlocks", 0, 0}, {"Standstills and nested acquires: other standstills", 1, 3}},
 		},
 	}
 }

@@ -39,9 +39,12 @@ type Script struct {
 	// server that has too many connections, Hang() one that accepts and is silent.
 	Greeting Answer
 
-	// Login is the answer to the client's login; nil accepts it. A session counts
-	// as opened only when Login is OK.
+	// Login is played in place of accepting the client's login, and ends the connection; nil
+	// accepts it, after LoginTakes.
 	Login Answer
+
+	// LoginTakes is how long the server takes to accept a login.
+	LoginTakes time.Duration
 
 	// WaitTimeout is the answer to SELECT @@session.wait_timeout; nil is
 	// Number(DefaultWaitTimeout). What the server says here and what it does

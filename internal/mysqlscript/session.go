@@ -114,6 +114,11 @@ func (c *session) login() error {
 	if c.script.Login != nil {
 		return errors.Join(c.script.Login(c), errEnded)
 	}
+	if c.script.LoginTakes > 0 {
+		if err := After(c.script.LoginTakes, func(*session) error { return nil })(c); err != nil {
+			return err
+		}
+	}
 	// Counted before the client is told: once its connect has returned, the
 	// counts have the session.
 	c.loggedIn = true

@@ -196,14 +196,15 @@ func leakPanels() []panel {
 			targets:     []target{{expr: grown("sqllease_slow_calls_total", pool, interval), legend: "{{" + pool + "}}"}},
 		},
 		{
-			title: "Deadlocks and nested acquires", width: small, height: tall, unit: "short", look: bars,
-			description: "Within the interval: deadlocks of the pool, and places in the code that wait for a connection while they hold one. " +
+			title: "Standstills and nested acquires", width: small, height: tall, unit: "short", look: bars,
+			description: "Within the interval: deadlocks of the pool; other standstills, in which callers waited and nothing was done with any connection; and places in the code that wait for a connection while they hold one. " +
 				"If as many goroutines do this as there are connections, the pool deadlocks.",
 			targets: []target{
 				{expr: "sum(increase(" + of("sqllease_deadlocks_total") + "[" + interval + "]))", legend: "deadlocks"},
+				{expr: "sum(increase(" + of("sqllease_standstills_total") + "[" + interval + "])) - sum(increase(" + of("sqllease_deadlocks_total") + "[" + interval + "]))", legend: "other standstills"},
 				{expr: born("sqllease_nested_acquires_total", "", "", interval), legend: "places of nested acquires"},
 			},
-			colours: map[string]string{"deadlocks": "red", "places of nested acquires": "orange"},
+			colours: map[string]string{"deadlocks": "red", "other standstills": "purple", "places of nested acquires": "orange"},
 		},
 	}
 }
