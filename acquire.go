@@ -305,15 +305,6 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 	return err
 }
 
-// read is the acquire as a report shows it.
-func (a *acquire) read(now clock.Instant) Lease {
-	day := clock.Clocks()
-	return Lease{
-		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: CallReset,
-		Since: a.start.On(day), SpanContext: a.span, Stack: Stack(a.stack.Stack()),
-	}
-}
-
 // claim makes it that of the caller, skip of whose frames do not matter.
 //
 //go:noinline

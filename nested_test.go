@@ -145,12 +145,13 @@ func TestADeadlockIsEndedByOneThatFails(t *testing.T) {
 		assert.Zero(t, s.InUse)
 		var errs, warnings int
 		for _, r := range log.take() {
-			if r.level == slog.LevelError {
+			switch r.level {
+			case slog.LevelError:
 				errs++
 				assert.Contains(t, r.attrs["standstill.held"], "nested_test.go")
 				assert.Contains(t, r.attrs["standstill.end"], "gets ErrDeadlock (Config.FailDeadlockAfter), and the others go on")
 				assert.Regexp(t, `or raise the limit from 10 to at least \d+: that is enough for \d+ such requests at once, with 2 connections each`, r.attrs["standstill.fix"])
-			} else if r.level == slog.LevelWarn {
+			case slog.LevelWarn:
 				warnings++
 			}
 		}

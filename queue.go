@@ -25,17 +25,17 @@ type waits struct {
 	cfg     *settings
 	reports *reports
 
-	timer        timer
-	at           clock.Instant // what the timer is armed for; zero: it is not
-	slowTold     clock.Instant // when slow acquires were last warned of
-	nestings     nestedPlaces  // those of nested acquires that were reported
-	named        nestedPlaces  // those that a record of a standstill has named
-	nestedNext   clock.Instant // when to look for another
-	still        *standing     // the pool stands still; nil: it does not
-	moved        clock.Instant // when it last ceased to, after that was told
-	nested       uint64        // how many of these there were
-	standstills  uint64        // likewise, deadlocks among them
-	deadlocks    uint64        // likewise
+	timer       timer
+	at          clock.Instant // what the timer is armed for; zero: it is not
+	slowTold    clock.Instant // when slow acquires were last warned of
+	nestings    nestedPlaces  // those of nested acquires that were reported
+	named       nestedPlaces  // those that a record of a standstill has named
+	nestedNext  clock.Instant // when to look for another
+	still       *standing     // the pool stands still; nil: it does not
+	moved       clock.Instant // when it last ceased to, after that was told
+	nested      uint64        // how many of these there were
+	standstills uint64        // likewise, deadlocks among them
+	deadlocks   uint64        // likewise
 }
 
 // joined notes that a caller joins the queue. It is called with the gate's lock held.

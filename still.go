@@ -244,8 +244,12 @@ func (s *still) tell() {
 		waits[at].Callers++
 		waits[at].Longest = max(waits[at].Longest, w.waits)
 	}
-	s.Held = most(held, func(a, b *HeldPlace) int { return cmp.Or(cmp.Compare(b.Connections, a.Connections), cmp.Compare(a.ID, b.ID)) })
-	s.Waits = most(waits, func(a, b *WaitPlace) int { return cmp.Or(cmp.Compare(b.Callers, a.Callers), cmp.Compare(b.Longest, a.Longest)) })
+	s.Held = most(held, func(a, b *HeldPlace) int {
+		return cmp.Or(cmp.Compare(b.Connections, a.Connections), cmp.Compare(a.ID, b.ID))
+	})
+	s.Waits = most(waits, func(a, b *WaitPlace) int {
+		return cmp.Or(cmp.Compare(b.Callers, a.Callers), cmp.Compare(b.Longest, a.Longest))
+	})
 	if len(s.Held) > 0 && s.Held[0].Relation != RelationOfNone {
 		h := &s.Held[0]
 		s.nested = &NestedAcquire{Pool: s.Pool, Holder: h.Lease, Waiter: h.WaitsAt, Relation: h.Relation, Limit: s.Limit, Each: s.each, Requests: s.requests}

@@ -89,8 +89,8 @@ func TestAnAcquireThatFailsHasASpanWithTheError(t *testing.T) {
 		why      string
 		timeouts int64
 	}{
-		"AcquireTimeout":       {Config{MaxOpen: 1, AcquireTimeout: time.Second}, time.Hour, "context.DeadlineExceeded", codes.Error, "acquire_timeout", 1},
-		"the caller's context": {Config{MaxOpen: 1}, time.Second, "context.Canceled", codes.Unset, "context.Canceled", 0},
+		"AcquireTimeout":       {Config{MaxOpen: 1, AcquireTimeout: time.Second, StandstillThreshold: -1}, time.Hour, "context.DeadlineExceeded", codes.Error, "acquire_timeout", 1},
+		"the caller's context": {Config{MaxOpen: 1, StandstillThreshold: -1}, time.Second, "context.Canceled", codes.Unset, "context.Canceled", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -192,6 +192,8 @@ func (c *Connector) refill() {
 }
 
 func (c *Connector) fill() {
+	c.keepers.begin() // a session that is asked ahead is to be closed before Close returns
+	defer c.keepers.end()
 	f, filled := &c.filler, false
 	defer func() {
 		if !filled {

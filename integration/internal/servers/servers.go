@@ -24,6 +24,7 @@ import (
 type Server struct {
 	Driver string // that its tests use, as sql.Open knows it
 	Addr   string // host:port
+	Socket string // the path of its socket; of PostgreSQL, the folder of that
 
 	dsn   string // with a %s for the database
 	home  string // the database that is always there
@@ -168,8 +169,9 @@ func MariaDB(dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Driver: "mysql", Addr: addr, dsn: "root@tcp(" + addr + ")/%s", home: "mysql", as: as,
-		start: []string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + filepath.Join(dir, "s"),
+	socket := filepath.Join(dir, "s")
+	s := &Server{Driver: "mysql", Addr: addr, Socket: socket, dsn: "root@tcp(" + addr + ")/%s", home: "mysql", as: as,
+		start: []string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + socket,
 			"--port=" + port, "--bind-address=127.0.0.1", "--max-connections=2000",
 			"--skip-name-resolve", tmp, "--pid-file=" + filepath.Join(dir, "pid")}}
 	return s, s.Up()
@@ -198,7 +200,7 @@ func PostgreSQL(dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Driver: "pgx", Addr: addr, dsn: "postgres://postgres@" + addr + "/%s?sslmode=disable", home: "postgres", as: as,
+	s := &Server{Driver: "pgx", Addr: addr, Socket: dir, dsn: "postgres://postgres@" + addr + "/%s?sslmode=disable", home: "postgres", as: as,
 		start: []string{daemon, "-D", data, "-p", port, "-k", dir, "-c", "listen_addresses=127.0.0.1",
 			"-c", "max_connections=300", "-c", "fsync=off"}}
 	return s, s.Up()
