@@ -62,9 +62,11 @@ type still struct {
 // first who waits does; idle are the sessions on which nothing was done for a while, all tells
 // whether these are all.
 func (q *waits) stillLocked(idle []*session, all bool, first, now clock.Instant) *still {
-	f := q.gate.FiguresLocked()
-	if len(idle) == 0 || !all || f.Held < f.Open {
+	switch f := q.gate.FiguresLocked(); {
+	case len(idle) == 0 || !all:
 		return q.movedLocked(now)
+	case f.Held < f.Open: // a dial may fail, and nothing has moved then
+		return nil
 	}
 	var last clock.Instant // when something was done with one of them
 	for _, s := range idle {

@@ -209,7 +209,10 @@ func (m *model) takeable() *modelSession {
 	case Draining:
 		may = unanswered
 	case Private:
-		return map[bool]*modelSession{false: oldest}[m.room()]
+		if m.room() && m.pace.until.IsZero() {
+			return nil
+		}
+		return oldest
 	}
 	switch {
 	case !may:

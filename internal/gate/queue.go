@@ -204,7 +204,7 @@ func (g *Gate[S, C]) takeableLocked(now clock.Instant) *Session[S] {
 			return oldest
 		}
 	case Private:
-		if !g.roomLocked() { // it may be of another pool: see Unfit
+		if !g.roomLocked() || !g.pace.until.IsZero() { // it may be of another pool: see Unfit
 			return oldest
 		}
 	}

@@ -30,8 +30,8 @@ type stress struct {
 	waking   sync.Mutex      // held by wake
 	quiet    atomic.Bool     // most callers have nothing to do
 
-	open                                         atomic.Int64
-	acquired, refused, gaveUp, late, shut, again atomic.Int64
+	open                                                   atomic.Int64
+	acquired, refused, gaveUp, late, shut, again, rejoined atomic.Int64
 }
 
 const (
@@ -191,16 +191,25 @@ func (u *user) connect(number uint64) *conn {
 		case err != nil:
 			u.closeAll(s)
 			return nil
-		case s == nil:
-			return u.dial(u.r)
-		}
-		if u.isFit(s) {
+		case s != nil && u.isFit(s):
 			return s
+		case s != nil:
+			waits = u.g.Replace(&s.Session, &u.w, clock.Now())
+		default:
+			waits = false
 		}
-		if waits = u.g.Replace(&s.Session, &u.w, clock.Now()); !waits {
+		if waits {
+			u.again.Add(1)
+			continue
+		}
+		if u.r.IntN(20) > 0 {
 			return u.dial(u.r)
 		}
-		u.again.Add(1)
+		u.g.Full("full")
+		if waits = u.g.Rejoin(&u.w, clock.Now()); !waits {
+			return nil
+		}
+		u.rejoined.Add(1)
 	}
 }
 
@@ -429,7 +438,7 @@ func (x *stress) finish(users []*user) {
 		len(x.sessions), x.acquired.Load(), x.refused.Load(), x.gaveUp.Load(), x.late.Load(), x.shut.Load(), counts)
 	for what, n := range map[string]int64{
 		"acquires": x.acquired.Load(), "refused tickets": x.refused.Load(), "waits given up": x.gaveUp.Load(),
-		"waits given up too late": x.late.Load(), "sessions that came to nothing, and no leave to dial another": x.again.Load(), "waits": int64(counts.Waits), "handovers": int64(counts.Handovers),
+		"waits given up too late": x.late.Load(), "sessions that came to nothing, and no leave to dial another": x.again.Load(), "dials that the server had no room for": x.rejoined.Load(), "waits": int64(counts.Waits), "handovers": int64(counts.Handovers),
 	} {
 		assert.Positive(t, n, what)
 	}
