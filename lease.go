@@ -69,6 +69,7 @@ type lease struct {
 	early   step         // the steps of reading rows before the watch has looked at it
 	watched atomic.Bool  // it has, and rows are read by claims of hand from then on
 	naming  atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
+	rest    rest         // for the holder, and whoever takes the session from it
 	watch   atomic.Bool  // it was reported as unused: its next call is to be told to the watch
 	raw     bool         // guarded by the gate's lock: the application has the driver's own connection, and what it does with it cannot be seen
 
@@ -162,6 +163,7 @@ func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single boo
 	l.inCall, l.last = callNone, callNone
 	l.settleLocked(0)
 	l.query, l.begun = "", 0
+	l.rest = rest{}
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
@@ -207,6 +209,7 @@ func (l *lease) enter(c call, query string, now clock.Instant) (rested clock.Ins
 		l.show()
 		return rested
 	}
+	l.rested(l.steps(), now)
 	l.mu.Lock()
 	rested = l.enterLocked(c, query, now)
 	l.mu.Unlock()
@@ -307,29 +310,16 @@ func (l *lease) forget() {
 	l.mu.Unlock()
 }
 
-// beginRow notes that a row is being read; n were read before. The time is noted
-// of the first one, and of the ends of the first ones and then of some: reading
-// the clock for each would be felt.
-func (l *lease) beginRow(n int64) {
-	l.usedBy(callstack.Goroutine())
-	if n == 0 {
-		l.stamp()
-	}
-}
-
-// endRow notes that it was read, and ends the use.
-func (l *lease) endRow(n int64) {
-	const first, often = 4, 16
-	l.unuse()
-	if n < first || n%often == 0 {
-		l.stamp()
-	}
-}
-
 // stamp notes the time of a step, for stateLocked.
-func (l *lease) stamp() {
-	l.readAt.Store(int64(clock.Now()))
-	l.stamped.Store(l.steps())
+func (l *lease) stamp() (now clock.Instant) {
+	now = clock.Now()
+	l.stampAt(l.steps(), now)
+	return now
+}
+
+func (l *lease) stampAt(step uint64, now clock.Instant) {
+	l.readAt.Store(int64(now))
+	l.stamped.Store(step)
 }
 
 // state is whether a call is in flight on a lease, and since when it is, or is

@@ -63,6 +63,7 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 			"sqllease.nested_acquires":              "{place}",
 			"sqllease.session.closed":               "{connection}",
 			"sqllease.slow_calls":                   "{call}",
+			"sqllease.unused_time":                  "s",
 			"sqllease.acquire.part":                 "s",
 			"sqllease.oldest_hold":                  "s",
 			"sqllease.oldest_wait":                  "s",

@@ -70,6 +70,7 @@ const (
 	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
 	keyLease     = attribute.Key("sqllease.lease.id")
 	keyPart      = attribute.Key("sqllease.acquire.part")
+	keyPlace     = attribute.Key("sqllease.place")
 	keyUse       = attribute.Key("sqllease.lease.use")
 	keyLeakClass = attribute.Key("sqllease.leak.class")
 	keyHold      = attribute.Key("sqllease.hold") // seconds
@@ -105,6 +106,7 @@ var (
 var (
 	metricParts     = instrument{"sqllease.acquire.part", "s", "The parts of acquires that took time: queue, dial, and resets of a millisecond and more."}
 	metricUses      = instrument{"sqllease.lease.count", "{lease}", "Connections that are checked out, by what they are used for."}
+	metricUnused    = instrument{"sqllease.unused_time", "s", "How long connections were checked out but unused, by the place in the code that took them."}
 	metricLeaks     = instrument{"sqllease.leaks", "{lease}", "Connections reported as leaked, once in each class: one that is unused may be proven later."}
 	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Calls that took longer than Config.SlowCallThreshold. They are not leaks."}
 	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by cause."}

@@ -14,23 +14,26 @@ import (
 
 // rows are a result set. Its query's span ends when it is closed.
 type rows struct {
-	inner   driver.Rows
-	op      operation
-	session *session
-	number  uint64                 // of the lease
-	of      *prepared              // the statement that they are of; nil: none
-	result  uint64                 // its number among the result sets of the session
-	read    int64                  // rows read so far
-	row     int64                  // of the row being read: how many were read before, of those that the watch has to know of
-	late    int64                  // how many were read before the watch had to know; -1: all
-	count   *[1]attribute.KeyValue // how many these were, for the span; nil: there is none
-	err     error                  // what ended the reading, if not the last row
-	columns []string               // of this result set, as first asked for
-	named   atomic.Uint32          // 0: not asked for; 1: columns is being written; 2: it may be read
-	alone   bool                   // the lease ends with them
-	early   bool                   // the row being read is one that the watch need not know of
-	closed  bool
-	seen    bool // a row of this result set has shown what every column holds
+	inner    driver.Rows
+	op       operation
+	session  *session
+	number   uint64                 // of the lease
+	of       *prepared              // the statement that they are of; nil: none
+	result   uint64                 // its number among the result sets of the session
+	read     int64                  // rows read so far
+	row      int64                  // of the row being read: how many were read before, of those that the watch has to know of
+	late     int64                  // how many were read before the watch had to know; -1: all
+	timings  int64                  // of how many rows the times were noted
+	timeNext int64                  // how many are read before the next of which they are
+	count    *[1]attribute.KeyValue // how many these were, for the span; nil: there is none
+	err      error                  // what ended the reading, if not the last row
+	columns  []string               // of this result set, as first asked for
+	named    atomic.Uint32          // 0: not asked for; 1: columns is being written; 2: it may be read
+	alone    bool                   // the lease ends with them
+	early    bool                   // the row being read is one that the watch need not know of
+	times    bool                   // the times of the row being read are noted
+	closed   bool
+	seen     bool // a row of this result set has shown what every column holds
 }
 
 // shownRows are rows whose query has a span: what is said in it of them costs no allocation
@@ -93,7 +96,7 @@ func (r *rows) Next(dest []driver.Value) error {
 // takeLocked. False: it has, or there is more to be done.
 func (r *rows) beginEarly() bool {
 	h, l := r.op.h, r.op.lease
-	if h.number != r.number || !h.leased || h.session.late != nil {
+	if h.number != r.number || !h.leased || h.session.late != nil || l.watched.Load() {
 		return false
 	}
 	l.early.advance()
@@ -105,15 +108,16 @@ func (r *rows) beginEarly() bool {
 	if r.read%often == 0 {
 		l.usedBy(callstack.Goroutine())
 	}
-	r.early, r.row = true, r.read
-	if r.row == 0 { // of the first one the time is noted, of the others when the watch comes
-		l.stamp()
+	r.early, r.times = true, r.read >= r.timeNext
+	if r.times {
+		l.stampBegin()
 	}
 	return true
 }
 
-// begin begins to read a row. One after a report counts as the first, so that its time is
-// noted.
+// begin begins to read a row of a lease that the watch has looked at. The time is noted of
+// the first one too, of the ends of the first ones, and then of some. One after a report
+// counts as the first.
 func (r *rows) begin() error {
 	if err := r.use(inRow); err != nil {
 		return err // its session was lost, and may be somebody else's
@@ -122,7 +126,10 @@ func (r *rows) begin() error {
 	if r.op.h.c.used(r.op.h.session) || r.late < 0 {
 		r.row, r.late = 0, r.read
 	}
-	r.op.lease.beginRow(r.row)
+	r.op.lease.usedBy(callstack.Goroutine())
+	if r.times = r.row == 0 || r.read >= r.timeNext; r.times {
+		r.op.lease.stampBegin()
+	}
 	return nil
 }
 
@@ -132,8 +139,8 @@ func (r *rows) endRow() {
 	if r.early {
 		r.early = false
 		r.op.lease.early.advance()
-		if r.row == 0 {
-			r.op.lease.stamp()
+		if r.times {
+			r.timed(r.op.lease.stamp())
 		}
 		return
 	}
@@ -141,7 +148,11 @@ func (r *rows) endRow() {
 		return
 	}
 	h.unlockLate()
-	r.op.lease.endRow(r.row)
+	r.op.lease.unuse()
+	const first, often = 4, 16
+	if r.times || r.row < first || r.row%often == 0 {
+		r.timed(r.op.lease.stamp())
+	}
 }
 
 // use begins a use of the rows, see handle.use.
@@ -193,6 +204,9 @@ func (r *rows) Close() error {
 	}
 	defer r.op.h.unuse()
 	r.op.lease.usedBy(callstack.Goroutine())
+	if r.read >= r.timeNext {
+		r.op.lease.stampBegin()
+	}
 	returned := false
 	defer func() {
 		if !returned { // database/sql never gives the connection back then

@@ -304,7 +304,9 @@ func (c *Connector) begun(s *session) {
 // took closes sessions that were taken from leases whose holders did not come back yet.
 func (c *Connector) took(all []*session) {
 	c.lose(len(all))
+	now := clock.Now()
 	for _, s := range all {
+		c.takenUnused(&s.lease, now)
 		c.retireAside(s)
 	}
 }
@@ -326,6 +328,7 @@ func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended)
 	if e.held = l.heldFor(now); e.held >= brief {
 		e.span = l.span
 	}
+	c.endedUnused(l, now)
 	if l.tx != nil { // its connection was bad, or its driver panicked
 		e.tx = l.endTx(nil, now)
 	}
