@@ -170,7 +170,7 @@ func (h *handle) release(valid bool) (stays bool) {
 	}
 	s.lease.heard(s)
 	leaves := valid && c.leavesRole(s)
-	e := c.endOf(s, now, !h.single)
+	e, left := c.endOf(s, now, !h.single), s.lease.inheritance()
 	h.unlockLate()
 	h.leased = false
 	became := gate.Closed
@@ -183,6 +183,9 @@ func (h *handle) release(valid bool) (stays bool) {
 		h.session = nil
 	}
 	c.leaseEnded(&e)
+	if left.leftovers != nil && became != gate.Closed {
+		c.reports.inherited(left)
+	}
 	return became == gate.Kept
 }
 
@@ -377,6 +380,7 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	res, err = s.can.Exec(ctx, s.conn, o.commented(ctx), args)
 	o.returned = true
 	s.ran(h, query)
+	h.leaves(query, err, nil)
 	return s.result(h, res), err
 }
 
@@ -400,9 +404,12 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	o.returned = true
 	s.ran(h, query)
 	if err != nil {
+		h.leaves(query, err, nil)
 		return nil, err
 	}
-	return o.rows(rows, nil), nil
+	answer := o.rows(rows, nil)
+	h.leaves(query, nil, answer)
+	return newRows(answer), nil
 }
 
 // ran notes that a statement was run directly on the session. Where the session has no

@@ -73,7 +73,7 @@ func newMetrics(cfg *settings, id *present, stats func() Stats, unused *places) 
 	made.note(err)
 	m.leaks, m.slowCalls, m.closed = made.counter(metricLeaks), made.counter(metricSlowCalls), made.counter(metricClosed)
 	m.timeouts, m.failures = made.counter(metricTimeouts), made.counter(metricFailures)
-	m.nestings, m.locks = made.counter(metricNestings), made.counter(metricDeadlocks)
+	m.nestings, m.locks, m.leftovers = made.counter(metricNestings), made.counter(metricDeadlocks), made.counter(metricLeftovers)
 	m.observe(made, int64(cfg.MinIdle), stats, unused)
 	return m, made.errs
 }

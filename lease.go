@@ -70,6 +70,7 @@ type lease struct {
 	watched atomic.Bool  // it has, and rows are read by claims of hand from then on
 	naming  atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
 	rest    rest         // for the holder, and whoever takes the session from it
+	left    *leftovers   // for the holder: what it has left on the session; nil: nothing
 	watch   atomic.Bool  // it was reported as unused: its next call is to be told to the watch
 	raw     bool         // guarded by the gate's lock: the application has the driver's own connection, and what it does with it cannot be seen
 
@@ -163,7 +164,7 @@ func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single boo
 	l.inCall, l.last = callNone, callNone
 	l.settleLocked(0)
 	l.query, l.begun = "", 0
-	l.rest = rest{}
+	l.rest, l.left = rest{}, nil
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil

@@ -70,6 +70,7 @@ const (
 	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
 	keyLease     = attribute.Key("sqllease.lease.id")
 	keyPart      = attribute.Key("sqllease.acquire.part")
+	keyLeftover  = attribute.Key("sqllease.leftover.kind")
 	keyPlace     = attribute.Key("sqllease.place")
 	keyUse       = attribute.Key("sqllease.lease.use")
 	keyLeakClass = attribute.Key("sqllease.leak.class")
@@ -111,6 +112,7 @@ var (
 	metricSlowCalls = instrument{"sqllease.slow_calls", "{call}", "Calls that took longer than Config.SlowCallThreshold. They are not leaks."}
 	metricFailures  = instrument{"sqllease.dial.failures", "{dial}", "Dials that failed, by cause."}
 	metricClosed    = instrument{"sqllease.session.closed", "{connection}", "Connections closed, by reason."}
+	metricLeftovers = instrument{"sqllease.session.leftovers", "{connection}", "Connections that came back with something that the next caller inherits, by its kind."}
 	metricNestings  = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a connection waits for another."}
 	metricDeadlocks = instrument{"sqllease.deadlocks", "{deadlock}", "Deadlocks of the pool: every connection was held by a goroutine that waited for another."}
 

@@ -187,7 +187,7 @@ func (o *operation) linked() {
 
 // rows ends the call, and lets the operation go on until its rows are closed, which the
 // application reads when it will. of is the prepared statement that they are of, if any.
-func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
+func (o *operation) rows(inner driver.Rows, of *prepared) *rows {
 	o.startSpan(o.ctx, true)
 	o.linked()
 	o.reading = true
@@ -199,7 +199,7 @@ func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 	o.heard(now)
 	o.lease.openResult(r, now)
 	o.h.c.watch.prove(o.lease, now)
-	return newRows(r)
+	return r
 }
 
 func (o *operation) newRows() *rows {

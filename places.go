@@ -64,9 +64,7 @@ func (p *places) of(taken *callstack.Known) *place {
 	if known, ok := p.byStack.Load(taken); ok {
 		return known.(*place)
 	}
-	var key placeStack
-	stack := taken.Stack().Outside()
-	key.frames = copy(key.stack[:], stack)
+	key, stack := stackOf(taken)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := p.placeLocked(key, stack)
@@ -75,6 +73,13 @@ func (p *places) of(taken *callstack.Known) *place {
 		p.byStack.Store(taken, at)
 	}
 	return at
+}
+
+// stackOf is what a place is told apart by, and its stack.
+func stackOf(taken *callstack.Known) (key placeStack, stack callstack.Stack) {
+	stack = taken.Stack().Outside()
+	key.frames = copy(key.stack[:], stack)
+	return key, stack
 }
 
 func (p *places) placeLocked(key placeStack, stack callstack.Stack) *place {

@@ -26,6 +26,7 @@ type rows struct {
 	timings  int64                  // of how many rows the times were noted
 	timeNext int64                  // how many are read before the next of which they are
 	count    *[1]attribute.KeyValue // how many these were, for the span; nil: there is none
+	asks     *described             // the statement, if its first row tells what it leaves on the session; nil: it does not
 	err      error                  // what ended the reading, if not the last row
 	columns  []string               // of this result set, as first asked for
 	named    atomic.Uint32          // 0: not asked for; 1: columns is being written; 2: it may be read
@@ -167,6 +168,9 @@ func (r *rows) use(as uint64) error {
 // look finds values that are result sets of their own, as some drivers have
 // them: database/sql reads those without us. A column that is NULL tells nothing.
 func (r *rows) look(dest []driver.Value) {
+	if r.asks != nil && len(dest) > 0 {
+		r.answered(dest[0])
+	}
 	r.seen = !slices.Contains(dest, nil)
 	if slices.ContainsFunc(dest, isRows) {
 		r.op.h.c.unwrapped(r.op.h.session)
