@@ -10,6 +10,7 @@ import (
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // handle is the driver.Conn that database/sql sees. It has a session only while it is on
@@ -417,5 +418,32 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 func (s *session) ran(h *handle, query string) {
 	if (len(s.statements.real) > 0 || s.lease.inTx) && h.c.summaries.Of(query).Moves {
 		s.statements.state++
+	}
+}
+
+// leaves notes what a statement that was run does to its session. rows are those of a query
+// that has succeeded.
+func (h *handle) leaves(query string, err error, answer *rows) {
+	l := &h.session.lease
+	switch {
+	case h.c.cfg.dialect.Grammar == statement.Unknown, err == driver.ErrSkip, l.left == nil && (err != nil || statement.Usual(query)):
+	case len(query) > statement.Longest: // to read it takes long, at each call
+		l.left = nil
+	default:
+		h.left(h.c.summaries.Of(query), err, answer)
+	}
+}
+
+// left notes it of a statement that is known.
+func (h *handle) left(d *described, err error, answer *rows) {
+	l := &h.session.lease
+	asks := d.Effect.Act == statement.LeavesIfTrue || d.Effect.Act == statement.Leaves && answer != nil && d.Effect.Kind == statement.NamedLock
+	switch {
+	case l.left == nil && (err != nil || !d.Effect.Lasts()):
+	case asks && answer != nil: // a lock may be waited for until the first row comes
+		answer.asks = d
+	case asks && d.Effect.Act == statement.LeavesIfTrue: // nobody sees the answer
+	default:
+		l.leaves(d, err, h.c.cfg.dialect.Grammar)
 	}
 }

@@ -1,7 +1,6 @@
 package sqllease
 
 import (
-	"database/sql/driver"
 	"slices"
 	"strings"
 
@@ -31,57 +30,6 @@ type leftover struct {
 
 // mostLeftovers is how many are remembered of a lease.
 const mostLeftovers = 16
-
-// leaves notes what a statement that was run does to its session. rows are those of a query
-// that has succeeded.
-func (h *handle) leaves(query string, err error, answer *rows) {
-	l := &h.session.lease
-	switch {
-	case h.c.cfg.dialect.Grammar == statement.Unknown, err == driver.ErrSkip, l.left == nil && (err != nil || statement.Usual(query)):
-	case len(query) > statement.Longest: // to read it takes long, at each call
-		l.left = nil
-	default:
-		h.left(h.c.summaries.Of(query), err, answer)
-	}
-}
-
-// left notes it of a statement that is known.
-func (h *handle) left(d *described, err error, answer *rows) {
-	l := &h.session.lease
-	asks := d.Effect.Act == statement.LeavesIfTrue || d.Effect.Act == statement.Leaves && answer != nil && d.Effect.Kind == statement.NamedLock
-	switch {
-	case l.left == nil && (err != nil || !d.Effect.Lasts()):
-	case asks && answer != nil: // a lock may be waited for until the first row comes
-		answer.asks = d
-	case asks && d.Effect.Act == statement.LeavesIfTrue: // nobody sees the answer
-	default:
-		l.leaves(d, err, h.c.cfg.dialect.Grammar)
-	}
-}
-
-// answered notes the first row of a query that tells whether it has a lock.
-func (r *rows) answered(first any) {
-	d := r.asks
-	r.asks = nil
-	if d.Effect.Act == statement.Leaves || isTrue(first) {
-		r.op.lease.leaves(d, nil, r.op.h.c.cfg.dialect.Grammar)
-	}
-}
-
-// isTrue tells whether a value is that of a server's true.
-func isTrue(v any) bool {
-	switch v := v.(type) {
-	case int64:
-		return v == 1
-	case bool:
-		return v
-	case []byte:
-		return string(v) == "1" || string(v) == "t"
-	case string:
-		return v == "1" || v == "t"
-	}
-	return false
-}
 
 // leaves notes the effect of a statement. What it undoes counts as undone, even if it failed.
 func (l *lease) leaves(d *described, err error, g statement.Grammar) {

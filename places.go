@@ -38,6 +38,11 @@ type place struct {
 	held, unused, longest atomic.Int64 // durations
 }
 
+// rest is for how long a lease was checked out but unused, as far as that is known.
+type rest struct {
+	all, longest time.Duration // together, and at a time
+}
+
 const (
 	mostPlaces  = 1024        // that are told apart
 	mostStacks  = 4096        // by which they are found

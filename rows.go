@@ -6,10 +6,13 @@ import (
 	"reflect"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/sqllease/sqllease/internal/callstack"
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // rows are a result set. Its query's span ends when it is closed.
@@ -156,6 +159,21 @@ func (r *rows) endRow() {
 	}
 }
 
+const (
+	worthTiming = 4 * time.Microsecond // of the query, for each row whose times are noted
+	seldom      = 64                   // rows from one whose times are noted to the next, where they come faster
+)
+
+// timed notes that the times of a row were noted, which ended now, and decides of which row
+// they are noted next.
+func (r *rows) timed(now clock.Instant) {
+	r.timings++
+	r.timeNext = r.read
+	if now.Sub(r.op.begun) < time.Duration(r.timings)*worthTiming {
+		r.timeNext += seldom
+	}
+}
+
 // use begins a use of the rows, see handle.use.
 func (r *rows) use(as uint64) error {
 	h := r.op.h
@@ -175,6 +193,30 @@ func (r *rows) look(dest []driver.Value) {
 	if slices.ContainsFunc(dest, isRows) {
 		r.op.h.c.unwrapped(r.op.h.session)
 	}
+}
+
+// answered notes the first row of a query that tells whether it has a lock.
+func (r *rows) answered(first any) {
+	d := r.asks
+	r.asks = nil
+	if d.Effect.Act == statement.Leaves || isTrue(first) {
+		r.op.lease.leaves(d, nil, r.op.h.c.cfg.dialect.Grammar)
+	}
+}
+
+// isTrue tells whether a value is that of a server's true.
+func isTrue(v any) bool {
+	switch v := v.(type) {
+	case int64:
+		return v == 1
+	case bool:
+		return v
+	case []byte:
+		return string(v) == "1" || string(v) == "t"
+	case string:
+		return v == "1" || v == "t"
+	}
+	return false
 }
 
 // isRows tells whether a value is a result set.

@@ -346,3 +346,28 @@ func (c *Connector) leaseEnded(e *ended) {
 	c.watch.tellEndings()
 	c.refill()
 }
+
+// endedUnused counts for how long a lease that ends was unused. Its caller holds the session.
+func (c *Connector) endedUnused(l *lease, now clock.Instant) {
+	if l.acquired.IsZero() || l.raw { // what the application does with the driver's own connection is not known
+		return
+	}
+	if l.inCall == callNone { // else it is in the only one that it has, or in one that never ended
+		l.rested(l.steps(), now)
+	}
+	if l.rest.all >= leastUnused {
+		c.places.count(l.stack, now.Sub(l.acquired), l.rest)
+	}
+}
+
+// takenUnused does so of one whose session was taken from it. The holder may come late to
+// close rows.
+func (c *Connector) takenUnused(l *lease, now clock.Instant) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.endedUnused(l, now)
+}
+
+// leastUnused is how long a lease has to be unused to be counted: less is the way through
+// database/sql, and the telemetry.
+const leastUnused = 10 * time.Microsecond
