@@ -171,7 +171,11 @@ func (h *handle) release(valid bool) (stays bool) {
 	}
 	s.lease.heard(s)
 	leaves := valid && c.leavesRole(s)
-	e, left := c.endOf(s, now, !h.single), s.lease.inheritance()
+	e := c.endOf(s, now, !h.single)
+	var left *inheritance
+	if s.lease.left != nil {
+		left = s.lease.inheritance()
+	}
 	h.unlockLate()
 	h.leased = false
 	became := gate.Closed
@@ -184,7 +188,7 @@ func (h *handle) release(valid bool) (stays bool) {
 		h.session = nil
 	}
 	c.leaseEnded(&e)
-	if left.leftovers != nil && became != gate.Closed {
+	if left != nil && became != gate.Closed {
 		c.reports.inherited(left)
 	}
 	return became == gate.Kept
@@ -381,7 +385,9 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	res, err = s.can.Exec(ctx, s.conn, o.commented(ctx), args)
 	o.returned = true
 	s.ran(h, query)
-	h.leaves(query, err, nil)
+	if s.lease.left != nil || !statement.Usual(query) {
+		h.leaves(query, err, nil)
+	}
 	return s.result(h, res), err
 }
 
@@ -404,12 +410,17 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	rows, err = s.can.Query(ctx, s.conn, o.commented(ctx), args)
 	o.returned = true
 	s.ran(h, query)
+	leaves := s.lease.left != nil || !statement.Usual(query)
 	if err != nil {
-		h.leaves(query, err, nil)
+		if leaves {
+			h.leaves(query, err, nil)
+		}
 		return nil, err
 	}
 	answer := o.rows(rows, nil)
-	h.leaves(query, nil, answer)
+	if leaves {
+		h.leaves(query, nil, answer)
+	}
 	return newRows(answer), nil
 }
 
@@ -421,12 +432,12 @@ func (s *session) ran(h *handle, query string) {
 	}
 }
 
-// leaves notes what a statement that was run does to its session. rows are those of a query
-// that has succeeded.
+// leaves notes what a statement that was run does to its session, which is not a usual one,
+// or comes after one. answer are the rows of a query that has succeeded.
 func (h *handle) leaves(query string, err error, answer *rows) {
 	l := &h.session.lease
 	switch {
-	case h.c.cfg.dialect.Grammar == statement.Unknown, err == driver.ErrSkip, l.left == nil && (err != nil || statement.Usual(query)):
+	case l.left == nil && (h.c.cfg.dialect.Grammar == statement.Unknown || err != nil), err == driver.ErrSkip:
 	case len(query) > statement.Longest: // to read it takes long, at each call
 		l.left = nil
 	default:
@@ -441,7 +452,7 @@ func (h *handle) left(d *described, err error, answer *rows) {
 	switch {
 	case l.left == nil && (err != nil || !d.Effect.Lasts()):
 	case asks && answer != nil: // a lock may be waited for until the first row comes
-		answer.asks = d
+		answer.asks, answer.op.known = true, d
 	case asks && d.Effect.Act == statement.LeavesIfTrue: // nobody sees the answer
 	default:
 		l.leaves(d, err, h.c.cfg.dialect.Grammar)

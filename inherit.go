@@ -19,13 +19,13 @@ type inheritance struct {
 	span  trace.SpanContext
 }
 
-// inheritance is that; nothing where the application has had the driver's own connection, and
-// what it did with it is not known. Its caller holds the session.
-func (l *lease) inheritance() inheritance {
-	if l.left == nil || l.raw {
-		return inheritance{}
+// inheritance is that of a lease that has left something; nil: the application has had the
+// driver's own connection, and what it did with it is not known. Its caller holds the session.
+func (l *lease) inheritance() *inheritance {
+	if l.raw {
+		return nil
 	}
-	return inheritance{l.left, l.stack, l.id, l.span}
+	return &inheritance{l.left, l.stack, l.id, l.span}
 }
 
 // legacy is how one kind is told.
@@ -90,7 +90,7 @@ func (i *inheritances) note(what inherited) bool {
 
 // inherited tells what a lease has left. It logs aside: the Logger may use this very database,
 // on a connection of which database/sql holds the lock.
-func (r *reports) inherited(of inheritance) {
+func (r *reports) inherited(of *inheritance) {
 	told := map[statement.Kind]bool{}
 	place, _ := stackOf(of.taken)
 	for _, o := range of.each() {
@@ -113,7 +113,7 @@ func (left *leftovers) each() []leftover {
 	return append([]leftover{{Effect: left.tx.Effect, by: left.tx}}, left.all...)
 }
 
-func (r *reports) logInherited(of inheritance, o leftover) {
+func (r *reports) logInherited(of *inheritance, o leftover) {
 	defer r.cfg.recovered("logging what a connection came back with")
 	how, stack := legacies[o.Kind], Stack(of.taken.Stack())
 	ctx := trace.ContextWithSpanContext(context.Background(), of.span)

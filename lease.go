@@ -69,8 +69,6 @@ type lease struct {
 	early   step         // the steps of reading rows before the watch has looked at it
 	watched atomic.Bool  // it has, and rows are read by claims of hand from then on
 	naming  atomic.Int32 // calls of Columns in flight, which may come without database/sql's lock
-	rest    rest         // for the holder, and whoever takes the session from it
-	left    *leftovers   // for the holder: what it has left on the session; nil: nothing
 	watch   atomic.Bool  // it was reported as unused: its next call is to be told to the watch
 	raw     bool         // guarded by the gate's lock: the application has the driver's own connection, and what it does with it cannot be seen
 
@@ -78,6 +76,9 @@ type lease struct {
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
 	readAt  atomic.Int64  // the instant at which a row was begun or read; not of every row
 	stamped atomic.Uint64 // the step of that row
+
+	rest rest       // for the holder, and whoever takes the session from it
+	left *leftovers // for the holder: what it has left on the session; nil: nothing
 }
 
 // What a lease's session is used for at the moment.
@@ -164,7 +165,10 @@ func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single boo
 	l.inCall, l.last = callNone, callNone
 	l.settleLocked(0)
 	l.query, l.begun = "", 0
-	l.rest, l.left = rest{}, nil
+	l.rest = rest{}
+	if l.left != nil {
+		l.left = nil
+	}
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil

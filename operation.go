@@ -16,7 +16,6 @@ import (
 type operation struct {
 	h        *handle
 	lease    *lease
-	call     call
 	query    string
 	known    *described // of query; nil: not looked up yet
 	begun    clock.Instant
@@ -24,10 +23,11 @@ type operation struct {
 	ctx      context.Context
 	span     trace.Span // nil: none, or not yet
 	decline  *decline   // nil: this call cannot be declined
-	asked    bool       // whether there is to be a span has been decided
-	returned bool       // the driver returned; set by the caller, false in a panic
-	reading  bool       // the operation goes on until its rows are closed
-	retried  bool       // it failed, and database/sql makes it again
+	call     call
+	asked    bool // whether there is to be a span has been decided
+	returned bool // the driver returned; set by the caller, false in a panic
+	reading  bool // the operation goes on until its rows are closed
+	retried  bool // it failed, and database/sql makes it again
 }
 
 // used tells the watch that a lease which was reported as unused is used,

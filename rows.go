@@ -24,19 +24,19 @@ type rows struct {
 	of       *prepared              // the statement that they are of; nil: none
 	result   uint64                 // its number among the result sets of the session
 	read     int64                  // rows read so far
-	row      int64                  // of the row being read: how many were read before, of those that the watch has to know of
 	late     int64                  // how many were read before the watch had to know; -1: all
-	timings  int64                  // of how many rows the times were noted
-	timeNext int64                  // how many are read before the next of which they are
 	count    *[1]attribute.KeyValue // how many these were, for the span; nil: there is none
-	asks     *described             // the statement, if its first row tells what it leaves on the session; nil: it does not
 	err      error                  // what ended the reading, if not the last row
 	columns  []string               // of this result set, as first asked for
 	named    atomic.Uint32          // 0: not asked for; 1: columns is being written; 2: it may be read
+	row      uint32                 // of the row being read: how many were read before, of those that the watch has to know of
+	timings  uint32                 // of how many rows the times were noted
+	timeNext uint32                 // how many are read before the next of which they are
 	alone    bool                   // the lease ends with them
 	early    bool                   // the row being read is one that the watch need not know of
 	times    bool                   // the times of the row being read are noted
 	closed   bool
+	asks     bool // the first row tells what the statement leaves on the session: it is op.known
 	seen     bool // a row of this result set has shown what every column holds
 }
 
@@ -100,19 +100,19 @@ func (r *rows) Next(dest []driver.Value) error {
 // takeLocked. False: it has, or there is more to be done.
 func (r *rows) beginEarly() bool {
 	h, l := r.op.h, r.op.lease
-	if h.number != r.number || !h.leased || h.session.late != nil || l.watched.Load() {
+	if h.number != r.number || !h.leased || h.session.late != nil {
 		return false
 	}
 	l.early.advance()
 	if l.watched.Load() || l.hand.Load()&handUse != inHand {
-		l.early.advance()
+		l.early.back()
 		return false
 	}
 	const often = 16 // rows may be read by another goroutine than asked for them
 	if r.read%often == 0 {
 		l.usedBy(callstack.Goroutine())
 	}
-	r.early, r.times = true, r.read >= r.timeNext
+	r.early, r.times = true, r.isTimed()
 	if r.times {
 		l.stampBegin()
 	}
@@ -126,12 +126,12 @@ func (r *rows) begin() error {
 	if err := r.use(inRow); err != nil {
 		return err // its session was lost, and may be somebody else's
 	}
-	r.row = r.read - r.late
+	r.row = uint32(r.read - r.late)
 	if r.op.h.c.used(r.op.h.session) || r.late < 0 {
 		r.row, r.late = 0, r.read
 	}
 	r.op.lease.usedBy(callstack.Goroutine())
-	if r.times = r.row == 0 || r.read >= r.timeNext; r.times {
+	if r.times = r.row == 0 || r.isTimed(); r.times {
 		r.op.lease.stampBegin()
 	}
 	return nil
@@ -164,11 +164,14 @@ const (
 	seldom      = 64                   // rows from one whose times are noted to the next, where they come faster
 )
 
+// isTimed tells whether the times of the row that comes are to be noted.
+func (r *rows) isTimed() bool { return r.read >= int64(r.timeNext) }
+
 // timed notes that the times of a row were noted, which ended now, and decides of which row
 // they are noted next.
 func (r *rows) timed(now clock.Instant) {
 	r.timings++
-	r.timeNext = r.read
+	r.timeNext = uint32(r.read) //nolint:gosec // beyond four billion rows, more are timed
 	if now.Sub(r.op.begun) < time.Duration(r.timings)*worthTiming {
 		r.timeNext += seldom
 	}
@@ -186,7 +189,7 @@ func (r *rows) use(as uint64) error {
 // look finds values that are result sets of their own, as some drivers have
 // them: database/sql reads those without us. A column that is NULL tells nothing.
 func (r *rows) look(dest []driver.Value) {
-	if r.asks != nil && len(dest) > 0 {
+	if r.asks && len(dest) > 0 {
 		r.answered(dest[0])
 	}
 	r.seen = !slices.Contains(dest, nil)
@@ -197,8 +200,8 @@ func (r *rows) look(dest []driver.Value) {
 
 // answered notes the first row of a query that tells whether it has a lock.
 func (r *rows) answered(first any) {
-	d := r.asks
-	r.asks = nil
+	d := r.op.known
+	r.asks = false
 	if d.Effect.Act == statement.Leaves || isTrue(first) {
 		r.op.lease.leaves(d, nil, r.op.h.c.cfg.dialect.Grammar)
 	}
@@ -250,7 +253,7 @@ func (r *rows) Close() error {
 	}
 	defer r.op.h.unuse()
 	r.op.lease.usedBy(callstack.Goroutine())
-	if r.read >= r.timeNext {
+	if r.isTimed() {
 		r.op.lease.stampBegin()
 	}
 	returned := false

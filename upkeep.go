@@ -328,7 +328,9 @@ func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended)
 	if e.held = l.heldFor(now); e.held >= brief {
 		e.span = l.span
 	}
-	c.endedUnused(l, now)
+	if l.inCall == callNone || l.rest.all > 0 { // else it is in the only call that it has
+		c.endedUnused(l, now)
+	}
 	if l.tx != nil { // its connection was bad, or its driver panicked
 		e.tx = l.endTx(nil, now)
 	}
@@ -352,7 +354,7 @@ func (c *Connector) endedUnused(l *lease, now clock.Instant) {
 	if l.acquired.IsZero() || l.raw { // what the application does with the driver's own connection is not known
 		return
 	}
-	if l.inCall == callNone { // else it is in the only one that it has, or in one that never ended
+	if l.inCall == callNone { // else it is in one that never ended
 		l.rested(l.steps(), now)
 	}
 	if l.rest.all >= leastUnused {

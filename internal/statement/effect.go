@@ -382,29 +382,54 @@ func mentions(text string) Effect {
 	return Effect{}
 }
 
-// Usual tells, at a glance, that a statement leaves nothing on its session. It may say so of
-// none that does.
+// Usual tells, at a glance, that a statement leaves nothing on its session. It is asked for
+// each call, so that it looks at a few letters of the first word only.
 func Usual(query string) bool {
-	rest, ok := skipBlanks(query)
-	if !ok {
-		return false
-	}
-	for _, word := range [...]string{"insert", "update", "delete", "replace", "with"} {
-		if beginsWith(rest, word) {
-			return true
+	const shortest = len("SELECT 1")
+	if query != "" && (query[0] <= ' ' || query[0] == '-' || query[0] == '/') {
+		var ok bool
+		if query, ok = skipBlanks(query); !ok {
+			return false
 		}
 	}
-	if !beginsWith(rest, "select") {
+	if len(query) < shortest {
 		return false
 	}
-	if rest, ok = skipBlanks(rest[len("select"):]); !ok || rest == "" {
-		return false
+	second, third := query[1]|lower, query[2]|lower
+	switch query[0] | lower {
+	case 's':
+		return second == 'e' && third == 'l' && usualSelect(query)
+	case 'i':
+		return second == 'n'
+	case 'u':
+		return second == 'p'
+	case 'd':
+		return second == 'e' && third == 'l'
+	case 'r':
+		return second == 'e' && third == 'p'
+	case 'w':
+		return second == 'i'
 	}
-	switch rest[0] | 0x20 {
+	return false
+}
+
+// lower makes a letter of ASCII a small one, and a letter of nothing else.
+const lower = 0x20
+
+// usualSelect tells it of a SELECT by what follows that word.
+func usualSelect(query string) bool {
+	rest := query[len("SELECT "):]
+	if query[len("SELECT")] != ' ' || rest[0] <= '/' && rest[0] != '*' {
+		var ok bool
+		if rest, ok = skipBlanks(query[len("SELECT"):]); !ok || rest == "" {
+			return false
+		}
+	}
+	switch rest[0] | lower {
 	case 'p':
-		return !beginsWith(rest, "pg_")
+		return len(rest) < 3 || rest[2] != '_' // pg_
 	case 'g':
-		return !beginsWith(rest, "get_lock")
+		return len(rest) < 4 || rest[3] != '_' // get_lock
 	}
 	return true
 }
@@ -413,6 +438,8 @@ func Usual(query string) bool {
 func skipBlanks(s string) (rest string, ok bool) {
 	for s != "" {
 		switch c := s[0]; {
+		case c > '/':
+			return s, true
 		case c == ' ' || '\t' <= c && c <= '\r':
 			s = s[1:]
 		case c == '#':
@@ -434,17 +461,4 @@ func skipBlanks(s string) (rest string, ok bool) {
 		}
 	}
 	return s, true
-}
-
-// beginsWith tells whether a text begins with a word, which is given in lower case.
-func beginsWith(s, word string) bool {
-	if len(s) < len(word) {
-		return false
-	}
-	for i := range len(word) {
-		if c := s[i]; c != word[i] && (c < 'A' || c > 'Z' || c|0x20 != word[i]) {
-			return false
-		}
-	}
-	return true
 }
