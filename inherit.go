@@ -117,8 +117,8 @@ func (r *reports) logInherited(of *inheritance, o leftover) {
 	defer r.cfg.recovered("logging what a connection came back with")
 	how, stack := legacies[o.Kind], Stack(of.taken.Stack())
 	ctx := trace.ContextWithSpanContext(context.Background(), of.span)
-	r.cfg.Logger.LogAttrs(ctx, how.level, "sqllease: a connection came back "+how.what,
-		slog.String("pool", r.cfg.Name), slog.Group("leftover",
-			slog.String("site", stack.site()), slog.String("kind", how.kind), slog.String("statement", o.by.Sanitised),
-			slog.String("fix", how.fix), slog.Uint64("lease", of.lease), slog.String("stack", stack.Line())))
+	about := slog.GroupValue(
+		slog.String("site", stack.site()), slog.String("kind", how.kind), slog.String("statement", o.by.Sanitised),
+		slog.String("fix", how.fix), slog.Uint64("lease", of.lease), slog.String("stack", stack.Line()))
+	r.cfg.Logger.LogAttrs(ctx, how.level, "sqllease: a connection came back "+how.what, slog.String("pool", r.cfg.Name), slog.Any("leftover", about))
 }
