@@ -25,6 +25,7 @@ type Connector struct {
 
 	execDeclines, queryDeclines declines
 
+	places    places
 	reports   reports
 	watch     watch
 	queue     waits

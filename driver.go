@@ -10,6 +10,7 @@ import (
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // handle is the driver.Conn that database/sql sees. It has a session only while it is on
@@ -171,6 +172,10 @@ func (h *handle) release(valid bool) (stays bool) {
 	s.lease.heard(s)
 	leaves := valid && c.leavesRole(s)
 	e := c.endOf(s, now, !h.single)
+	var left *inheritance
+	if s.lease.left != nil {
+		left = s.lease.inheritance()
+	}
 	h.unlockLate()
 	h.leased = false
 	became := gate.Closed
@@ -183,6 +188,9 @@ func (h *handle) release(valid bool) (stays bool) {
 		h.session = nil
 	}
 	c.leaseEnded(&e)
+	if left != nil && became != gate.Closed {
+		c.reports.inherited(left)
+	}
 	return became == gate.Kept
 }
 
@@ -377,6 +385,9 @@ func (h *handle) ExecContext(ctx context.Context, query string, args []driver.Na
 	res, err = s.can.Exec(ctx, s.conn, o.commented(ctx), args)
 	o.returned = true
 	s.ran(h, query)
+	if s.lease.left != nil || !statement.Usual(query) {
+		h.leaves(query, err, nil)
+	}
 	return s.result(h, res), err
 }
 
@@ -399,10 +410,18 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 	rows, err = s.can.Query(ctx, s.conn, o.commented(ctx), args)
 	o.returned = true
 	s.ran(h, query)
+	leaves := s.lease.left != nil || !statement.Usual(query)
 	if err != nil {
+		if leaves {
+			h.leaves(query, err, nil)
+		}
 		return nil, err
 	}
-	return o.rows(rows, nil), nil
+	answer := o.rows(rows, nil)
+	if leaves {
+		h.leaves(query, nil, answer)
+	}
+	return newRows(answer), nil
 }
 
 // ran notes that a statement was run directly on the session. Where the session has no
@@ -410,5 +429,32 @@ func (h *handle) QueryContext(ctx context.Context, query string, args []driver.N
 func (s *session) ran(h *handle, query string) {
 	if (len(s.statements.real) > 0 || s.lease.inTx) && h.c.summaries.Of(query).Moves {
 		s.statements.state++
+	}
+}
+
+// leaves notes what a statement that was run does to its session, which is not a usual one,
+// or comes after one. answer are the rows of a query that has succeeded.
+func (h *handle) leaves(query string, err error, answer *rows) {
+	l := &h.session.lease
+	switch {
+	case l.left == nil && (h.c.cfg.dialect.Grammar == statement.Unknown || err != nil), err == driver.ErrSkip:
+	case len(query) > statement.Longest: // to read it takes long, at each call
+		l.left = nil
+	default:
+		h.left(h.c.summaries.Of(query), err, answer)
+	}
+}
+
+// left notes it of a statement that is known.
+func (h *handle) left(d *described, err error, answer *rows) {
+	l := &h.session.lease
+	asks := d.Effect.Act == statement.LeavesIfTrue || d.Effect.Act == statement.Leaves && answer != nil && d.Effect.Kind == statement.NamedLock
+	switch {
+	case l.left == nil && (err != nil || !d.Effect.Lasts()):
+	case asks && answer != nil: // a lock may be waited for until the first row comes
+		answer.asks, answer.op.known = true, d
+	case asks && d.Effect.Act == statement.LeavesIfTrue: // nobody sees the answer
+	default:
+		l.leaves(d, err, h.c.cfg.dialect.Grammar)
 	}
 }

@@ -47,6 +47,7 @@ type Stats struct {
 	OldestWait       time.Duration // how long the first in the queue has waited for a connection
 
 	Sites []LeakSite // the places in the code that took reported connections, those with most reports first; at most 1024
+	Holds []HoldSite // the places in the code whose connections were checked out but unused for longest, those first; at most 64
 }
 
 // UseStats counts the connections that are checked out by what they are used for.
@@ -63,6 +64,18 @@ type LeakSite struct {
 	Class Class
 	Times int       // reports of this class, late returns and reclaims not counted
 	Last  time.Time // when it was last reported
+}
+
+// HoldSite is a place in the code that took connections, and for how long these were checked
+// out but unused, as where it calls another service in a transaction. It counts connections
+// that were given back, and that were unused for 10µs or more. Reading rows is use. So is
+// the time between two rows if it is not known, as if they come within microseconds.
+type HoldSite struct {
+	Stack   Stack         // of the acquire
+	Leases  uint64        // how many connections
+	Held    time.Duration // how long these were checked out, together
+	Unused  time.Duration // how long of that they were unused
+	Longest time.Duration // the longest time that one was unused at a stretch
 }
 
 // ClosedStats counts closed connections by reason.

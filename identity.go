@@ -24,6 +24,7 @@ type identity struct {
 	queue, dial, reset measured        // of parts of acquires
 	calls              [calls]measured // of calls that succeed and have no statement
 	refused, unreached *labels         // of acquires that failed, and of dials
+	places             *labels         // of leases, by what took them
 
 	used, idle, dialing metric.MeasurementOption // of sessions
 	uses                [4]metric.MeasurementOption
@@ -46,6 +47,7 @@ func newIdentity(cfg *settings, system string) *identity {
 		dial:     with(attrs, keyPart.String("dial")),
 		reset:    with(attrs, keyPart.String("reset")),
 		refused:  newLabels(attrs, keyErrorType), unreached: newLabels(attrs, keyErrorType),
+		places:  newLabels(attrs, keyPlace),
 		used:    option(attrs, keyState.String("used")),
 		idle:    option(attrs, keyState.String("idle")),
 		dialing: option(attrs, keyState.String("dialing")),

@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -57,7 +58,7 @@ func (m *maker) gauge(i instrument) metric.Float64ObservableGauge {
 
 // newMetrics makes the instruments. The errors of those that could not be made are
 // returned for the log.
-func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs []error) {
+func newMetrics(cfg *settings, id *present, stats func() Stats, unused *places) (m metrics, errs []error) {
 	made := &maker{Meter: cfg.MeterProvider.Meter(scope, metric.WithInstrumentationVersion(version()), metric.WithSchemaURL(schema))}
 	m.id, m.codes = id, &bounded{}
 	if isDefault(cfg.MeterProvider) {
@@ -73,19 +74,21 @@ func newMetrics(cfg *settings, id *present, stats func() Stats) (m metrics, errs
 	m.leaks, m.slowCalls, m.closed = made.counter(metricLeaks), made.counter(metricSlowCalls), made.counter(metricClosed)
 	m.timeouts, m.failures = made.counter(metricTimeouts), made.counter(metricFailures)
 	m.nestings, m.standstills, m.locks = made.counter(metricNestings), made.counter(metricStandstills), made.counter(metricDeadlocks)
-	m.observe(made, int64(cfg.MinIdle), stats)
+	m.leftovers = made.counter(metricLeftovers)
+	m.observe(made, int64(cfg.MinIdle), stats, unused)
 	return m, made.errs
 }
 
 // observe registers what is read from the gate when metrics are collected.
-func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats) {
+func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats, unused *places) {
 	sessions, limit, least, pending, leases := made.observed(metricCount), made.observed(metricMax), made.observed(metricIdleMin), made.observed(metricPending), made.observed(metricUses)
 	hold, wait := made.gauge(metricOldestHold), made.gauge(metricOldestWait)
+	unusedTime, err := made.Float64ObservableCounter(metricUnused.name, metric.WithUnit(metricUnused.unit), metric.WithDescription(metricUnused.description))
+	made.note(err)
 	idleLimit, lifetime := made.gauge(metricIdleLimit), made.gauge(metricLifetime)
 	if len(made.errs) > 0 {
 		return
 	}
-	var err error
 	m.observed, err = made.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s, id := stats(), m.id.Load()
 		set := id.pool.observed
@@ -105,8 +108,11 @@ func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats) {
 		o.ObserveFloat64(wait, s.OldestWait.Seconds(), set)
 		o.ObserveFloat64(idleLimit, s.IdleLimit.Seconds(), set)
 		o.ObserveFloat64(lifetime, s.Lifetime.Seconds(), set)
+		unused.observe(func(name string, took time.Duration) {
+			o.ObserveFloat64(unusedTime, took.Seconds(), id.places.of(name).observed)
+		})
 		return nil
-	}, sessions, leases, limit, least, pending, hold, wait, idleLimit, lifetime)
+	}, unusedTime, sessions, leases, limit, least, pending, hold, wait, idleLimit, lifetime)
 	made.note(err)
 }
 

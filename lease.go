@@ -76,6 +76,9 @@ type lease struct {
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
 	readAt  atomic.Int64  // the instant at which a row was begun or read; not of every row
 	stamped atomic.Uint64 // the step of that row
+
+	rest rest       // for the holder, and whoever takes the session from it
+	left *leftovers // for the holder: what it has left on the session; nil: nothing
 }
 
 // What a lease's session is used for at the moment.
@@ -163,6 +166,10 @@ func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single boo
 	l.inCall, l.last = callNone, callNone
 	l.settleLocked(0)
 	l.query, l.begun = "", 0
+	l.rest = rest{}
+	if l.left != nil {
+		l.left = nil
+	}
 	l.inTx, l.tx = false, nil
 	l.openRows = 0
 	l.latest, l.rows = 0, nil
@@ -208,6 +215,7 @@ func (l *lease) enter(c call, query string, now clock.Instant) (rested clock.Ins
 		l.show()
 		return rested
 	}
+	l.rested(l.steps(), now)
 	l.mu.Lock()
 	rested = l.enterLocked(c, query, now)
 	l.mu.Unlock()
@@ -308,29 +316,16 @@ func (l *lease) forget() {
 	l.mu.Unlock()
 }
 
-// beginRow notes that a row is being read; n were read before. The time is noted
-// of the first one, and of the ends of the first ones and then of some: reading
-// the clock for each would be felt.
-func (l *lease) beginRow(n int64) {
-	l.usedBy(callstack.Goroutine())
-	if n == 0 {
-		l.stamp()
-	}
-}
-
-// endRow notes that it was read, and ends the use.
-func (l *lease) endRow(n int64) {
-	const first, often = 4, 16
-	l.unuse()
-	if n < first || n%often == 0 {
-		l.stamp()
-	}
-}
-
 // stamp notes the time of a step, for stateLocked.
-func (l *lease) stamp() {
-	l.readAt.Store(int64(clock.Now()))
-	l.stamped.Store(l.steps())
+func (l *lease) stamp() (now clock.Instant) {
+	now = clock.Now()
+	l.stampAt(l.steps(), now)
+	return now
+}
+
+func (l *lease) stampAt(step uint64, now clock.Instant) {
+	l.readAt.Store(int64(now))
+	l.stamped.Store(step)
 }
 
 // state is whether a call is in flight on a lease, and since when it is, or is

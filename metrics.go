@@ -19,7 +19,7 @@ type metrics struct {
 
 	returned metric.Int64Histogram
 
-	timeouts, failures, leaks, slowCalls, closed, nestings, standstills, locks metric.Int64Counter
+	timeouts, failures, leaks, slowCalls, closed, nestings, standstills, locks, leftovers metric.Int64Counter
 
 	silent metric.MeterProvider // as in tracing; nil: somebody may collect
 
@@ -156,6 +156,12 @@ func (m *metrics) stoodStill(deadlock bool) {
 func (m *metrics) count(what metric.Int64Counter) {
 	defer m.panicked.survive()
 	what.Add(context.Background(), 1, m.id.Load().pool.add...)
+}
+
+// leftover counts a lease that has left something of that kind on its session.
+func (m *metrics) leftover(kind string) {
+	defer m.panicked.survive()
+	m.leftovers.Add(context.Background(), 1, m.id.Load().pool.add[0], metric.WithAttributes(keyLeftover.String(kind)))
 }
 
 // sessionClosed counts a session that is closed, and, of one that was ended by others, how.

@@ -64,6 +64,7 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 			"sqllease.standstills":                  "{standstill}",
 			"sqllease.session.closed":               "{connection}",
 			"sqllease.slow_calls":                   "{call}",
+			"sqllease.unused_time":                  "s",
 			"sqllease.acquire.part":                 "s",
 			"sqllease.oldest_hold":                  "s",
 			"sqllease.oldest_wait":                  "s",

@@ -72,6 +72,8 @@ const (
 	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
 	keyLease     = attribute.Key("sqllease.lease.id")
 	keyPart      = attribute.Key("sqllease.acquire.part")
+	keyLeftover  = attribute.Key("sqllease.leftover.kind")
+	keyPlace     = attribute.Key("sqllease.place")
 	keyUse       = attribute.Key("sqllease.lease.use")
 	keyLeakClass = attribute.Key("sqllease.leak.class")
 	keyHold      = attribute.Key("sqllease.hold") // seconds
@@ -115,6 +117,8 @@ var (
 	metricNestings    = instrument{"sqllease.nested_acquires", "{place}", "Places in the code where a request that holds a connection waits for another."}
 	metricStandstills = instrument{"sqllease.standstills", "{standstill}", "Times that the pool stood still: callers waited, and nothing was done with any connection. Deadlocks are among them."}
 	metricDeadlocks   = instrument{"sqllease.deadlocks", "{deadlock}", "Deadlocks of the pool: every connection was held by a goroutine that waited for another."}
+	metricUnused      = instrument{"sqllease.unused_time", "s", "How long connections were checked out but unused, by the place in the code that took them."}
+	metricLeftovers   = instrument{"sqllease.session.leftovers", "{connection}", "Connections that came back with something that the next caller inherits, by its kind."}
 
 	metricOldestHold = instrument{"sqllease.oldest_hold", "s", "The longest time that a connection has been checked out."}
 	metricOldestWait = instrument{"sqllease.oldest_wait", "s", "The longest time that a caller has been in the queue."}

@@ -247,7 +247,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.tellLimits(drivers.Limits{})
 	c.asking.due.Store(int64(clock.Now()))
 	var errs []error
-	c.metrics, errs = newMetrics(cfg, &c.identity, c.stats)
+	c.metrics, errs = newMetrics(cfg, &c.identity, c.stats, &c.places)
 	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
 	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
 	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took, c.watch.idleTx = c.gate, cfg, &c.reports, &c.queue, c.took, &c.newest.idleTx

@@ -16,7 +16,6 @@ import (
 type operation struct {
 	h        *handle
 	lease    *lease
-	call     call
 	query    string
 	known    *described // of query; nil: not looked up yet
 	begun    clock.Instant
@@ -24,10 +23,11 @@ type operation struct {
 	ctx      context.Context
 	span     trace.Span // nil: none, or not yet
 	decline  *decline   // nil: this call cannot be declined
-	asked    bool       // whether there is to be a span has been decided
-	returned bool       // the driver returned; set by the caller, false in a panic
-	reading  bool       // the operation goes on until its rows are closed
-	retried  bool       // it failed, and database/sql makes it again
+	call     call
+	asked    bool // whether there is to be a span has been decided
+	returned bool // the driver returned; set by the caller, false in a panic
+	reading  bool // the operation goes on until its rows are closed
+	retried  bool // it failed, and database/sql makes it again
 }
 
 // used tells the watch that a lease which was reported as unused is used,
@@ -187,7 +187,7 @@ func (o *operation) linked() {
 
 // rows ends the call, and lets the operation go on until its rows are closed, which the
 // application reads when it will. of is the prepared statement that they are of, if any.
-func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
+func (o *operation) rows(inner driver.Rows, of *prepared) *rows {
 	o.startSpan(o.ctx, true)
 	o.linked()
 	o.reading = true
@@ -199,7 +199,7 @@ func (o *operation) rows(inner driver.Rows, of *prepared) driver.Rows {
 	o.heard(now)
 	o.lease.openResult(r, now)
 	o.h.c.watch.prove(o.lease, now)
-	return newRows(r)
+	return r
 }
 
 func (o *operation) newRows() *rows {

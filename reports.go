@@ -25,6 +25,8 @@ type reports struct {
 	sites     sites
 	reported  reportedSpans
 
+	inheritances inheritances
+
 	leaks, proven, slowCalls, lateReturns atomic.Uint64
 }
 

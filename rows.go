@@ -6,31 +6,38 @@ import (
 	"reflect"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/sqllease/sqllease/internal/callstack"
+	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/statement"
 )
 
 // rows are a result set. Its query's span ends when it is closed.
 type rows struct {
-	inner   driver.Rows
-	op      operation
-	session *session
-	number  uint64                 // of the lease
-	of      *prepared              // the statement that they are of; nil: none
-	result  uint64                 // its number among the result sets of the session
-	read    int64                  // rows read so far
-	row     int64                  // of the row being read: how many were read before, of those that the watch has to know of
-	late    int64                  // how many were read before the watch had to know; -1: all
-	count   *[1]attribute.KeyValue // how many these were, for the span; nil: there is none
-	err     error                  // what ended the reading, if not the last row
-	columns []string               // of this result set, as first asked for
-	named   atomic.Uint32          // 0: not asked for; 1: columns is being written; 2: it may be read
-	alone   bool                   // the lease ends with them
-	early   bool                   // the row being read is one that the watch need not know of
-	closed  bool
-	seen    bool // a row of this result set has shown what every column holds
+	inner    driver.Rows
+	op       operation
+	session  *session
+	number   uint64                 // of the lease
+	of       *prepared              // the statement that they are of; nil: none
+	result   uint64                 // its number among the result sets of the session
+	read     int64                  // rows read so far
+	late     int64                  // how many were read before the watch had to know; -1: all
+	count    *[1]attribute.KeyValue // how many these were, for the span; nil: there is none
+	err      error                  // what ended the reading, if not the last row
+	columns  []string               // of this result set, as first asked for
+	named    atomic.Uint32          // 0: not asked for; 1: columns is being written; 2: it may be read
+	row      uint32                 // of the row being read: how many were read before, of those that the watch has to know of
+	timings  uint32                 // of how many rows the times were noted
+	timeNext uint32                 // how many are read before the next of which they are
+	alone    bool                   // the lease ends with them
+	early    bool                   // the row being read is one that the watch need not know of
+	times    bool                   // the times of the row being read are noted
+	closed   bool
+	asks     bool // the first row tells what the statement leaves on the session: it is op.known
+	seen     bool // a row of this result set has shown what every column holds
 }
 
 // shownRows are rows whose query has a span: what is said in it of them costs no allocation
@@ -98,31 +105,35 @@ func (r *rows) beginEarly() bool {
 	}
 	l.early.advance()
 	if l.watched.Load() || l.hand.Load()&handUse != inHand {
-		l.early.advance()
+		l.early.back()
 		return false
 	}
 	const often = 16 // rows may be read by another goroutine than asked for them
 	if r.read%often == 0 {
 		l.usedBy(callstack.Goroutine())
 	}
-	r.early, r.row = true, r.read
-	if r.row == 0 { // of the first one the time is noted, of the others when the watch comes
-		l.stamp()
+	r.early, r.times = true, r.isTimed()
+	if r.times {
+		l.stampBegin()
 	}
 	return true
 }
 
-// begin begins to read a row. One after a report counts as the first, so that its time is
-// noted.
+// begin begins to read a row of a lease that the watch has looked at. The time is noted of
+// the first one too, of the ends of the first ones, and then of some. One after a report
+// counts as the first.
 func (r *rows) begin() error {
 	if err := r.use(inRow); err != nil {
 		return err // its session was lost, and may be somebody else's
 	}
-	r.row = r.read - r.late
+	r.row = uint32(r.read - r.late)
 	if r.op.h.c.used(r.op.h.session) || r.late < 0 {
 		r.row, r.late = 0, r.read
 	}
-	r.op.lease.beginRow(r.row)
+	r.op.lease.usedBy(callstack.Goroutine())
+	if r.times = r.row == 0 || r.isTimed(); r.times {
+		r.op.lease.stampBegin()
+	}
 	return nil
 }
 
@@ -132,8 +143,8 @@ func (r *rows) endRow() {
 	if r.early {
 		r.early = false
 		r.op.lease.early.advance()
-		if r.row == 0 {
-			r.op.lease.stamp()
+		if r.times {
+			r.timed(r.op.lease.stamp())
 		}
 		return
 	}
@@ -141,7 +152,29 @@ func (r *rows) endRow() {
 		return
 	}
 	h.unlockLate()
-	r.op.lease.endRow(r.row)
+	r.op.lease.unuse()
+	const first, often = 4, 16
+	if r.times || r.row < first || r.row%often == 0 {
+		r.timed(r.op.lease.stamp())
+	}
+}
+
+const (
+	worthTiming = 4 * time.Microsecond // of the query, for each row whose times are noted
+	seldom      = 64                   // rows from one whose times are noted to the next, where they come faster
+)
+
+// isTimed tells whether the times of the row that comes are to be noted.
+func (r *rows) isTimed() bool { return r.read >= int64(r.timeNext) }
+
+// timed notes that the times of a row were noted, which ended now, and decides of which row
+// they are noted next.
+func (r *rows) timed(now clock.Instant) {
+	r.timings++
+	r.timeNext = uint32(r.read) //nolint:gosec // beyond four billion rows, more are timed
+	if now.Sub(r.op.begun) < time.Duration(r.timings)*worthTiming {
+		r.timeNext += seldom
+	}
 }
 
 // use begins a use of the rows, see handle.use.
@@ -156,10 +189,37 @@ func (r *rows) use(as uint64) error {
 // look finds values that are result sets of their own, as some drivers have
 // them: database/sql reads those without us. A column that is NULL tells nothing.
 func (r *rows) look(dest []driver.Value) {
+	if r.asks && len(dest) > 0 {
+		r.answered(dest[0])
+	}
 	r.seen = !slices.Contains(dest, nil)
 	if slices.ContainsFunc(dest, isRows) {
 		r.op.h.c.unwrapped(r.op.h.session)
 	}
+}
+
+// answered notes the first row of a query that tells whether it has a lock.
+func (r *rows) answered(first any) {
+	d := r.op.known
+	r.asks = false
+	if d.Effect.Act == statement.Leaves || isTrue(first) {
+		r.op.lease.leaves(d, nil, r.op.h.c.cfg.dialect.Grammar)
+	}
+}
+
+// isTrue tells whether a value is that of a server's true.
+func isTrue(v any) bool {
+	switch v := v.(type) {
+	case int64:
+		return v == 1
+	case bool:
+		return v
+	case []byte:
+		return string(v) == "1" || string(v) == "t"
+	case string:
+		return v == "1" || v == "t"
+	}
+	return false
 }
 
 // isRows tells whether a value is a result set.
@@ -193,6 +253,9 @@ func (r *rows) Close() error {
 	}
 	defer r.op.h.unuse()
 	r.op.lease.usedBy(callstack.Goroutine())
+	if r.isTimed() {
+		r.op.lease.stampBegin()
+	}
 	returned := false
 	defer func() {
 		if !returned { // database/sql never gives the connection back then

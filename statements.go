@@ -59,6 +59,7 @@ type seen struct {
 type stmtText struct {
 	query   string
 	moves   bool                   // running it changes the session's state
+	does    *described             // what else it does to the session
 	once    bool                   // guarded by texts.mu: the process has prepared it once
 	open    int                    // guarded by texts.mu: how many of the handles' statements have it
 	first   clock.Instant          // since when it has been in use
@@ -101,7 +102,7 @@ var textSeed = maphash.MakeSeed()
 
 // prepareLocked notes that the application prepares a text, or that database/sql does for
 // a statement of which nothing is known.
-func (x *texts) prepareLocked(query string, moves, fresh bool, now clock.Instant) *stmtText {
+func (x *texts) prepareLocked(query string, does *described, fresh bool, now clock.Instant) *stmtText {
 	if x.known == nil {
 		x.known, x.seen = map[string]*stmtText{}, map[uint64]seen{}
 	}
@@ -118,7 +119,7 @@ func (x *texts) prepareLocked(query string, moves, fresh bool, now clock.Instant
 	t := x.known[query]
 	if t == nil {
 		query = strings.Clone(query)
-		t = &stmtText{query: query, moves: moves, first: known.first, real: map[*prepared]struct{}{}}
+		t = &stmtText{query: query, moves: does.Moves, does: does, first: known.first, real: map[*prepared]struct{}{}}
 		x.known[query] = t
 	}
 	t.once = !known.several
@@ -126,11 +127,11 @@ func (x *texts) prepareLocked(query string, moves, fresh bool, now clock.Instant
 }
 
 // add notes a statement that was prepared on the session under h.
-func (st *statements) add(h *handle, s *session, query string, inner driver.Stmt, moves, fresh bool) *prepared {
+func (st *statements) add(h *handle, s *session, query string, inner driver.Stmt, does *described, fresh bool) *prepared {
 	x, now := st.texts, clock.Now()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	t := x.prepareLocked(query, moves, fresh, now)
+	t := x.prepareLocked(query, does, fresh, now)
 	p := &prepared{inner: inner, text: t, of: s, state: st.state, by: []*handle{h}}
 	if st.real == nil {
 		st.real = map[*stmtText]*prepared{}

@@ -13,7 +13,7 @@ import (
 // connection that is checked out.
 func (c *Connector) Stats() Stats {
 	s := c.stats()
-	s.Sites = c.reports.sites.list()
+	s.Sites, s.Holds = c.reports.sites.list(), c.places.list()
 	return s
 }
 

@@ -15,5 +15,10 @@ type step uint64
 //go:norace
 func (s *step) advance() { *s++ }
 
+// back takes back the last advance, of a row that is not read so. It is for the same.
+//
+//go:norace
+func (s *step) back() { *s-- }
+
 // load is how far it is, as far as can be seen.
 func (s *step) load() uint64 { return atomic.LoadUint64((*uint64)(s)) }

@@ -40,7 +40,7 @@ func (h *handle) PrepareContext(ctx context.Context, query string) (st driver.St
 	if err != nil {
 		return nil, err
 	}
-	p := s.statements.add(h, s, query, inner, h.c.summaries.Of(query).Moves, fresh)
+	p := s.statements.add(h, s, query, inner, h.c.summaries.Of(query), fresh)
 	return newStmt(h, p), nil
 }
 
@@ -165,6 +165,7 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (res 
 	res, err = bare.ExecStatement(ctx, st.p.inner, args)
 	o.returned = true
 	st.ran(err)
+	st.leaves(err, nil)
 	return st.p.of.result(st.h, res), err
 }
 
@@ -181,9 +182,19 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (row
 	o.returned = true
 	st.ran(err)
 	if err != nil {
+		st.leaves(err, nil)
 		return nil, err
 	}
-	return o.rows(rows, st.p), nil
+	answer := o.rows(rows, st.p)
+	st.leaves(nil, answer)
+	return newRows(answer), nil
+}
+
+// leaves notes what the statement does to its session.
+func (st *stmt) leaves(err error, answer *rows) {
+	if does := st.p.text.does; st.h.session.lease.left != nil || does.Effect.Lasts() {
+		st.h.left(does, err, answer)
+	}
 }
 
 // CheckNamedValue asks the driver's statement, or else its connection, which

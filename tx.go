@@ -142,6 +142,7 @@ func (t *tx) finish(c call, do func(driver.Tx) error) (err error) {
 	o.returned = true
 	s.reads = false
 	statements.ended()
+	lease.endedTx(c == callCommit && err == nil, t.h.c.cfg.dialect.Grammar)
 	return err
 }
 

@@ -306,7 +306,9 @@ func (c *Connector) begun(s *session) {
 // took closes sessions that were taken from leases whose holders did not come back yet.
 func (c *Connector) took(all []*session) {
 	c.lose(len(all))
+	now := clock.Now()
 	for _, s := range all {
+		c.takenUnused(&s.lease, now)
 		c.retireAside(s)
 	}
 }
@@ -328,6 +330,9 @@ func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended)
 	if e.held = l.heldFor(now); e.held >= brief {
 		e.span = l.span
 	}
+	if l.inCall == callNone || l.rest.all > 0 { // else it is in the only call that it has
+		c.endedUnused(l, now)
+	}
 	if l.tx != nil { // its connection was bad, or its driver panicked
 		e.tx = l.endTx(nil, now)
 	}
@@ -345,3 +350,28 @@ func (c *Connector) leaseEnded(e *ended) {
 	c.watch.tellEndings()
 	c.refill()
 }
+
+// endedUnused counts for how long a lease that ends was unused. Its caller holds the session.
+func (c *Connector) endedUnused(l *lease, now clock.Instant) {
+	if l.acquired.IsZero() || l.raw { // what the application does with the driver's own connection is not known
+		return
+	}
+	if l.inCall == callNone { // else it is in one that never ended
+		l.rested(l.steps(), now)
+	}
+	if l.rest.all >= leastUnused {
+		c.places.count(l.stack, now.Sub(l.acquired), l.rest)
+	}
+}
+
+// takenUnused does so of one whose session was taken from it. The holder may come late to
+// close rows.
+func (c *Connector) takenUnused(l *lease, now clock.Instant) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.endedUnused(l, now)
+}
+
+// leastUnused is how long a lease has to be unused to be counted: less is the way through
+// database/sql, and the telemetry.
+const leastUnused = 10 * time.Microsecond

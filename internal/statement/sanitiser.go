@@ -16,13 +16,14 @@ type sanitiser struct {
 	grammar Grammar
 	pos     int
 	out     bytes.Buffer
-	outline outline // what it does, for the summary
-	space   bool    // white space or a comment is due
-	clause  clause  // where in a statement it is
-	lists   lists   // of values, which are kept short
-	bracket int     // up to here there is no name in brackets that matters
-	hidden  bool    // the rest of the statement could not be read
-	long    bool    // it was not, since the statement is long
+	outline outline  // what it does, for the summary
+	space   bool     // white space or a comment is due
+	clause  clause   // where in a statement it is
+	lists   lists    // of values, which are kept short
+	bracket int      // up to here there is no name in brackets that matters
+	hidden  bool     // the rest of the statement could not be read
+	long    bool     // it was not, since the statement is long
+	tokens  []string // the first ones, as they are written
 }
 
 // readAtMost is how many bytes of a statement are read, four times what is shown: enough
@@ -262,6 +263,9 @@ func (z *sanitiser) skip(n int) {
 
 // emit consumes a token, and writes what is shown of it.
 func (z *sanitiser) emit(n int, token string) {
+	if len(z.tokens) < cap(z.tokens) {
+		z.tokens = append(z.tokens, z.in[z.pos:z.pos+n])
+	}
 	z.pos += n
 	token = z.clause.pass(token, z.grammar)
 	if z.clause.secret && z.clause.names(token, z.in[z.pos:]) {

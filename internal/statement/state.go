@@ -18,19 +18,22 @@ var intoTable = map[string]bool{"INSERT": true, "REPLACE": true, "MERGE": true}
 // statement is known not to: of SET, USE, DDL, CALL and all that is not known, it is.
 // What functions do to a session, such as PostgreSQL's set_config, cannot be seen.
 func (z *sanitiser) moves() bool {
-	if z.hidden || strings.Contains(z.in, "/*!") || strings.Contains(z.in, "/*M!") || strings.Contains(z.in, "/*T!") {
-		return true
-	}
-	text := strings.TrimRight(z.out.String(), "; ")
-	if strings.Contains(text, ";") {
-		return true // several statements
-	}
+	text, certain := z.single()
 	words := strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '(' || r == ')' || r == ',' })
-	if len(words) == 0 {
+	if !certain || len(words) == 0 {
 		return true
 	}
 	first := strings.ToUpper(words[0])
 	return !still[first] || !intoTable[first] && containsFold(words, "INTO")
+}
+
+// single is the statement that was read, if it is a single one and all of it is understood.
+func (z *sanitiser) single() (text string, certain bool) {
+	if z.hidden || strings.Contains(z.in, "/*!") || strings.Contains(z.in, "/*M!") || strings.Contains(z.in, "/*T!") {
+		return "", false
+	}
+	text = strings.TrimRight(z.out.String(), "; ")
+	return text, !strings.Contains(text, ";")
 }
 
 // containsFold tells whether a word is among others, in any case.

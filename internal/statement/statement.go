@@ -13,6 +13,7 @@ type Summary struct {
 	Procedure string // the stored procedure that is called
 	Sanitised string // the statement with ? for every literal, comments removed
 	Moves     bool   // running it may change the state of its session
+	Effect    Effect // on what its session is left with
 	text      string
 }
 
@@ -42,11 +43,13 @@ const (
 // Summarise reads a statement once. What it returns shares no memory with it:
 // a statement may be cut from a large text.
 func Summarise(query string, g Grammar) *Summary {
-	z := sanitiser{in: query, grammar: g, outline: newOutline(g)}
+	var first [mostTokens]string
+	z := sanitiser{in: query, grammar: g, outline: newOutline(g), tokens: first[:0]}
 	z.run()
 	s := &Summary{
 		Sanitised: z.shown(),
 		Moves:     z.moves(),
+		Effect:    z.effect(),
 	}
 	z.outline.finish(s)
 	if name := nameIn(query); name != "" {

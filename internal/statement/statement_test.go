@@ -211,7 +211,7 @@ func TestAStatementIsSummarised(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := Summarise(c.query, c.grammar)
-			assert.Equal(t, &Summary{Operation: c.operation, Target: c.target, Sanitised: c.sanitised, Moves: s.Moves, text: s.text}, s)
+			assert.Equal(t, &Summary{Operation: c.operation, Target: c.target, Sanitised: c.sanitised, Moves: s.Moves, Effect: s.Effect, text: s.text}, s)
 		})
 	}
 }
