@@ -28,15 +28,21 @@ type Blocker struct {
 }
 
 // String is the blocker in one line, for people.
-func (b Blocker) String() string { return b.who() + b.doing() + b.holds() }
+func (b Blocker) String() string {
+	s := b.Lock + ": " + b.who() + b.doing()
+	if b.Waits {
+		s += "; it waits for a lock itself"
+	}
+	return s
+}
 
 // who names it.
 func (b *Blocker) who() string {
 	switch {
 	case b.Lease != nil && b.LeftOver:
-		return fmt.Sprintf("connection %d, idle in pool %q: lease %d gave it back with the lock; it was taken by %s", b.ConnectionID, b.Pool, b.Lease.ID, b.Lease.Stack.site())
+		return fmt.Sprintf("connection %d, idle in pool %q: it was given back with the lock (lease %d), taken by %s", b.ConnectionID, b.Pool, b.Lease.ID, b.Lease.Stack.site())
 	case b.Lease != nil:
-		return fmt.Sprintf("lease %d of pool %q (connection %d): taken by %s", b.Lease.ID, b.Pool, b.ConnectionID, b.Lease.Stack.site())
+		return fmt.Sprintf("connection %d of pool %q (lease %d), taken by %s", b.ConnectionID, b.Pool, b.Lease.ID, b.Lease.Stack.site())
 	case b.ConnectionID == 0 && b.Blocks != 0 && b.State != "":
 		return "a prepared transaction, which no connection has"
 	case b.ConnectionID == 0:
@@ -88,14 +94,6 @@ func (b *Blocker) doing() string {
 	return s
 }
 
-func (b *Blocker) holds() string {
-	s := "; waited for: " + b.Lock
-	if b.Waits {
-		s += "; it waits itself"
-	}
-	return s
-}
-
 // blame is what was found out of who blocks a slow call.
 type blame struct {
 	blockers []Blocker
@@ -123,7 +121,7 @@ func (b *blame) write(to *strings.Builder, call uint64) {
 		case i == 0:
 			fmt.Fprintf(to, "  blocked by %s\n", b.blockers[i])
 		case of != call:
-			fmt.Fprintf(to, "             connection %d is blocked by %s\n", of, b.blockers[i])
+			fmt.Fprintf(to, "             connection %d waits for %s\n", of, b.blockers[i])
 		default:
 			fmt.Fprintf(to, "             and by %s\n", b.blockers[i])
 		}
@@ -170,7 +168,7 @@ func (b *blame) fix() string {
 		left := Leak{Lease: *root.Lease, Class: ClassUnused}
 		return fmt.Sprintf("it waits for the code at %s: %s", root.Lease.Stack.site(), left.left().fix(root.Lease.Stack.through(), false))
 	case root.ConnectionID != 0:
-		return fmt.Sprintf("have whoever has connection %d end its transaction, or end it on the server: %s", root.ConnectionID, b.end)
+		return fmt.Sprintf("connection %d is not of this pool: have its owner end the transaction, or end the connection on the server: %s", root.ConnectionID, b.end)
 	case root.State != "":
 		return "commit or roll back the prepared transaction: pg_prepared_xacts of PostgreSQL, and XA RECOVER of MySQL and MariaDB, show its name"
 	}

@@ -51,6 +51,9 @@ type finder struct {
 // blame has the server asked who blocks these calls, and reports them then. It waits for
 // nobody.
 func (c *Connector) blame(calls []*Leak) {
+	if len(calls) == 0 {
+		return
+	}
 	f := &c.finder
 	f.mu.Lock()
 	room := min(len(calls), mostFound-len(f.calls))
@@ -153,7 +156,7 @@ func (c *Connector) found(err error) {
 	}
 	f.next = clock.Now().Add(pause)
 	if err != nil && c.life.Err() == nil && f.first("failed") {
-		c.cfg.Logger.Warn("sqllease: the server could not be asked who blocks a slow call, for Config.FindBlockers; slow calls are reported without",
+		c.cfg.warnAside("sqllease: the server could not be asked who blocks a slow call, for Config.FindBlockers; slow calls are reported without",
 			slog.String("pool", c.cfg.Name), slog.String("server", c.cfg.endpoint.String()), slog.String("error", c.cfg.said(err)))
 	}
 }
@@ -168,7 +171,7 @@ func (f *finder) first(what string) bool {
 func (c *Connector) lacking(w *drivers.Waiting) {
 	for _, what := range w.Lacks {
 		if c.finder.first(what) {
-			c.cfg.Logger.Warn("sqllease: the server does not show all of who blocks a slow call; an administrator can change that, as the attribute remedy says",
+			c.cfg.warnAside("sqllease: the server does not show all of who blocks a slow call; an administrator can change that, as the attribute remedy says",
 				slog.String("pool", c.cfg.Name), slog.String("server", c.cfg.endpoint.String()), slog.String("remedy", what))
 		}
 	}

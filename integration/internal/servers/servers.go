@@ -144,8 +144,8 @@ func stat(pid int) (parent int, state string) {
 }
 
 // MariaDB makes a data directory in dir, which must not exist, and starts
-// MariaDB on it.
-func MariaDB(dir string) (*Server, error) {
+// MariaDB on it, with more settings.
+func MariaDB(dir string, settings ...string) (*Server, error) {
 	install, err := find("mariadb-server", "mariadb-install-db")
 	if err != nil {
 		return nil, err
@@ -169,9 +169,9 @@ func MariaDB(dir string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Driver: "mysql", Addr: addr, dsn: "root@tcp(" + addr + ")/%s", home: "mysql", as: as,
-		start: []string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + filepath.Join(dir, "s"),
+		start: append([]string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + filepath.Join(dir, "s"),
 			"--port=" + port, "--bind-address=127.0.0.1", "--max-connections=2000",
-			"--skip-name-resolve", tmp, "--pid-file=" + filepath.Join(dir, "pid")}}
+			"--skip-name-resolve", tmp, "--pid-file=" + filepath.Join(dir, "pid")}, settings...)}
 	return s, s.Up()
 }
 
