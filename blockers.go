@@ -177,13 +177,6 @@ func (c *Connector) lacking(w *drivers.Waiting) {
 	}
 }
 
-// errPooler says that the numbers of the connections are none of the server's.
-var errPooler = errorText("the numbers of the connections are not the server's: a pooler or a proxy is between")
-
-type errorText string
-
-func (e errorText) Error() string { return string(e) }
-
 // askBlockers asks on a connection of its own, and waits for the answer until the time is up:
 // a driver may take longer to return.
 func (c *Connector) askBlockers(of []uint64) (*drivers.Waiting, error) {
@@ -221,8 +214,7 @@ func (c *Connector) askBlockers(of []uint64) (*drivers.Waiting, error) {
 	}
 }
 
-// askOn asks a connection. Its own number has to be the one that the server has for it: else
-// those of the others are a pooler's, and mean other connections on the server.
+// askOn asks a connection, whose own number it finds out as that of every other.
 func (c *Connector) askOn(ctx context.Context, conn driver.Conn, of []uint64) (*drivers.Waiting, error) {
 	own := drivers.NumberOf(conn)
 	if own == 0 {
@@ -231,14 +223,7 @@ func (c *Connector) askOn(ctx context.Context, conn driver.Conn, of []uint64) (*
 			return nil, err
 		}
 	}
-	w, err := c.cfg.dialect.Locks.Ask(ctx, conn, of)
-	switch {
-	case err != nil:
-		return nil, err
-	case w.Self != own:
-		return nil, errPooler
-	}
-	return w, nil
+	return c.cfg.dialect.Locks.Ask(ctx, conn, own, of)
 }
 
 // nameBlockers notes with each call who blocks it.

@@ -149,7 +149,6 @@ func (l Leak) attrs() []slog.Attr {
 	attrs = append(attrs,
 		slog.String("class", l.Class.String()),
 		slog.Uint64("lease", l.ID),
-		slog.Uint64("connection_id", l.ConnectionID),
 		slog.Int("times", l.Times),
 		slog.Int("folded", l.Folded),
 		slog.Int("held_here", l.HeldHere),
@@ -159,6 +158,9 @@ func (l Leak) attrs() []slog.Attr {
 		attrs = append(attrs,
 			slog.String("trace_id", l.SpanContext.TraceID().String()),
 			slog.String("span_id", l.SpanContext.SpanID().String()))
+	}
+	if l.ConnectionID != 0 {
+		attrs = append(attrs, slog.Uint64("connection_id", l.ConnectionID))
 	}
 	attrs = append(attrs, l.blame.attrs()...)
 	if l.HeldHere > 1 && !l.Returned {

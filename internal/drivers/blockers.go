@@ -37,7 +37,7 @@ type Process struct {
 // Waiting is what a server says of those who wait for locks.
 type Waiting struct {
 	User      string             // the user of that connection
-	Self      uint64             // the number of the connection that was asked, by the server's own account
+	self      uint64             // the number of the connection that was asked, by the server's own account
 	Waits     []LockWait         // who waits for whom
 	Processes map[uint64]Process // those who are named there, as far as they were asked for
 	Hidden    map[uint64]string  // who waits for a lock whose holder cannot be seen: the lock
@@ -60,9 +60,15 @@ func (l *Locks) Number(ctx context.Context, conn driver.Conn) (uint64, error) {
 	return number(rows[0][0]), nil
 }
 
-// Ask asks a connection, on which nothing else is done, who blocks those of these numbers.
-func (l *Locks) Ask(ctx context.Context, conn driver.Conn, of []uint64) (*Waiting, error) {
-	return l.ask(ctx, conn, of)
+// Ask asks a connection, on which nothing else is done, who blocks those of these numbers. Its
+// own number has to be the one by which the server knows it: else a pooler makes numbers up,
+// and those of the others mean other connections on the server.
+func (l *Locks) Ask(ctx context.Context, conn driver.Conn, own uint64, of []uint64) (*Waiting, error) {
+	w, err := l.ask(ctx, conn, of)
+	if err == nil && w.self != own {
+		w, err = nil, &AnswerError{"another number of the connection, since a pooler or a proxy is between", "the server's own"}
+	}
+	return w, err
 }
 
 // End is the statement by which an administrator ends a connection.
@@ -184,7 +190,7 @@ func askPostgreSQL(ctx context.Context, conn driver.Conn, of []uint64) (*Waiting
 			w.lacks("GRANT pg_read_all_stats TO " + text(11) + "; lets sqllease see what the connections of other users do")
 		}
 		w.Processes[pid] = p
-		w.Self, w.User = number(row[10]), text(12)
+		w.self, w.User = number(row[10]), text(12)
 	}
 	return w, nil
 }

@@ -96,7 +96,7 @@ func askMySQL(ctx context.Context, conn driver.Conn, of []uint64) (*Waiting, err
 	a := &mysqlAsker{
 		ctx: ctx, conn: conn, user: account(settingText(rows[0][2])),
 		maria: systemOfVersion(version) == MariaDB, old: strings.HasPrefix(version, "5."),
-		found: &Waiting{User: user, Self: number(rows[0][0]), Whole: true, Processes: map[uint64]Process{}, Hidden: map[uint64]string{}},
+		found: &Waiting{User: user, self: number(rows[0][0]), Whole: true, Processes: map[uint64]Process{}, Hidden: map[uint64]string{}},
 	}
 	if !a.maria && !isOn(settingText(rows[0][3])) {
 		a.found.Whole = false
