@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,9 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 )
 
 // When the server is asked who blocks a slow call, and what keeps it from being asked. The
@@ -114,6 +118,39 @@ func TestASlowCallIsReportedWithTheOwnTransactionThatBlocksIt(t *testing.T) {
 		assert.Equal(t, 2, p.f.opened(), "the connection that was asked is closed")
 		require.NoError(t, tx.Rollback())
 		p.end(t, cancel, &all)
+	})
+}
+
+// spansOfABlockedCall are those of the reports of one that another process blocks, and that
+// has ended.
+func spansOfABlockedCall(t *testing.T) []sdktrace.ReadOnlySpan {
+	spans := tracetest.NewSpanRecorder()
+	p := newBlockersPool(t, &blockersFake{waits: locked(1, 77)}, Config{TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))})
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	p.slow(ctx, &all)
+	elapse(slowAfter)
+	synctest.Wait()
+	p.end(t, cancel, &all)
+	return slices.DeleteFunc(spans.Ended(), func(s sdktrace.ReadOnlySpan) bool { return !strings.HasPrefix(s.Name(), "sqllease.") })
+}
+
+func TestTheSpanOfASlowCallHasItsBlockers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spans := spansOfABlockedCall(t)
+		require.Len(t, spans, 2)
+		for _, s := range spans {
+			attrs := attribute.NewSet(s.Attributes()...)
+			number, _ := attrs.Value(keyConnection)
+			by, _ := attrs.Value(keyBlockedBy)
+			switch s.Name() {
+			case spanSlowCall:
+				assert.Equal(t, int64(1), number.AsInt64())
+				assert.Equal(t, []string{"row lock on shop.stock: connection 77, not of this pool: user app at 10.0.0.7:4711, active for 7.5s: UPDATE t SET a = ?"}, by.AsStringSlice())
+			case spanReturn:
+				assert.Equal(t, int64(1), number.AsInt64())
+			}
+		}
 	})
 }
 
