@@ -115,14 +115,17 @@ func (c *Connector) findOf(calls []*Leak) {
 	defer c.tellCalls(calls)
 	defer c.cfg.recovered("finding out who blocks a slow call")
 	numbers := numbersOf(calls)
-	if len(numbers) == 0 || !c.mayFind() {
-		return
-	}
-	waiting, err := c.askBlockers(numbers)
-	c.found(err)
-	if err == nil {
-		c.lacking(waiting)
-		c.nameBlockers(calls, waiting)
+	switch {
+	case !c.mayFind():
+	case len(numbers) == 0:
+		c.found(drivers.ErrMadeUp)
+	default:
+		waiting, err := c.askBlockers(numbers)
+		c.found(err)
+		if err == nil {
+			c.lacking(waiting)
+			c.nameBlockers(calls, waiting)
+		}
 	}
 }
 
@@ -216,8 +219,8 @@ func (c *Connector) askBlockers(of []uint64) (*drivers.Waiting, error) {
 
 // askOn asks a connection, whose own number it finds out as that of every other.
 func (c *Connector) askOn(ctx context.Context, conn driver.Conn, of []uint64) (*drivers.Waiting, error) {
-	own := drivers.NumberOf(conn)
-	if own == 0 {
+	own, kept := drivers.NumberOf(conn)
+	if !kept {
 		var err error
 		if own, err = c.cfg.dialect.Locks.Number(ctx, conn); err != nil {
 			return nil, err
@@ -316,7 +319,8 @@ func (c *Connector) holders(by map[uint64]*Blocker) {
 // It is asked for only where somebody may ask who blocks whom, and the driver does not know
 // it: a connection in a call cannot be asked any more. An error says that it is of no use.
 func (c *Connector) numberOf(ctx context.Context, conn driver.Conn) (number uint64, lost error) {
-	if number = drivers.NumberOf(conn); number != 0 || !c.cfg.FindBlockers {
+	number, kept := drivers.NumberOf(conn)
+	if kept || !c.cfg.FindBlockers {
 		return number, nil
 	}
 	returned := false

@@ -60,13 +60,16 @@ func (l *Locks) Number(ctx context.Context, conn driver.Conn) (uint64, error) {
 	return number(rows[0][0]), nil
 }
 
+// ErrMadeUp says that the numbers of connections are of no use.
+var ErrMadeUp error = &AnswerError{"numbers of connections that are not the server's, since a pooler or a proxy is between", "the server's own"}
+
 // Ask asks a connection, on which nothing else is done, who blocks those of these numbers. Its
 // own number has to be the one by which the server knows it: else a pooler makes numbers up,
 // and those of the others mean other connections on the server.
 func (l *Locks) Ask(ctx context.Context, conn driver.Conn, own uint64, of []uint64) (*Waiting, error) {
 	w, err := l.ask(ctx, conn, of)
-	if err == nil && w.self != own {
-		w, err = nil, &AnswerError{"another number of the connection, since a pooler or a proxy is between", "the server's own"}
+	if err == nil && (own == 0 || w.self != own) {
+		w, err = nil, ErrMadeUp
 	}
 	return w, err
 }

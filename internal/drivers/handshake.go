@@ -30,32 +30,34 @@ func SystemOfConn(conn driver.Conn) (system string) {
 const highestPID = 1 << 22
 
 // NumberOf is the number that the server has given a new connection, where the driver keeps
-// it; zero: it does not. Those of PostgreSQL do, since they need it to cancel a query: it is
-// the server's process.
-func NumberOf(conn driver.Conn) (number uint64) {
+// it. Those of PostgreSQL do, since they need it to cancel a query: it is the server's process.
+// One that a pooler has made up is zero.
+func NumberOf(conn driver.Conn) (number uint64, kept bool) {
 	defer func() {
 		if recover() != nil { // a driver that has changed
-			number = 0
+			number, kept = 0, false
 		}
 	}()
 	v := reflect.Indirect(reflect.ValueOf(conn))
 	if v.Kind() != reflect.Struct {
-		return 0
+		return 0, false
 	}
 	switch path := PackageOf(conn); {
 	case strings.HasSuffix(path, "/stdlib") && strings.Contains(path, "/pgx"): // of any version, and of those who copied it
 		v = v.FieldByName("conn").Elem().FieldByName("pgConn").Elem()
 	case path != "github.com/lib/pq" && path != "github.com/uptrace/bun/driver/pgdriver":
-		return 0
+		return 0, false
 	}
 	for _, name := range []string{"pid", "processID"} { // lib/pq's name until version 1.10
 		switch f := v.FieldByName(name); {
 		case !f.IsValid():
+			continue
 		case f.CanUint() && f.Uint() <= highestPID:
-			return f.Uint()
+			number = f.Uint()
 		case f.CanInt() && f.Int() >= 0 && f.Int() <= highestPID:
-			return uint64(f.Int())
+			number = uint64(f.Int())
 		}
+		return number, true
 	}
-	return 0
+	return 0, false
 }
