@@ -514,6 +514,20 @@ func TestAConnectionThatDiesWhenItsNumberIsAskedForIsNoConnection(t *testing.T) 
 	})
 }
 
+// A wait for a row is to be seen before MySQL ends it.
+func TestACallIsSlowSoonerWhereBlockersAreFound(t *testing.T) {
+	for want, cfg := range map[time.Duration]Config{
+		DefaultLeakThreshold:      {FindBlockers: true},
+		10 * DefaultLeakThreshold: {},
+		time.Minute:               {FindBlockers: true, LeakThreshold: time.Minute},
+		time.Hour:                 {FindBlockers: true, SlowCallThreshold: time.Hour},
+	} {
+		set, err := newSettings(cfg)
+		require.NoError(t, err)
+		assert.Equal(t, want, set.SlowCallThreshold)
+	}
+}
+
 func TestBlockersThatCannotBeFoundAreAConfigError(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"leaks off":         {Dialect: DialectMySQL, LeakThreshold: -1},

@@ -115,8 +115,8 @@ type Config struct {
 	LeakThreshold time.Duration
 
 	// SlowCallThreshold is how long one call may take before it is reported as slow. A
-	// slow call is not a leak. Zero: ten times LeakThreshold. Negative: slow calls are
-	// not reported.
+	// slow call is not a leak. Zero: ten times LeakThreshold, or LeakThreshold with
+	// FindBlockers. Negative: slow calls are not reported.
 	SlowCallThreshold time.Duration
 
 	// FindBlockers has the server asked who blocks a call that has become slow, if the call

@@ -42,6 +42,9 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	if cfg.SlowCallThreshold == 0 {
 		cfg.SlowCallThreshold = 10 * min(cfg.LeakThreshold, math.MaxInt64/10)
+		if cfg.FindBlockers { // before MySQL ends the wait for a row, after 50 seconds
+			cfg.SlowCallThreshold = cfg.LeakThreshold
+		}
 	}
 	cfg.LifetimeJitter = cmp.Or(cfg.LifetimeJitter, defaultLifetimeJitter)
 	if cfg.Logger == nil {
