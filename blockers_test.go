@@ -141,7 +141,7 @@ func TestTheSpanOfASlowCallHasItsBlockers(t *testing.T) {
 		require.Len(t, spans, 2)
 		for _, s := range spans {
 			attrs := attribute.NewSet(s.Attributes()...)
-			number, _ := attrs.Value(keyConnection)
+			number, _ := attrs.Value(keyConnID)
 			by, _ := attrs.Value(keyBlockedBy)
 			switch s.Name() {
 			case spanSlowCall:
@@ -156,9 +156,15 @@ func TestTheSpanOfASlowCallHasItsBlockers(t *testing.T) {
 
 func TestNothingIsAskedWhileNoCallIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newBlockersPool(t, &blockersFake{}, Config{LeakThreshold: time.Second})
-		conn, err := p.Conn(t.Context()) // a leak
+		var leak Leak
+		p := newBlockersPool(t, &blockersFake{}, Config{LeakThreshold: time.Second, OnLeak: func(l Leak) { leak = l }})
+		conn, err := p.Conn(t.Context())
 		require.NoError(t, err)
+		elapse(2 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, uint64(1), leak.ConnectionID)
+		assert.Contains(t, leak.String(), "\n  server     connection 1\n")
+		assert.Equal(t, uint64(1), p.log.take()[0].attrs["leak.connection_id"])
 		for range 100 {
 			_, err := p.ExecContext(t.Context(), "quick")
 			require.NoError(t, err)

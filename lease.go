@@ -31,11 +31,13 @@ type claim struct {
 // does not end; the rest is guarded by mu.
 type lease struct {
 	claim
-	connection uint64        // the server's number of the session's connection, of all its leases; 0: not known
-	id         uint64        // the number of the hold
-	seen       atomic.Uint64 // twice that, and one more once the session is ready; 0: it has not begun, or has ended
-	parts      parts         // read by others only once it is ready, as the next
-	acquired   clock.Instant // when it was; zero, to the holder: it is not
+
+	connection uint64 // the server's number of the session's connection, of all its leases; 0: not known
+
+	id       uint64        // the number of the hold
+	seen     atomic.Uint64 // twice that, and one more once the session is ready; 0: it has not begun, or has ended
+	parts    parts         // read by others only once it is ready, as the next
+	acquired clock.Instant // when it was; zero, to the holder: it is not
 
 	told    told          // guarded by the gate's lock: what the watch has reported of it
 	due     clock.Instant // guarded by the gate's lock: when the watch looks at it again, where it is in looks
@@ -401,12 +403,12 @@ func (l *lease) heldSince() clock.Instant {
 // statement is left as it is: sanitise it once that is released.
 func (l *lease) read(now clock.Instant) Lease {
 	out := Lease{
-		ID:           l.id,
-		ConnectionID: l.connection,
-		Unwrapped:    l.raw,
-		SpanContext:  l.span,
-		Stack:        Stack(l.stack.Stack()),
+		ID:          l.id,
+		Unwrapped:   l.raw,
+		SpanContext: l.span,
+		Stack:       Stack(l.stack.Stack()),
 	}
+	out.ConnectionID = l.connection
 	day := clock.Clocks()
 	if l.isOn() && !l.isReady() { // else it is held, or was taken
 		out.Acquired, out.Hold, out.Busy = l.start.On(day), now.Sub(l.start), true

@@ -65,22 +65,22 @@ const (
 	spanSlowCall = "sqllease.slow_call"
 	spanReturn   = "sqllease.late_return"
 
-	keyQueue      = attribute.Key("sqllease.acquire.queue") // seconds
-	keyDial       = attribute.Key("sqllease.acquire.dial")  // seconds
-	keyReset      = attribute.Key("sqllease.acquire.reset") // seconds
-	keyLease      = attribute.Key("sqllease.lease.id")
-	keyConnection = attribute.Key("sqllease.connection.id")
-	keyBlockedBy  = attribute.Key("sqllease.blocked_by")
-	keyPart       = attribute.Key("sqllease.acquire.part")
-	keyUse        = attribute.Key("sqllease.lease.use")
-	keyLeakClass  = attribute.Key("sqllease.leak.class")
-	keyHold       = attribute.Key("sqllease.hold") // seconds
-	keyFix        = attribute.Key("sqllease.fix")
-	keyReason     = attribute.Key("sqllease.close.reason")
-	keyOutcome    = attribute.Key("sqllease.tx.outcome")
-	keyTxBusy     = attribute.Key("sqllease.tx.busy") // seconds
-	keyTxIdle     = attribute.Key("sqllease.tx.idle") // seconds
-	keyRetried    = attribute.Key("sqllease.retried")
+	keyQueue     = attribute.Key("sqllease.acquire.queue") // seconds
+	keyDial      = attribute.Key("sqllease.acquire.dial")  // seconds
+	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
+	keyLease     = attribute.Key("sqllease.lease.id")
+	keyConnID    = attribute.Key("sqllease.connection.id")
+	keyBlockedBy = attribute.Key("sqllease.blocked_by")
+	keyPart      = attribute.Key("sqllease.acquire.part")
+	keyUse       = attribute.Key("sqllease.lease.use")
+	keyLeakClass = attribute.Key("sqllease.leak.class")
+	keyHold      = attribute.Key("sqllease.hold") // seconds
+	keyFix       = attribute.Key("sqllease.fix")
+	keyReason    = attribute.Key("sqllease.close.reason")
+	keyOutcome   = attribute.Key("sqllease.tx.outcome")
+	keyTxBusy    = attribute.Key("sqllease.tx.busy") // seconds
+	keyTxIdle    = attribute.Key("sqllease.tx.idle") // seconds
+	keyRetried   = attribute.Key("sqllease.retried")
 
 	eventFirstRow = "sqllease.first_row"
 )

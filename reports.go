@@ -185,7 +185,7 @@ func (r *reports) attributes(l *Leak) []attribute.KeyValue {
 		keyFix.String(l.Fix()),
 	}
 	if l.ConnectionID != 0 {
-		attrs = append(attrs, keyConnection.Int64(int64(l.ConnectionID))) //nolint:gosec // no server counts so far
+		attrs = append(attrs, keyConnID.Int64(int64(l.ConnectionID))) //nolint:gosec // no server counts so far
 	}
 	if texts := l.blame.texts(); len(texts) > 0 {
 		attrs = append(attrs, keyBlockedBy.StringSlice(texts))
