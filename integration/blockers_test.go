@@ -314,7 +314,7 @@ func TestAnIdleTransactionThatBlocksAMigrationIsFound(t *testing.T) {
 		require.NoError(t, err)
 		defer func() { assert.NoError(t, os.RemoveAll(dir)) }()
 		require.NoError(t, os.Chmod(dir, 0o755))
-		own, err := servers.MariaDB(filepath.Join(dir, "own"), "--performance-schema=ON", "--performance-schema-instrument=wait/lock/metadata/sql/mdl=ON")
+		own, err := servers.MariaDBWith(filepath.Join(dir, "own"), "--performance-schema=ON", "--performance-schema-instrument=wait/lock/metadata/sql/mdl=ON")
 		require.NoError(t, err)
 		defer own.Stop()
 		b := newBlocking(t, own, "mysql", own.DSN(""))

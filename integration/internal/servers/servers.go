@@ -144,8 +144,11 @@ func stat(pid int) (parent int, state string) {
 }
 
 // MariaDB makes a data directory in dir, which must not exist, and starts
-// MariaDB on it, with more settings.
-func MariaDB(dir string, settings ...string) (*Server, error) {
+// MariaDB on it.
+func MariaDB(dir string) (*Server, error) { return MariaDBWith(dir) }
+
+// MariaDBWith does so with more settings.
+func MariaDBWith(dir string, settings ...string) (*Server, error) {
 	install, err := find("mariadb-server", "mariadb-install-db")
 	if err != nil {
 		return nil, err
