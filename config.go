@@ -123,9 +123,18 @@ type Config struct {
 	LeakThreshold time.Duration
 
 	// SlowCallThreshold is how long one call may take before it is reported as slow. A
-	// slow call is not a leak. Zero: ten times LeakThreshold. Negative: slow calls are
-	// not reported.
+	// slow call is not a leak. Zero: ten times LeakThreshold, or LeakThreshold with
+	// FindBlockers. Negative: slow calls are not reported.
 	SlowCallThreshold time.Duration
+
+	// FindBlockers has the server asked who blocks a call that has become slow, if the call
+	// waits for a lock: the report then names that connection, and, if it is one of this
+	// pool's, the code that took it. The question goes over a connection of its own, one more
+	// than MaxOpen, for two seconds at most, and is asked every two seconds at most. While no
+	// call is slow, nothing is asked; but with a MySQL driver, each dial takes a round trip
+	// more. To see the connections of other users, the server's user needs a privilege:
+	// docs/blockers.md. MySQL, MariaDB and PostgreSQL only. False: the server is not asked.
+	FindBlockers bool
 
 	// ReclaimAfter is how long a connection may be checked out but unused before it is
 	// closed. That makes room for others, and ends what the server holds for it, such as

@@ -38,6 +38,7 @@ type Connector struct {
 	textTimer timer           // of the texts
 	filler    filler
 	asking    asking
+	finder    finder
 	learned   learned
 	keepers   keepers
 	left      atomic.Int32 // dials that outlive their callers
@@ -110,6 +111,7 @@ func (c *Connector) Close() error {
 	}
 	c.closeOnce.Do(func() {
 		c.end()
+		finders.remove(c)
 		c.retireAll(c.gate.Shut())
 		c.stopTimers()
 		c.keepers.wait(keeperGrace)

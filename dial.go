@@ -142,8 +142,13 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	if err != nil {
 		return nil, c.explained(err)
 	}
+	number, err := c.numberOf(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
+	n.lease.connection = number
 	n.statements.texts = &c.texts
 	n.life = newLifetime(now, c.asking.limits(), c.cfg)
 	n.life.idleWithin(c.learnedIdle(now))

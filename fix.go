@@ -13,6 +13,8 @@ func (l Leak) Fix() string {
 		return "your code gave it back, only late; make the work between acquire and return shorter, or allow it more time with WithHoldLimit or Config.LeakThreshold"
 	case l.Class == ClassBusy && l.Call == CallReset:
 		return "the connection's reset hangs, and a caller waits for it; give the caller's context a deadline"
+	case l.Class == ClassBusy && l.blame.fix() != "":
+		return l.blame.fix()
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
 	}

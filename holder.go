@@ -29,6 +29,8 @@ type Lease struct {
 	SpanContext trace.SpanContext // the span in which it was acquired
 	Stack       Stack             // the stack that acquired it
 
+	ConnectionID uint64 // the server's number of the connection: MySQL's CONNECTION_ID(), PostgreSQL's process; 0: not known (see Config.FindBlockers)
+
 	Unwrapped bool // the application has the driver's own connection (see Unwrap), and sqllease cannot see what it does with it
 }
 

@@ -41,6 +41,8 @@ type Leak struct {
 
 	serverEnds time.Duration // when the server ends an idle transaction by itself; 0: never
 	told       bool          // the lease was reported as leaked before
+	blame      blame         // of a slow call
+	recorded   chan struct{} // closed once it is; nil: nobody waits for it
 }
 
 // String is the report as people read it, in several lines.
@@ -66,6 +68,10 @@ func (l Leak) String() string {
 	if l.SpanContext.IsValid() {
 		fmt.Fprintf(&b, "  trace      %s span %s\n", l.SpanContext.TraceID(), l.SpanContext.SpanID())
 	}
+	if l.ConnectionID != 0 {
+		fmt.Fprintf(&b, "  server     connection %d\n", l.ConnectionID)
+	}
+	l.blame.write(&b, l.ConnectionID)
 	fmt.Fprintf(&b, "  fix        %s\n", l.Fix())
 	if !l.Returned {
 		fmt.Fprintf(&b, "  stack\n")
@@ -153,6 +159,10 @@ func (l Leak) attrs() []slog.Attr {
 			slog.String("trace_id", l.SpanContext.TraceID().String()),
 			slog.String("span_id", l.SpanContext.SpanID().String()))
 	}
+	if l.ConnectionID != 0 {
+		attrs = append(attrs, slog.Uint64("connection_id", l.ConnectionID))
+	}
+	attrs = append(attrs, l.blame.attrs()...)
 	if l.HeldHere > 1 && !l.Returned {
 		attrs = append(attrs, slog.String("note", noteOneAMinute))
 	}

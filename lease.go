@@ -31,6 +31,9 @@ type claim struct {
 // does not end; the rest is guarded by mu.
 type lease struct {
 	claim
+
+	connection uint64 // the server's number of the session's connection, of all its leases; 0: not known
+
 	id       uint64        // the number of the hold
 	seen     atomic.Uint64 // twice that, and one more once the session is ready; 0: it has not begun, or has ended
 	parts    parts         // read by others only once it is ready, as the next
@@ -139,6 +142,7 @@ type told struct {
 	proven    bool
 	stands    bool          // it is in a pool that stands still, and has to do with who waits
 	threshold time.Duration // of the last report
+	recorded  chan struct{} // closed once the slow call was; nil: it is at once
 }
 
 func (t told) anything() bool { return t.leaked || t.busy || t.proven }
@@ -400,6 +404,7 @@ func (l *lease) read(now clock.Instant) Lease {
 		SpanContext: l.span,
 		Stack:       Stack(l.stack.Stack()),
 	}
+	out.ConnectionID = l.connection
 	day := clock.Clocks()
 	if l.isOn() && !l.isReady() { // else it is held, or was taken
 		out.Acquired, out.Hold, out.Busy = l.start.On(day), now.Sub(l.start), true

@@ -71,6 +71,8 @@ const (
 	keyDial      = attribute.Key("sqllease.acquire.dial")  // seconds
 	keyReset     = attribute.Key("sqllease.acquire.reset") // seconds
 	keyLease     = attribute.Key("sqllease.lease.id")
+	keyConnID    = attribute.Key("sqllease.connection.id")
+	keyBlockedBy = attribute.Key("sqllease.blocked_by")
 	keyPart      = attribute.Key("sqllease.acquire.part")
 	keyLeftover  = attribute.Key("sqllease.leftover.kind")
 	keyPlace     = attribute.Key("sqllease.place")

@@ -43,6 +43,9 @@ func Wrap(c driver.Connector, cfg Config) (*Connector, error) {
 	}
 	set.dialect = drivers.Named(string(set.Dialect))
 	set.discovery = discoveryOf(set.Discovery, set.dialect)
+	if set.FindBlockers && set.dialect.Locks == nil {
+		return nil, &ConfigError{"FindBlockers", "true", "sqllease does not know how to ask this server; it knows MySQL, MariaDB and PostgreSQL, so leave FindBlockers false, or set Dialect if it is one of these"}
+	}
 	set.system = cmp.Or(set.dialect.System, drivers.SystemOf(c.Driver()))
 	if set.Name == "" {
 		set.Name, set.number = takeName(c.Driver())
@@ -251,6 +254,10 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
 	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
 	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took, c.watch.idleTx = c.gate, cfg, &c.reports, &c.queue, c.took, &c.newest.idleTx
+	if cfg.FindBlockers {
+		c.watch.blame = c.blame
+		finders.add(c)
+	}
 	if len(errs) > 0 {
 		c.cfg.Logger.Warn("sqllease: some metrics are missing: the meter provider refused their instruments",
 			slog.String("pool", cfg.Name), slog.Any("error", errors.Join(errs...)))

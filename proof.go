@@ -3,6 +3,7 @@ package sqllease
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -158,6 +159,17 @@ type findings struct {
 	abandoned []*proof   // for the watch to end their operations
 	lostTx    []*txSpan  // that nobody will end
 	more      bool       // there is more to look at, at once
+}
+
+// takeSlowCalls takes them from the findings.
+func (f *findings) takeSlowCalls() (calls []*Leak) {
+	f.leaks = slices.DeleteFunc(f.leaks, func(l *Leak) bool {
+		if l.Class == ClassBusy {
+			calls = append(calls, l)
+		}
+		return l.Class == ClassBusy
+	})
+	return calls
 }
 
 // endLost ends what the holders of leases that lost their sessions cannot end.

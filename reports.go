@@ -57,6 +57,9 @@ func each[T any](all []T, f func(T)) {
 
 // record tells of one leak what is kept of it.
 func (r *reports) record(l *Leak) {
+	if l.recorded != nil {
+		defer close(l.recorded)
+	}
 	defer r.cfg.recovered("reporting a leak")
 	l.Pool = r.cfg.Name
 	l.Statement = r.sanitised(l.Statement)
@@ -251,6 +254,12 @@ func (r *reports) attributes(l *Leak) []attribute.KeyValue {
 		keyLease.Int64(int64(l.ID)), //nolint:gosec // there are not as many
 		keyHold.Float64(l.Hold.Seconds()),
 		keyFix.String(l.Fix()),
+	}
+	if l.ConnectionID != 0 {
+		attrs = append(attrs, keyConnID.Int64(int64(l.ConnectionID))) //nolint:gosec // no server counts so far
+	}
+	if texts := l.blame.texts(); len(texts) > 0 {
+		attrs = append(attrs, keyBlockedBy.StringSlice(texts))
 	}
 	if l.spanName() != spanSlowCall {
 		attrs = append(attrs, keyLeakClass.String(l.Class.String()))

@@ -47,6 +47,9 @@ func newSettings(cfg Config) (*settings, error) {
 	}
 	if cfg.SlowCallThreshold == 0 {
 		cfg.SlowCallThreshold = 10 * min(cfg.LeakThreshold, math.MaxInt64/10)
+		if cfg.FindBlockers { // before MySQL ends the wait for a row, after 50 seconds
+			cfg.SlowCallThreshold = cfg.LeakThreshold
+		}
 	}
 	cfg.LifetimeJitter = cmp.Or(cfg.LifetimeJitter, defaultLifetimeJitter)
 	if cfg.Logger == nil {
@@ -63,7 +66,7 @@ func newSettings(cfg Config) (*settings, error) {
 
 // check returns a *ConfigError for the first field that cannot be meant.
 func (cfg *Config) check() error {
-	return cmp.Or(cfg.checkPool(), cfg.checkDurations(), cfg.checkJitter(), cfg.checkReclaim(), cfg.checkNames(), cfg.checkAttributes())
+	return cmp.Or(cfg.checkPool(), cfg.checkDurations(), cfg.checkJitter(), cfg.checkReclaim(), cfg.checkBlockers(), cfg.checkNames(), cfg.checkAttributes())
 }
 
 func (cfg *Config) checkPool() error {
@@ -121,6 +124,18 @@ func (cfg *Config) checkJitter() error {
 		return &ConfigError{"LifetimeJitter", fmt.Sprint(j), fmt.Sprintf("it is negative; use zero for %v", defaultLifetimeJitter)}
 	case !(j <= most): // nor NaN
 		return &ConfigError{"LifetimeJitter", fmt.Sprint(j), fmt.Sprintf("it is a share of the lifetime, at most %v; for 20 %% write 0.2", most)}
+	}
+	return nil
+}
+
+func (cfg *Config) checkBlockers() error {
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"LeakThreshold", cfg.LeakThreshold}, {"SlowCallThreshold", cfg.SlowCallThreshold}} {
+		if cfg.FindBlockers && f.value < 0 {
+			return &ConfigError{"FindBlockers", "true", f.name + " is negative, so no slow call is reported; set a threshold, or leave FindBlockers false"}
+		}
 	}
 	return nil
 }

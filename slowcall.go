@@ -16,16 +16,23 @@ type SlowCall struct {
 	Times     int           // how many such reports this place in the code has had, this one included
 	Folded    int           // how many of them were not logged since the last one that was
 	HeldHere  int           // how many connections that were taken at this place are checked out now
+
+	// Blockers are who holds the lock that the call waits for, with Config.FindBlockers: who
+	// blocks it first, then who blocks that one, up to those who wait for nobody. At most 8.
+	// Empty: nobody does, or it is not known.
+	Blockers []Blocker
+
+	blame blame
 }
 
 // slowCall is the report of one, which the watch makes as it makes those of leaks.
 func (l *Leak) slowCall() SlowCall {
-	return SlowCall{l.Lease, l.Pool, l.Threshold, l.Returned, l.Times, l.Folded, l.HeldHere}
+	return SlowCall{l.Lease, l.Pool, l.Threshold, l.Returned, l.Times, l.Folded, l.HeldHere, l.blame.blockers, l.blame}
 }
 
 func (s SlowCall) report() Leak {
 	return Leak{Lease: s.Lease, Pool: s.Pool, Class: ClassBusy, Threshold: s.Threshold, Returned: s.Returned,
-		Times: s.Times, Folded: s.Folded, HeldHere: s.HeldHere}
+		Times: s.Times, Folded: s.Folded, HeldHere: s.HeldHere, blame: s.blame}
 }
 
 // String is the report for people, in several lines.

@@ -25,6 +25,7 @@ type watch struct {
 	reports *reports
 	waits   *waits
 	took    func([]*session) // closes sessions that were taken from their leases
+	blame   func([]*Leak)    // reports slow calls once the server has said who blocks them; nil: it is not asked
 	idleTx  *atomic.Int64    // when the server ends an idle transaction, as a duration; zero: never
 
 	timer       timer
@@ -68,6 +69,7 @@ type ending struct {
 	leak    Leak             // its late return; without a lease: nothing
 	by      *callstack.Known // the stack that ended it, if there is a leak to tell of
 	nesting *nesting         // its request waited for another meanwhile
+	after   chan struct{}    // closed once its slow call was recorded; nil: it is
 }
 
 // ended notes the end of a lease. It is called with the gate's lock held.
@@ -95,6 +97,7 @@ func (w *watch) endingLocked(l *lease, now clock.Instant) (e ending) {
 	if l.told.anything() {
 		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true}
 		e.by = callstack.Capture(0)
+		e.after = l.told.recorded
 		if l.told.leaked {
 			e.leak.Class = ClassUnused
 		}
@@ -124,6 +127,9 @@ func (w *watch) tellEndings() {
 	}
 	go each(endings, func(e ending) {
 		if e.leak.Returned {
+			if e.after != nil {
+				<-e.after
+			}
 			e.leak.ByContext = endsByContext(e.by)
 			defer w.reports.report(&findings{leaks: []*Leak{&e.leak}})
 		}
@@ -312,6 +318,10 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: limit, serverEnds: time.Duration(w.idleTx.Load())}
 	if class == ClassBusy {
 		l.told.busy, leak.Threshold = true, w.cfg.SlowCallThreshold
+		if w.blame != nil {
+			leak.recorded = make(chan struct{})
+			l.told.recorded = leak.recorded
+		}
 	} else {
 		leak.told = l.told.leaked
 		l.told.idle, l.told.leaked = true, true
@@ -436,6 +446,9 @@ func (w *watch) look() {
 			w.took(f.reclaimed)
 		}
 		w.tellEndings()
+		if w.blame != nil {
+			w.blame(f.takeSlowCalls())
+		}
 		w.reports.report(f)
 	}
 }

@@ -27,23 +27,24 @@ type Dialect struct {
 	System    string            // the conventions' db.system.name
 	Grammar   statement.Grammar // how it reads texts
 	Discovery *Discovery        // what tells a session's limits; nil: nothing
+	Locks     *Locks            // what tells who waits for whom; nil: nothing
 	packages  []string          // of drivers that connect to such servers only
 }
 
 var dialects = []Dialect{
-	{MySQL, MySQL, statement.MySQL, mysqlVariables, []string{
+	{MySQL, MySQL, statement.MySQL, mysqlVariables, mysqlLocks, []string{
 		"github.com/go-sql-driver/mysql", "github.com/ziutek/mymysql/godrv", "github.com/go-mysql-org/go-mysql/driver",
 		"github.com/aws/aws-advanced-go-wrapper/mysql-driver", "cloud.google.com/go/cloudsqlconn/mysql/mysql",
 	}},
-	{MariaDB, MariaDB, statement.MySQL, mysqlVariables, nil},
-	{TiDB, MySQL, statement.MySQL, mysqlVariables, nil}, // not in the conventions' list; it presents itself as MySQL
-	{PostgreSQL, PostgreSQL, statement.PostgreSQL, postgresSettings, []string{
+	{MariaDB, MariaDB, statement.MySQL, mysqlVariables, mysqlLocks, nil},
+	{TiDB, MySQL, statement.MySQL, mysqlVariables, nil, nil}, // not in the conventions' list; it presents itself as MySQL
+	{PostgreSQL, PostgreSQL, statement.PostgreSQL, postgresSettings, postgresLocks, []string{
 		"github.com/jackc/pgx/v4/stdlib", "github.com/jackc/pgx/v5/stdlib", "github.com/lib/pq",
 		"github.com/uptrace/bun/driver/pgdriver", "github.com/yugabyte/pgx/v5/stdlib",
 		"github.com/aws/aws-advanced-go-wrapper/pgx-driver", "cloud.google.com/go/cloudsqlconn/postgres/pgxv5",
 		"cloud.google.com/go/alloydbconn/driver/postgres",
 	}},
-	{CockroachDB, CockroachDB, statement.PostgreSQL, postgresSettings, nil},
+	{CockroachDB, CockroachDB, statement.PostgreSQL, postgresSettings, nil, nil},
 }
 
 // Names are the names of all.

@@ -146,7 +146,10 @@ func stat(pid int) (parent int, state string) {
 
 // MariaDB makes a data directory in dir, which must not exist, and starts
 // MariaDB on it.
-func MariaDB(dir string) (*Server, error) {
+func MariaDB(dir string) (*Server, error) { return MariaDBWith(dir) }
+
+// MariaDBWith does so with more settings.
+func MariaDBWith(dir string, settings ...string) (*Server, error) {
 	install, err := find("mariadb-server", "mariadb-install-db")
 	if err != nil {
 		return nil, err
@@ -171,9 +174,9 @@ func MariaDB(dir string) (*Server, error) {
 	}
 	socket := filepath.Join(dir, "s")
 	s := &Server{Driver: "mysql", Addr: addr, Socket: socket, dsn: "root@tcp(" + addr + ")/%s", home: "mysql", as: as,
-		start: []string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + socket,
+		start: append([]string{daemon, "--no-defaults", "--datadir=" + data, "--socket=" + socket,
 			"--port=" + port, "--bind-address=127.0.0.1", "--max-connections=2000",
-			"--skip-name-resolve", tmp, "--pid-file=" + filepath.Join(dir, "pid")}}
+			"--skip-name-resolve", tmp, "--pid-file=" + filepath.Join(dir, "pid")}, settings...)}
 	return s, s.Up()
 }
 
