@@ -38,11 +38,11 @@ type stalled struct {
 	claim    claim
 	caller   uint64 // the goroutine that used it last; 0: not known
 	relation Relation
-	waiter   *queued // nil: there is no relation
+	waiter   *waiting // nil: there is no relation
 }
 
-// queued is a caller who waits, of a pool that stands still.
-type queued struct {
+// waiting is a caller who waits, of a pool that stands still.
+type waiting struct {
 	claim
 	where Stack
 	waits time.Duration
@@ -53,7 +53,7 @@ type still struct {
 	Standstill
 	fresh          bool // it is counted
 	held           []*stalled
-	waits          []*queued
+	waits          []*waiting
 	each, requests int // connections that one request needs; how many requests there are
 }
 
@@ -178,7 +178,7 @@ func (q *waits) describeLocked(idle []*session, circle []heldBy, now clock.Insta
 func (q *waits) readLocked(s *still, idle []*session, now clock.Instant) {
 	q.gate.eachWaiterLocked(func(a *acquire) {
 		if len(s.waits) < mostRead {
-			s.waits = append(s.waits, &queued{a.claim, Stack(a.stack.Stack()), now.Sub(a.start)})
+			s.waits = append(s.waits, &waiting{a.claim, Stack(a.stack.Stack()), now.Sub(a.start)})
 		}
 	})
 	for _, session := range idle[:min(len(idle), mostRead)] {
@@ -189,7 +189,7 @@ func (q *waits) readLocked(s *still, idle []*session, now clock.Instant) {
 
 // relate finds who waits of each lease's goroutine, or else of its trace.
 func (s *still) relate() {
-	goroutines, traces := map[uint64]*queued{}, map[trace.TraceID]*queued{}
+	goroutines, traces := map[uint64]*waiting{}, map[trace.TraceID]*waiting{}
 	for _, w := range slices.Backward(s.waits) { // the first who came is left
 		goroutines[w.goroutine], traces[w.span.TraceID()] = w, w
 	}
@@ -207,7 +207,7 @@ func (s *still) relate() {
 // nameLocked notes what a report names: leases that have to do with who waits are no leaks, and
 // their places are not told as those of nested acquires besides.
 func (q *waits) nameLocked(s *still) {
-	most, held := 0, map[*queued]int{}
+	most, held := 0, map[*waiting]int{}
 	for _, h := range s.held {
 		l := &h.session.lease
 		if h.waiter == nil || !l.isOn() || l.id != h.ID {
