@@ -67,7 +67,7 @@ func numberOf(record []byte) (number uint64, ok bool) {
 	}
 	digits, _, _ := bytes.Cut(rest[:min(len(rest), 21)], []byte(" "))
 	number, err := strconv.ParseUint(string(digits), 10, 64)
-	return number, err == nil && number > 0
+	return number, err == nil && digits[0] != '0'
 }
 
 // parse reads one record; false: its first line is not understood.

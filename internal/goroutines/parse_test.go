@@ -37,7 +37,7 @@ func TestTheFirstLineOfAGoroutine(t *testing.T) {
 		assert.Equal(t, want, g, line)
 	}
 	for _, line := range []string{
-		"", "goroutine", "goroutine 5", "goroutine 5 [", "goroutine 5 []:", "goroutine 5 [sleep:", "goroutine 5 [sleep]", "goroutine 0 [sleep]:", "goroutine -1 [sleep]:",
+		"", "goroutine", "goroutine 5", "goroutine 5 [", "goroutine 5 []:", "goroutine 5 [sleep:", "goroutine 5 [sleep]", "goroutine 0 [sleep]:", "goroutine 05 [sleep]:", "goroutine -1 [sleep]:",
 		"goroutine 18446744073709551616 [sleep]:", "goroutine 5x [sleep]:", "goroutine 5 [sleep] and more:", "gorouting 5 [sleep]:", " goroutine 5 [sleep]:",
 	} {
 		_, ok := parse(line)
