@@ -17,6 +17,7 @@ import (
 // says nothing of the servers that end its connections.
 func TestMain(m *testing.M) {
 	_ = mysql.SetLogger(log.New(io.Discard, "", 0))
+	processLooks = nil // tests that are about what goroutines do now have their own
 	goleak.VerifyTestMain(m)
 }
 

@@ -13,11 +13,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/goroutines"
 )
 
 // reports tell of leaks: the log, the trace, the metrics and the application.
 type reports struct {
 	cfg       *settings
+	gate      admission
+	looks     *goroutines.Looks
 	tracing   *tracing
 	metrics   *metrics
 	summaries *descriptions
@@ -33,7 +36,18 @@ type reports struct {
 func (r *reports) report(f *findings) {
 	defer each(f.leaks, r.tell)
 	defer r.endLost(f)
+	r.lookNow(held(f.leaks)...)
 	each(f.leaks, r.record)
+}
+
+// held are the leases of those that did not come back.
+func held(leaks []*Leak) (leases []*Lease) {
+	for _, l := range leaks {
+		if !l.Returned {
+			leases = append(leases, &l.Lease)
+		}
+	}
+	return leases
 }
 
 // each calls f for each of them: one for which f ends the goroutine keeps it from no other.
@@ -186,6 +200,9 @@ func (r *reports) attributes(l *Leak) []attribute.KeyValue {
 	}
 	if frame, ok := l.Stack.siteFrame(); ok {
 		attrs = append(attrs, keyFunction.String(frame.Function), keyFile.String(frame.File), keyLine.Int(frame.Line))
+	}
+	if len(l.Now) > 0 {
+		attrs = append(attrs, keyNow.String(l.now()))
 	}
 	if l.Statement != "" {
 		attrs = append(attrs, keySummary.String(r.summaries.Of(l.Statement).name))
