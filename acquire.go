@@ -308,7 +308,7 @@ func (a *acquire) read(now clock.Instant) Lease {
 	return Lease{
 		Acquired: a.start.On(day), Hold: now.Sub(a.start), Busy: true, Call: CallReset,
 		Since: a.start.On(day), SpanContext: a.span, Stack: Stack(a.stack.Stack()),
-		hands: hands{a.goroutine, a.goroutine, a.start},
+		hands: hands{a.goroutine, a.goroutine, a.start, now},
 	}
 }
 

@@ -403,7 +403,7 @@ func (l *lease) read(now clock.Instant) Lease {
 		Unwrapped:   l.raw,
 		SpanContext: l.span,
 		Stack:       Stack(l.stack.Stack()),
-		hands:       hands{l.goroutine, l.caller.Load(), now},
+		hands:       hands{l.goroutine, l.caller.Load(), l.start, now},
 	}
 	day := clock.Clocks()
 	if l.isOn() && !l.isReady() { // else it is held, or was taken
@@ -416,7 +416,7 @@ func (l *lease) read(now clock.Instant) Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	busy, since := l.stateLocked(now)
-	out.Busy, out.Since, out.hands.seen = busy, since.On(day), since
+	out.Busy, out.Since = busy, since.On(day)
 	out.Call = l.last.name()
 	if busy && l.inCall == callNone {
 		out.Call = CallRows

@@ -99,8 +99,16 @@ func (l Lease) nowStackAttrs() (attrs []slog.Attr) {
 
 // hands are the goroutines that have to do with a lease.
 type hands struct {
-	took, used uint64        // their numbers; 0: not known
-	seen       clock.Instant // both were there by then
+	took, used  uint64        // their numbers; 0: not known
+	start, read clock.Instant // the one was there by then, the other by the time at which the lease was read
+}
+
+// there is when it is certain that one of them was there.
+func (h hands) there(number uint64) clock.Instant {
+	if number == h.took {
+		return h.start
+	}
+	return h.read
 }
 
 // nowOf reads what they did from a look; nil: it is not known. queue tells which connection a
@@ -111,7 +119,7 @@ func (h hands) nowOf(look *goroutines.Look, queue func(number uint64) queued) (a
 			continue
 		}
 		found, known := look.Goroutine(number)
-		if !known && !look.HadEnded(number, h.seen) {
+		if !known && !look.HadEnded(number, h.there(number)) {
 			continue
 		}
 		g := Goroutine{Number: number, Took: number == h.took, Used: number == h.used, Ended: !known}

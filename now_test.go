@@ -1,3 +1,5 @@
+//go:build gc && (amd64 || arm64) && !sqllease_no_assembly
+
 package sqllease
 
 import (
@@ -11,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -333,15 +336,53 @@ func TestWhatIsSaidOfAGoroutine(t *testing.T) {
 	assert.Equal(t, `is in the state "of the future"`, doingIn("of the future", callstack.Present{}))
 }
 
+// nowNeverEnds is a goroutine that nothing can wake: see TestMain.
+func nowNeverEnds(at chan<- string) {
+	at <- nowSiteBelow()
+	<-make(chan int)
+}
+
 // What is blocked for ever is known for it: by its state, or where the runtime can prove it.
 func TestAHolderThatIsBlockedForEver(t *testing.T) {
 	var g Goroutine
-	g.describe(goroutines.Goroutine{State: "chan receive", Leaked: true}, nil)
-	assert.True(t, g.ForEver)
 	g.describe(goroutines.Goroutine{State: "select (no cases)"}, nil)
 	assert.True(t, g.ForEver)
 	g.describe(goroutines.Goroutine{State: "chan receive"}, nil)
 	assert.False(t, g.ForEver)
+
+	if pprof.Lookup("goroutineleak") == nil {
+		g.describe(goroutines.Goroutine{State: "chan receive", Leaked: true}, nil)
+		assert.True(t, g.ForEver)
+		return
+	}
+	db, c := nowPool(t, &leakFake{}, Config{})
+	var left *sql.Tx
+	at := make(chan string)
+	go func() {
+		left = leakTx(t, db).(leakTxCloser).Tx
+		nowNeverEnds(at)
+	}()
+	site := <-at
+	nowOf(t, c, "waits to receive from a channel")
+	c.reports.looks = &goroutines.Looks{}
+	l := c.Leases()[0]
+	c.reports.lookNow(&l)
+	require.Len(t, l.Now, 1)
+	assert.Equal(t, fmt.Sprintf("goroutine %d waits to receive from a channel at %s, for ever: nothing can wake it", l.Now[0].Number, site), l.Now[0].String())
+	require.NoError(t, left.Rollback())
+}
+
+// A look that is younger than a second serves again, and may be older than a goroutine.
+func TestAGoroutineThatBeganAfterTheLookHasNotEnded(t *testing.T) {
+	look := (&goroutines.Looks{}).OnDemand()
+	later := look.Began() + 1
+	const gone = 1 << 60
+	h := hands{took: gone, used: gone, start: look.Began(), read: later}
+	assert.Equal(t, []Goroutine{{Number: gone, Took: true, Used: true, Ended: true}}, h.nowOf(look, nil))
+	h = hands{took: gone, used: gone, start: later, read: later}
+	assert.Empty(t, h.nowOf(look, nil))
+	h = hands{took: gone, used: gone + 1, start: look.Began(), read: later}
+	assert.Equal(t, []Goroutine{{Number: gone, Took: true, Ended: true}}, h.nowOf(look, nil), "nobody knows when the other one began")
 }
 
 // A pool that is closed, or forgotten, is in no list.
