@@ -162,6 +162,22 @@ func TestWhatAHolderDoesNow(t *testing.T) {
 	}
 }
 
+// A handler that has returned without closing: its goroutine waits for the next request.
+func TestAHandlerThatHasReturned(t *testing.T) {
+	db, c := nowPool(t, &leakFake{}, Config{})
+	var left *sql.Tx
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { left = leakTx(t, db).(leakTxCloser).Tx }))
+	defer server.Close()
+	answer, err := server.Client().Get(server.URL)
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	now := nowOf(t, c, "waits for the network")
+	require.Len(t, now, 1)
+	assert.Empty(t, now[0].Site)
+	assert.Contains(t, now[0].Stack, "net/http.(*conn).serve")
+	require.NoError(t, left.Rollback())
+}
+
 // A goroutine that has ended cannot give anything back; nor can one that waits for others.
 func TestAHolderThatHasEnded(t *testing.T) {
 	db, c := nowPool(t, &leakFake{}, Config{})
