@@ -39,6 +39,9 @@ func (r *reports) noteNow(look *goroutines.Look, leases []*Lease) {
 	}
 	queue := func(number uint64) queued { return queues.of(number, look.Began(), r.gate) }
 	for _, l := range leases {
+		if l.Stack.ofRuntime() {
+			continue // it would seem to have ended
+		}
 		l.Now = l.hands.nowOf(look, queue)
 	}
 }

@@ -192,6 +192,23 @@ func TestAHolderThatHasEnded(t *testing.T) {
 	require.NoError(t, left.Rollback())
 }
 
+// The goroutine of the runtime on which cleanups and finalizers run is in no look once they
+// are done, and has not ended.
+func TestAHolderThatIsTheRuntimes(t *testing.T) {
+	for name, arrange := range map[string]func(of *[16]int, f func()){
+		"cleanup":   func(of *[16]int, f func()) { runtime.AddCleanup(of, func(int) { f() }, 0) },
+		"finalizer": func(of *[16]int, f func()) { runtime.SetFinalizer(of, func(*[16]int) { f() }) },
+	} {
+		db, c := nowPool(t, &leakFake{}, Config{})
+		took := make(chan *sql.Tx, 1)
+		arrange(new([16]int), func() { took <- leakTx(t, db).(leakTxCloser).Tx })
+		require.Eventually(t, func() bool { runtime.GC(); return len(took) == 1 }, 10*time.Second, time.Millisecond, name)
+		c.reports.looks = &goroutines.Looks{}
+		assert.Empty(t, c.LeasesNow()[0].Now, name)
+		require.NoError(t, (<-took).Rollback())
+	}
+}
+
 func TestATransactionThatWasHandedToAWorker(t *testing.T) {
 	db, c := nowPool(t, &leakFake{}, Config{})
 	stop := make(chan struct{})
