@@ -1,6 +1,9 @@
 package sqllease
 
 import (
+	"time"
+	"weak"
+
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
@@ -8,6 +11,9 @@ import (
 // admission is a connector's gate, and what can be read of the leases and of those who
 // wait, through it.
 type admission struct{ *gate.Gate[session, acquire] }
+
+// gatePointer refers to a gate without keeping it.
+type gatePointer = weak.Pointer[gate.Gate[session, acquire]]
 
 // eachLeaseLocked calls f for each session that is on lease, the oldest lease first.
 func (a admission) eachLeaseLocked(f func(*session)) {
@@ -25,6 +31,19 @@ func (a admission) eachWaiterLocked(f func(*acquire)) {
 		f(who)
 		return true
 	})
+}
+
+// waitOf tells for how long a goroutine had waited in the queue by then; false: it does not wait,
+// or has come since.
+func (a admission) waitOf(number uint64, at clock.Instant) (waited time.Duration, waits bool) {
+	a.Look(func() {
+		a.eachWaiterLocked(func(who *acquire) {
+			if who.goroutine == number && who.start <= at {
+				waited, waits = at.Sub(who.start), true
+			}
+		})
+	})
+	return waited, waits
 }
 
 // leasesLocked copies the oldest leases, at most that many; negative: all.

@@ -342,27 +342,27 @@ func (c *Connector) numberOf(ctx context.Context, conn driver.Conn) (number uint
 }
 
 // finders are the connectors of this process that find blockers.
-var finders registry
+var finders finderSet
 
-type registry struct {
+type finderSet struct {
 	mu  sync.Mutex
 	all []weak.Pointer[Connector] // guarded by mu: one may never be closed
 }
 
-func (r *registry) add(c *Connector) {
+func (r *finderSet) add(c *Connector) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = append(slices.DeleteFunc(r.all, func(p weak.Pointer[Connector]) bool { return p.Value() == nil }), weak.Make(c))
 }
 
-func (r *registry) remove(c *Connector) {
+func (r *finderSet) remove(c *Connector) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = slices.DeleteFunc(r.all, func(p weak.Pointer[Connector]) bool { return p.Value() == nil || p.Value() == c })
 }
 
 // on are the others on the same server, as far as that is known.
-func (r *registry) on(c *Connector) (others []*Connector) {
+func (r *finderSet) on(c *Connector) (others []*Connector) {
 	at := c.cfg.endpoint
 	if at.Address == "" {
 		return nil

@@ -116,6 +116,7 @@ func (c *Connector) Close() error {
 		c.stopTimers()
 		c.keepers.wait(keeperGrace)
 		c.metrics.close()
+		queues.remove(c.gate)
 		c.cfg.number.free()
 		if closer, ok := c.inner.(io.Closer); ok {
 			c.closeErr = closer.Close()

@@ -29,9 +29,12 @@ type Lease struct {
 	SpanContext trace.SpanContext // the span in which it was acquired
 	Stack       Stack             // the stack that acquired it
 
-	ConnectionID uint64 // the server's number of the connection: MySQL's CONNECTION_ID(), PostgreSQL's process; 0: not known (see Config.FindBlockers)
+	ConnectionID uint64      // the server's number of the connection: MySQL's CONNECTION_ID(), PostgreSQL's process; 0: not known (see Config.FindBlockers)
+	Now          []Goroutine // what the goroutine does now that used it last, and the one that took it, if that is another; empty: nobody looked, or it is not known
 
 	Unwrapped bool // the application has the driver's own connection (see Unwrap), and sqllease cannot see what it does with it
+
+	hands hands
 }
 
 // String is the lease in one line, for people.
@@ -39,6 +42,9 @@ func (l Lease) String() string {
 	s := fmt.Sprintf("lease %d: taken by %s, held %v, %s", l.ID, l.Stack.site(), round(l.Hold), l.doing())
 	if l.Statement != "" && !strings.Contains(s, shorten(l.Statement)) {
 		s += "; last statement: " + shorten(l.Statement)
+	}
+	if len(l.Now) > 0 {
+		s += "; now: " + l.now()
 	}
 	return s
 }

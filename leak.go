@@ -50,6 +50,9 @@ func (l Leak) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sqllease: %s\n", l.headline())
 	fmt.Fprintf(&b, "  taken by   %s\n", l.Stack.site())
+	for _, g := range l.Now {
+		fmt.Fprintf(&b, "  now        %s\n", g)
+	}
 	if l.Times > 1 || l.HeldHere > 1 {
 		fmt.Fprintf(&b, "  place      holds %s now; %s so far, at most one a minute in the log\n",
 			plural(l.HeldHere, "connection"), plural(l.Times, "report"))
@@ -75,11 +78,21 @@ func (l Leak) String() string {
 	fmt.Fprintf(&b, "  fix        %s\n", l.Fix())
 	if !l.Returned {
 		fmt.Fprintf(&b, "  stack\n")
-		for line := range strings.Lines(l.Stack.String()) {
-			b.WriteString("    " + line)
+		indent(&b, l.Stack.String())
+	}
+	for _, g := range l.Now {
+		if g.Stack != "" {
+			fmt.Fprintf(&b, "  stack of goroutine %d now\n", g.Number)
+			indent(&b, g.Stack)
 		}
 	}
 	return b.String()
+}
+
+func indent(b *strings.Builder, lines string) {
+	for line := range strings.Lines(lines) {
+		b.WriteString("    " + line)
+	}
 }
 
 // message is what kind of report it is: the text of its log record, which is the same for
@@ -135,6 +148,7 @@ func (l Leak) attrs() []slog.Attr {
 	if !l.Returned {
 		attrs = append(attrs, slog.String("doing", l.doing()))
 	}
+	attrs = append(attrs, l.nowAttrs()...)
 	attrs = append(attrs,
 		slog.String("fix", l.Fix()),
 		slog.Duration("hold", round(l.Hold)),
@@ -169,5 +183,5 @@ func (l Leak) attrs() []slog.Attr {
 	if !l.Returned {
 		attrs = append(attrs, slog.String("stack", l.Stack.Line()))
 	}
-	return attrs
+	return append(attrs, l.nowStackAttrs()...)
 }

@@ -403,6 +403,7 @@ func (l *lease) read(now clock.Instant) Lease {
 		Unwrapped:   l.raw,
 		SpanContext: l.span,
 		Stack:       Stack(l.stack.Stack()),
+		hands:       hands{l.goroutine, l.caller.Load(), l.start, now},
 	}
 	out.ConnectionID = l.connection
 	day := clock.Clocks()

@@ -80,6 +80,7 @@ const (
 	keyLeakClass = attribute.Key("sqllease.leak.class")
 	keyHold      = attribute.Key("sqllease.hold") // seconds
 	keyFix       = attribute.Key("sqllease.fix")
+	keyNow       = attribute.Key("sqllease.now")
 	keyReason    = attribute.Key("sqllease.close.reason")
 	keyOutcome   = attribute.Key("sqllease.tx.outcome")
 	keyTxBusy    = attribute.Key("sqllease.tx.busy") // seconds

@@ -251,7 +251,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.asking.due.Store(int64(clock.Now()))
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, &c.identity, c.stats, &c.places)
-	c.reports = reports{cfg: cfg, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
+	c.reports = reports{cfg: cfg, gate: c.gate, looks: processLooks, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
 	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
 	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took, c.watch.idleTx = c.gate, cfg, &c.reports, &c.queue, c.took, &c.newest.idleTx
 	if cfg.FindBlockers {
@@ -265,6 +265,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	if !cfg.guessed || !c.asks() { // else it begins once a handshake may have told what the server is
 		c.metrics.begin()
 	}
+	queues.add(c.gate, cfg.Name)
 	c.refill()
 	return c
 }

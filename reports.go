@@ -14,11 +14,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/goroutines"
 )
 
 // reports tell of leaks: the log, the trace, the metrics and the application.
 type reports struct {
 	cfg       *settings
+	gate      admission
+	looks     *goroutines.Looks
 	tracing   *tracing
 	metrics   *metrics
 	summaries *descriptions
@@ -36,7 +39,18 @@ type reports struct {
 func (r *reports) report(f *findings) {
 	defer each(f.leaks, r.tell)
 	defer r.endLost(f)
+	r.lookNow(held(f.leaks)...)
 	each(f.leaks, r.record)
+}
+
+// held are the leases of those that did not come back.
+func held(leaks []*Leak) (leases []*Lease) {
+	for _, l := range leaks {
+		if !l.Returned {
+			leases = append(leases, &l.Lease)
+		}
+	}
+	return leases
 }
 
 // each calls f for each of them: one for which f ends the goroutine keeps it from no other.
@@ -265,6 +279,9 @@ func (r *reports) attributes(l *Leak) []attribute.KeyValue {
 		attrs = append(attrs, keyLeakClass.String(l.Class.String()))
 	}
 	attrs = append(attrs, codeOf(l.Stack)...)
+	if len(l.Now) > 0 {
+		attrs = append(attrs, keyNow.String(l.now()))
+	}
 	if l.Statement != "" {
 		attrs = append(attrs, keySummary.String(r.summaries.Of(l.Statement).name))
 		if r.tracing.text {

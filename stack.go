@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"runtime"
+	"slices"
 
 	"github.com/sqllease/sqllease/internal/callstack"
 )
@@ -99,6 +100,14 @@ func (s Stack) ofQuery() bool {
 
 // ofTx tells whether it is held by a transaction of the pool's.
 func (s Stack) ofTx() bool { return callstack.Stack(s).AcquiredBy("database/sql.(*DB).BeginTx") }
+
+// ofRuntime tells whether it was acquired in a finalizer or a cleanup. Their goroutines are the
+// runtime's: it does not print them while they have nothing to do.
+func (s Stack) ofRuntime() bool {
+	return slices.ContainsFunc(s.Frames(), func(f runtime.Frame) bool {
+		return f.Function == "runtime.runFinalizers" || f.Function == "runtime.runCleanups"
+	})
+}
 
 // through is the package by which it was acquired, such as an ORM; empty: the application did
 // so by itself.

@@ -73,6 +73,9 @@ func (s Standstill) String() string {
 // String is the place in one line.
 func (h HeldPlace) String() string {
 	out := fmt.Sprintf("%s: %s, %s", h.Stack.site(), plural(h.Connections, "connection"), h.doing())
+	if now := h.now(); now != "" {
+		out += "; " + now
+	}
 	if h.Relation != RelationOfNone {
 		out += fmt.Sprintf("; %s waits at %s", h.Relation, h.WaitsAt.site())
 	}
@@ -149,7 +152,7 @@ func (s Standstill) LogValue() slog.Value {
 	}, attrs...)
 	attrs = append(attrs, slog.Int("in_use", s.InUse), slog.Int("limit", s.Limit), slog.Int("waiting", s.Waiting))
 	if len(s.Held) > 0 {
-		attrs = append(attrs, slog.String("holder_stack", s.Held[0].Stack.Line()))
+		attrs = append(append(attrs, slog.String("holder_stack", s.Held[0].Stack.Line())), s.Held[0].nowStackAttrs()...)
 	}
 	if len(s.Waits) > 0 {
 		attrs = append(attrs, slog.String("waiter_stack", s.Waits[0].Stack.Line()))

@@ -299,6 +299,41 @@ func most[K comparable, P any](of map[K]*P, order func(a, b *P) int) (first []P)
 	return first
 }
 
+// lookAt looks at what the goroutines do of those who hold the connections, and, where nothing
+// else tells what they have to do with who waits, whether they have started them.
+func (q *waits) lookAt(s *still) {
+	var leases []*Lease
+	for _, h := range s.held {
+		leases = append(leases, &h.Lease)
+	}
+	creator := q.reports.lookAtCreators(leases)
+	found := false
+	for _, w := range s.waits {
+		found = s.startedBy(w, creator) || found
+	}
+	if found {
+		q.gate.Look(func() { q.nameLocked(s) })
+	}
+}
+
+// startedBy tells whether a holder has started the goroutine of one who waits, or one that has,
+// and relates them.
+func (s *still) startedBy(w *waiting, creator func(uint64) uint64) (found bool) {
+	const deep = 4
+	by := w.goroutine
+	for range deep {
+		if by = creator(by); by == 0 {
+			return found
+		}
+		for _, h := range s.held {
+			if h.relation != SameGoroutine && h.relation != StartedByIt && (h.caller == by || h.claim.goroutine == by) {
+				h.relation, h.waiter, found = StartedByIt, w, true
+			}
+		}
+	}
+	return found
+}
+
 // reportStill tells of a pool that stands still, or did.
 func (q *waits) reportStill(s *still) {
 	defer q.reports.tellStandstill(s)
@@ -310,6 +345,9 @@ func (q *waits) reportStill(s *still) {
 		level = slog.LevelInfo
 	case s.Deadlock:
 		level = slog.LevelError
+	}
+	if !s.Over {
+		q.lookAt(s)
 	}
 	for i := range s.held {
 		s.held[i].Statement = q.reports.sanitised(s.held[i].Statement)

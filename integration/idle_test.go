@@ -54,7 +54,7 @@ func TestNoSessionIsUsedNearPostgresIdleLimit(t *testing.T) {
 	const limit = 3 * time.Second
 	sessions := 40
 	if *idleUses > 0 {
-		sessions = 125
+		sessions = 80
 	}
 	const params = "&options=-c%20idle_session_timeout%3D3000"
 	dsn := postgres.DSN("") + params
