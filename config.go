@@ -147,8 +147,8 @@ type Config struct {
 
 	// NoGoroutineLook keeps reports from looking at what the goroutine that has the connection
 	// does at that moment. Such a look stops the whole process, for some 15 µs for each of its
-	// goroutines, at most once a minute and only while something is reported; with more than
-	// 10,000 goroutines there is none. False: reports say it, as Lease.Now.
+	// goroutines, only while something is reported, at most once in 5 seconds, and for a
+	// thousandth of the time at most; with more than 10,000 goroutines there is none. False: reports say it, as Lease.Now.
 	NoGoroutineLook bool
 
 	// OnLeak is called with each report of a leak, and again when such a connection

@@ -13,7 +13,7 @@ var processLooks = &goroutines.Looks{}
 
 // lookNow notes in leases that are about to be reported what their goroutines do now
 // (Lease.Now). Where that is not known, it leaves them as they are: Config.NoGoroutineLook is
-// set, the last look was within a minute, or there are too many goroutines.
+// set, the last look was a moment ago, or there are too many goroutines.
 //
 // It stops the world, for some 15 µs for each goroutine of the process. So it is called once
 // for all that is told together, on a goroutine of the library's own, with no lock held, and

@@ -251,13 +251,13 @@ func (q *waits) requestsLocked() int {
 // reportNesting tells of a place where requests hold a connection and wait for
 // another.
 func (q *waits) reportNesting(n *nesting) {
-	defer q.reports.tellNested(n)
 	defer q.cfg.recovered("reporting a nested acquire")
 	q.reports.metrics.nested()
-	n.Holder.Statement = q.reports.sanitised(n.Holder.Statement)
 	if n.named {
 		return
 	}
+	defer q.reports.tellNested(n)
+	n.Holder.Statement = q.reports.sanitised(n.Holder.Statement)
 	q.reports.nested(n)
 	q.cfg.Logger.LogAttrs(trace.ContextWithSpanContext(context.Background(), n.span), slog.LevelWarn,
 		"sqllease: a request holds a connection and waits for another: if as many goroutines do this as there are connections, the pool deadlocks",

@@ -326,7 +326,7 @@ func (s *still) startedBy(w *waiting, creator func(uint64) uint64) (found bool) 
 			return found
 		}
 		for _, h := range s.held {
-			if h.relation != SameGoroutine && h.relation != StartedByIt && (h.caller == by || h.claim.goroutine == by) {
+			if h.relation != SameGoroutine && h.relation != StartedByIt && h.caller == by {
 				h.relation, h.waiter, found = StartedByIt, w, true
 			}
 		}

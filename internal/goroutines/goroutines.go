@@ -17,9 +17,10 @@ import (
 // can be done before or after is done then.
 
 const (
-	reportEvery = time.Minute // between two looks for reports
-	shareOfTime = 1000        // they take at most one part in so many
-	reuseFor    = time.Second // a look serves all who ask within it, and is forgotten then
+	reportEvery = 5 * time.Second // between two looks for reports
+	proveEvery  = time.Minute     // between two runs of the garbage collector for them
+	shareOfTime = 1000            // looks for reports take at most one part in so many
+	reuseFor    = time.Second     // a look serves all who ask within it, and is forgotten then
 
 	// MostForReports is how many goroutines a process may have at most where nobody asked for
 	// the look.
@@ -35,12 +36,15 @@ type Looks struct {
 	began clock.Instant // guarded by mu: when the last one for a report began
 	next  clock.Instant // guarded by mu: when there may be another
 
+	proved clock.Instant // guarded by reporting: when the runtime was asked last who is blocked for ever
+
 	most int // of goroutines, for a report; 0: MostForReports
 }
 
 // Report is a look for reports that nobody waits for. Nil: none is allowed now, since the last
-// one was within a minute, or there are too many goroutines. It may be one that is younger than
-// a second. The runtime is asked first which goroutines are blocked for ever, if it can tell.
+// one was a moment ago, or there are too many goroutines. It may be one that is younger than a
+// second. The runtime is asked first which goroutines are blocked for ever, if it can tell, and
+// once a minute.
 func (l *Looks) Report() *Look {
 	if l == nil {
 		return nil
@@ -51,7 +55,10 @@ func (l *Looks) Report() *Look {
 	if !allowed {
 		return look
 	}
-	proveLeaks()
+	if now := clock.Now(); l.proved.IsZero() || now < l.proved || now.Sub(l.proved) >= proveEvery {
+		l.proved = now
+		proveLeaks()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	look = l.takeLocked()

@@ -86,8 +86,8 @@ func TestAGoroutineThatIsOverHadEnded(t *testing.T) {
 	assert.False(t, before.HadEnded(1<<63, clock.Now()), "it may have begun since")
 }
 
-// However many ask, the world stops for one report a minute.
-func TestReportsHaveOneLookAMinute(t *testing.T) {
+// However many ask, the world stops for reports now and then.
+func TestReportsHaveOneLookNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var looks Looks
 		first := looks.Report()
@@ -97,12 +97,14 @@ func TestReportsHaveOneLookAMinute(t *testing.T) {
 		}
 		pause(time.Second)
 		assert.Nil(t, looks.Report())
-		pause(time.Minute - time.Second - 1)
+		pause(reportEvery - time.Second - 1)
 		assert.Nil(t, looks.Report())
-		pause(max(time.Minute, shareOfTime*first.Pause))
+		pause(max(reportEvery, shareOfTime*first.Pause))
+		proved := looks.proved
 		second := looks.Report()
 		require.NotNil(t, second)
 		assert.NotSame(t, first, second)
+		assert.Equal(t, proved, looks.proved, "the garbage collector does not run each time")
 		pause(reuseFor + 1)
 		assert.Nil(t, looks.last, "its text is not kept")
 	})
