@@ -168,6 +168,11 @@ func (q *waits) warnSlow(e *AcquireError) {
 		slog.Int("limit", e.Limit),
 		slog.String("held_by", strings.TrimPrefix(e.heldBy(), heldByText)),
 	}
+	if len(e.Holders) > 0 {
+		oldest := &e.Holders[0]
+		q.reports.lookNow(oldest)
+		attrs = append(attrs, oldest.nowAttrs()...)
+	}
 	if e.DialLimit > 0 {
 		attrs = append(attrs, slog.String("dial_failure", e.DialFailure))
 	}

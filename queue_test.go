@@ -11,6 +11,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease/internal/callstack"
+	"github.com/sqllease/sqllease/internal/goroutines"
 )
 
 func TestAPoolThatRunsDryIsExplainedWhileItHappens(t *testing.T) {
@@ -121,5 +124,26 @@ func TestAPoolThatCannotDialIsExplained(t *testing.T) {
 		assert.Contains(t, records[0].message, "nobody has one, and the server does not let connections in")
 		assert.ErrorContains(t, <-first, "still dialing the server after 8s")
 		assert.Error(t, <-second)
+	})
+}
+
+func TestTheWarningOfSlowAcquiresSaysWhatTheOldestHolderDoes(t *testing.T) {
+	if callstack.Goroutine() == 0 {
+		return // goroutines are not told apart
+	}
+	synctest.Test(t, func(t *testing.T) {
+		log := &keptLog{}
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 1, StandstillThreshold: -1, Logger: slog.New(log)})
+		p.c.reports.looks = &goroutines.Looks{}
+		go func() {
+			conn := p.lease(t)
+			<-time.After(8 * time.Second)
+			assert.NoError(t, conn.Close())
+		}()
+		leakPause(time.Millisecond)
+		require.NoError(t, p.PingContext(t.Context()))
+		records := log.take()
+		require.Len(t, records, 1)
+		assert.Regexp(t, `^goroutine \d+ waits to receive from a channel at main/queue_test.go:\d+ sqllease.TestTheWarning`, records[0].attrs["now"])
 	})
 }
