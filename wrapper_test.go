@@ -54,7 +54,7 @@ func TestAnApplicationWrittenForDatabaseSQLRuns(t *testing.T) {
 
 func TestAnAcquireThatRunsOutOfTimeNamesTheHolders(t *testing.T) {
 	server := mysqlscript.Start(t, mysqlscript.Script{})
-	db, err := sqllease.Open("mysql", server.DSN(), sqllease.Config{Name: "orders", MaxOpen: 1, AcquireTimeout: 20 * time.Millisecond})
+	db, err := sqllease.Open("mysql", server.DSN(), sqllease.Config{Name: "orders", MaxOpen: 1, AcquireTimeout: 500 * time.Millisecond})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, db.Close()) }()
 	conn, err := db.Conn(t.Context())

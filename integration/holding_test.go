@@ -38,10 +38,11 @@ func everyHeld(t *testing.T, limit int, play func(*held)) {
 		{"MariaDB", "mysql", maria.DSN("")}, {"PostgreSQL", "pgx", postgres.DSN("")},
 	} {
 		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
 			h := &held{T: t, stands: make(chan sqllease.Standstill, 8), leaks: make(chan sqllease.Leak, 8), nested: make(chan sqllease.NestedAcquire, 8)}
 			var err error
 			h.db, err = sqllease.Open(s.driver, s.dsn, sqllease.Config{
-				Name: "shop", MaxOpen: limit, StandstillThreshold: 2 * time.Second, LeakThreshold: 4 * time.Second, Logger: slog.New(slog.DiscardHandler),
+				Name: "shop", MaxOpen: limit, StandstillThreshold: time.Second, LeakThreshold: 3 * time.Second, Logger: slog.New(slog.DiscardHandler),
 				OnStandstill:    func(s sqllease.Standstill) { h.stands <- s },
 				OnLeak:          func(l sqllease.Leak) { h.leaks <- l },
 				OnNestedAcquire: func(n sqllease.NestedAcquire) { h.nested <- n },
@@ -57,7 +58,7 @@ func everyHeld(t *testing.T, limit int, play func(*held)) {
 // request is the context of one in a trace of its own.
 func (h *held) request(n byte) (context.Context, context.CancelFunc) {
 	ctx := trace.ContextWithSpanContext(h.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{n}, SpanID: trace.SpanID{n}}))
-	return context.WithTimeout(ctx, 8*time.Second)
+	return context.WithTimeout(ctx, 6*time.Second)
 }
 
 // standsStill is the report of it, which is the only one until it is over.
@@ -204,10 +205,10 @@ func TestATransactionThatIsHandedToAWorker(t *testing.T) {
 		tx, err := h.db.BeginTx(ctx, nil)
 		require.NoError(h, err)
 		go func() {
-			<-time.After(time.Second)
+			<-time.After(500 * time.Millisecond)
 			_, err := tx.ExecContext(ctx, "SELECT 1")
 			assert.NoError(h, err)
-			<-time.After(time.Second)
+			<-time.After(500 * time.Millisecond)
 			assert.NoError(h, tx.Commit())
 		}()
 		require.NoError(h, h.db.PingContext(ctx))
