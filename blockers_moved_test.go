@@ -22,11 +22,12 @@ func TestAConnectionThatHasChangedHandsSinceTheQuestionBlocksNobody(t *testing.T
 			p := newBlockersPool(t, f, Config{LeakThreshold: time.Hour, MaxOpen: 2})
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
-			tx, err := p.BeginTx(t.Context(), nil)
-			require.NoError(t, err)
-			p.slow(ctx, &all)
+			var mu sync.Mutex
+			var tx *sql.Tx
 			var next *sql.Conn
 			f.process = func(number uint64) []driver.Value {
+				mu.Lock()
+				defer mu.Unlock()
 				if tx != nil {
 					elapse(time.Millisecond)
 					assert.NoError(t, tx.Commit())
@@ -38,8 +39,16 @@ func TestAConnectionThatHasChangedHandsSinceTheQuestionBlocksNobody(t *testing.T
 				}
 				return []driver.Value{int64(number), "app", "10.0.0.7:4711", nil, "Query", "7.5", "Updating", "UPDATE t SET a = 1", "RUNNING"}
 			}
+			mu.Lock()
+			var err error
+			tx, err = p.BeginTx(t.Context(), nil)
+			mu.Unlock()
+			require.NoError(t, err)
+			p.slow(ctx, &all)
 			elapse(slowAfter + time.Second)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			require.Len(t, p.said(), 1, name)
 			require.Nil(t, tx)
 			assert.Empty(t, p.said()[0].Blockers, name)
