@@ -120,11 +120,12 @@ func (c *Connector) findOf(calls []*Leak) {
 	case len(numbers) == 0:
 		c.found(drivers.ErrMadeUp)
 	default:
+		asked := clock.Now()
 		waiting, err := c.askBlockers(numbers)
 		c.found(err)
 		if err == nil {
 			c.lacking(waiting)
-			c.nameBlockers(calls, waiting)
+			c.nameBlockers(calls, waiting, asked)
 		}
 	}
 }
@@ -229,9 +230,9 @@ func (c *Connector) askOn(ctx context.Context, conn driver.Conn, of []uint64) (*
 	return c.cfg.dialect.Locks.Ask(ctx, conn, own, of)
 }
 
-// nameBlockers notes with each call who blocks it.
-func (c *Connector) nameBlockers(calls []*Leak, w *drivers.Waiting) {
-	ours := c.holdersOf(calls, w)
+// nameBlockers notes with each call who blocks it, as was asked at that time.
+func (c *Connector) nameBlockers(calls []*Leak, w *drivers.Waiting, asked clock.Instant) {
+	ours := c.holdersOf(calls, w, asked)
 	for _, l := range calls {
 		if !w.Sees(l.ConnectionID) { // it has ended, or is on another server than the one that was asked
 			continue
@@ -239,7 +240,11 @@ func (c *Connector) nameBlockers(calls []*Leak, w *drivers.Waiting) {
 		if now := ours[l.ConnectionID]; now == nil || now.Pool != c.cfg.Name || !now.isStill(l) {
 			continue // it has ended meanwhile
 		}
-		for _, wait := range w.Chain(l.ConnectionID, mostBlockers) {
+		chain := w.Chain(l.ConnectionID, mostBlockers)
+		if slices.ContainsFunc(chain, func(wait drivers.LockWait) bool { return ours[wait.Holder].changedHands() }) {
+			continue // who had it then is not known, nor whether the lock is still there
+		}
+		for _, wait := range chain {
 			l.blame.blockers = append(l.blame.blockers, c.blockerOf(wait, w, ours))
 		}
 		if lock := w.Hidden[l.ConnectionID]; lock != "" && len(l.blame.blockers) == 0 {
@@ -255,8 +260,11 @@ func (c *Connector) nameBlockers(calls []*Leak, w *drivers.Waiting) {
 // isStill tells whether that is the call, which has not ended.
 func (b *Blocker) isStill(l *Leak) bool {
 	const same = 10 * time.Millisecond // times of day may have been set meanwhile
-	return !b.LeftOver && b.Lease.ID == l.ID && b.Lease.Busy && b.Lease.Begun.Sub(l.Begun).Abs() < same
+	return !b.LeftOver && b.Lease != nil && b.Lease.ID == l.ID && b.Lease.Busy && b.Lease.Begun.Sub(l.Begun).Abs() < same
 }
+
+// changedHands tells whether its connection was given back, or taken, since the question was asked.
+func (b *Blocker) changedHands() bool { return b != nil && b.Lease == nil }
 
 // blockerOf is who has what another waits for.
 func (c *Connector) blockerOf(wait drivers.LockWait, w *drivers.Waiting, ours map[uint64]*Blocker) Blocker {
@@ -278,7 +286,7 @@ func (c *Connector) blockerOf(wait drivers.LockWait, w *drivers.Waiting, ours ma
 }
 
 // holdersOf are the pools and leases of this process that have the connections of an answer.
-func (c *Connector) holdersOf(calls []*Leak, w *drivers.Waiting) map[uint64]*Blocker {
+func (c *Connector) holdersOf(calls []*Leak, w *drivers.Waiting, asked clock.Instant) map[uint64]*Blocker {
 	ours := map[uint64]*Blocker{}
 	for _, l := range calls {
 		ours[l.ConnectionID] = nil
@@ -287,30 +295,37 @@ func (c *Connector) holdersOf(calls []*Leak, w *drivers.Waiting) map[uint64]*Blo
 		ours[wait.Holder] = nil
 	}
 	for _, other := range finders.on(c) {
-		other.holders(ours)
+		other.holders(ours, asked)
 	}
-	c.holders(ours) // they count for more
+	c.holders(ours, asked) // they count for more
 	return ours
 }
 
 // holders notes the leases of a pool by the numbers of their connections, where these are
-// asked for. A ready connection has the last one that it had.
-func (c *Connector) holders(by map[uint64]*Blocker) {
+// asked for. A ready connection has the last one that it had; one that has changed hands since that
+// time has none.
+func (c *Connector) holders(by map[uint64]*Blocker, since clock.Instant) {
 	var found []*Blocker
 	now := clock.Now()
 	c.gate.Look(func() {
 		note := func(s *session, left bool) {
 			l := &s.lease
 			if _, asked := by[l.connection]; asked && l.connection != 0 && l.stack != nil {
-				lease := l.read(now)
-				found = append(found, &Blocker{ConnectionID: l.connection, Pool: c.cfg.Name, Lease: &lease, LeftOver: left})
+				b := &Blocker{ConnectionID: l.connection, Pool: c.cfg.Name, LeftOver: left}
+				if !left && l.heldSince() <= since || left && s.UsedLocked() <= since {
+					lease := l.read(now)
+					b.Lease = &lease
+				}
+				found = append(found, b)
 			}
 		}
 		c.gate.eachLeaseLocked(func(s *session) { note(s, false) })
 		c.gate.EachReadyLocked(func(s *session) bool { note(s, true); return true })
 	})
 	for _, b := range found {
-		b.Lease.Statement = c.reports.sanitised(b.Lease.Statement)
+		if b.Lease != nil {
+			b.Lease.Statement = c.reports.sanitised(b.Lease.Statement)
+		}
 		by[b.ConnectionID] = b
 	}
 }

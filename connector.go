@@ -128,7 +128,8 @@ func (c *Connector) Close() error {
 // stopTimers stops the timers of a closed connector, which would keep it in
 // memory until then. The watch goes on while leases are out.
 func (c *Connector) stopTimers() {
-	for _, t := range []*timer{&c.wakeTimer, &c.textTimer, &c.queue.timer, &c.pulse.timer, &c.filler.timer, &c.asking.timer, &c.asking.stopSoon} {
+	c.queue.stop()
+	for _, t := range []*timer{&c.wakeTimer, &c.textTimer, &c.pulse.timer, &c.filler.timer, &c.asking.timer, &c.asking.stopSoon} {
 		t.stop()
 	}
 }

@@ -299,3 +299,28 @@ func TestADeadlockOfValuersIsSeenAfterThePrepare(t *testing.T) {
 		assert.Less(t, time.Since(start), time.Minute)
 	})
 }
+
+// Rows may be read by another goroutine than asked for them, and it is that one which has them.
+func TestRowsThatAnotherGoroutineReadsAreHeldByThatOne(t *testing.T) {
+	for _, first := range []int{0, 1, 4, 15, 40} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newStillPool(t, Config{MaxOpen: 1, FailDeadlockAfter: 2 * time.Second})
+			rows, err := p.QueryContext(t.Context(), "SELECT a FROM t")
+			require.NoError(t, err)
+			for range first {
+				require.True(t, rows.Next())
+			}
+			read := make(chan struct{})
+			go func() {
+				assert.True(t, rows.Next())
+				close(read)
+				elapse(10 * time.Second) // with that row
+				assert.NoError(t, rows.Close())
+			}()
+			<-read
+			assert.NoError(t, p.PingContext(t.Context()), "%d", first)
+			assert.Zero(t, p.c.Stats().Deadlocks)
+			leakPause(2 * time.Second)
+		})
+	}
+}

@@ -140,7 +140,8 @@ type told struct {
 	leaked    bool          // as unused, at some time
 	busy      bool
 	proven    bool
-	stands    bool          // it is in a pool that stands still, and has to do with who waits
+	stands    bool          // it is in a pool that stands still, or was, and has to do with who waits
+	moved     clock.Instant // when that was over for the first time; zero: it is not
 	threshold time.Duration // of the last report
 	recorded  chan struct{} // closed once the slow call was; nil: it is at once
 }

@@ -128,12 +128,12 @@ func (p *places) list() (out []HoldSite) {
 // places that are worth it have a series each, all others one together: what a place was
 // before it had its own stays in that one, so that none ever goes down.
 func (p *places) observe(tell func(name string, unused time.Duration)) {
+	p.naming.Lock() // before the times are read: what is subtracted from one is never more
+	defer p.naming.Unlock()
 	unused, others := map[string]time.Duration{}, time.Duration(p.others.unused.Load())
 	for _, at := range p.all() {
 		unused[at.name()] += time.Duration(at.unused.Load())
 	}
-	p.naming.Lock()
-	defer p.naming.Unlock()
 	p.nameLocked(unused)
 	for name, took := range unused {
 		before, named := p.named[name]

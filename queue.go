@@ -32,7 +32,6 @@ type waits struct {
 	named       nestedPlaces  // those that a record of a standstill has named
 	nestedNext  clock.Instant // when to look for another
 	still       *standing     // the pool stands still; nil: it does not
-	moved       clock.Instant // when it last ceased to, after that was told
 	nested      uint64        // how many of these there were
 	standstills uint64        // likewise, deadlocks among them
 	deadlocks   uint64        // likewise
@@ -51,6 +50,17 @@ func (q *waits) joined(a *acquire) {
 func (q *waits) queueAtLocked(at clock.Instant) {
 	q.at = at
 	q.timer.at(at, q.lookAtQueue)
+}
+
+// stop stops the timer of a queue that is shut; where the pool stands still, that is over first.
+func (q *waits) stop() {
+	q.gate.Look(func() {
+		if q.still != nil {
+			q.queueAtLocked(clock.Now())
+			return
+		}
+		q.timer.stop()
+	})
 }
 
 // queueFindings are what one look at the queue has found; nil: nothing of the kind.

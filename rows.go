@@ -108,10 +108,7 @@ func (r *rows) beginEarly() bool {
 		l.early.back()
 		return false
 	}
-	const often = 16 // rows may be read by another goroutine than asked for them
-	if r.read%often == 0 {
-		l.usedBy(callstack.Goroutine())
-	}
+	l.usedBy(callstack.Goroutine()) // rows may be read by another goroutine than asked for them
 	r.early, r.times = true, r.isTimed()
 	if r.times {
 		l.stampBegin()

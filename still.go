@@ -18,8 +18,9 @@ import (
 // last waits for another itself. It may be that these wait for goroutines that wait: then they
 // have started them, or the trace is the same. Or the holders do something else, or are gone.
 //
-// While anybody dials the pool does not stand still: those who wait may wait for that. And if
-// nobody dials there is no room, or one of those who wait would.
+// While anybody dials, or there is room to dial, the pool does not stand still: those who wait may
+// wait for that. There is room, and nobody dials, in the rests after a server had none (see
+// internal/gate/pace.go).
 
 // standing is a pool that stands still.
 type standing struct {
@@ -65,7 +66,7 @@ func (q *waits) stillLocked(idle []*session, all bool, first, now clock.Instant)
 	switch f := q.gate.FiguresLocked(); {
 	case len(idle) == 0 || !all:
 		return q.movedLocked(now)
-	case f.Held < f.Open: // a dial may fail, and nothing has moved then
+	case f.Held < f.Open, f.Limit == 0 || f.Open < f.Limit: // a dial may fail, and nothing has moved then
 		return nil
 	}
 	var last clock.Instant // when something was done with one of them
@@ -112,7 +113,12 @@ func (q *waits) movedLocked(now clock.Instant) *still {
 	if q.still = nil; was == nil || !was.told {
 		return nil
 	}
-	q.moved, q.slowTold = now, now // who waits still was told of
+	q.slowTold = now // who waits still was told of
+	q.gate.eachLeaseLocked(func(s *session) {
+		if l := &s.lease; l.told.stands && l.told.moved.IsZero() {
+			l.told.moved = now
+		}
+	})
 	return &still{Standstill: Standstill{Deadlock: was.deadlock, Over: true, Since: was.since.Time(), For: now.Sub(was.since)}}
 }
 
@@ -207,13 +213,16 @@ func (s *still) relate() {
 // nameLocked notes what a report names: leases that have to do with who waits are no leaks, and
 // their places are not told as those of nested acquires besides.
 func (q *waits) nameLocked(s *still) {
-	most, held := 0, map[*waiting]int{}
+	now, most, held := clock.Now(), 0, map[*waiting]int{}
 	for _, h := range s.held {
 		l := &h.session.lease
 		if h.waiter == nil || !l.isOn() || l.id != h.ID {
 			continue
 		}
 		l.told.stands = true
+		if _, since := l.state(now); since > l.told.moved {
+			l.told.moved = 0 // it was used since the last time
+		}
 		q.named.add([2]uint64{l.place(), h.waiter.place()})
 		held[h.waiter]++
 		most = max(most, held[h.waiter])

@@ -313,3 +313,33 @@ func TestUnusedTimeIsAMetric(t *testing.T) {
 		assert.Equal(t, map[string]float64{site: 10, notToldApart: 10}, seconds())
 	})
 }
+
+// Several readers of the metrics may ask at once. A place that gets its series from one of them
+// has it with the others too, and no series begins below zero.
+func TestPlacesThatAreObservedTwiceAtOnceNeverGoDown(t *testing.T) {
+	p := &places{known: map[placeStack]*place{}}
+	called, done := 0, make(chan struct{})
+	again := func() {
+		defer close(done)
+		for _, at := range p.all() {
+			at.unused.Add(int64(time.Second))
+		}
+		p.observe(func(_ string, unused time.Duration) { assert.GreaterOrEqual(t, unused, time.Duration(0)) })
+	}
+	for frames := range 2 {
+		at := &place{name: func() string {
+			if called++; called == 2 { // one place was read, and the other was not
+				go again()
+				select {
+				case <-done:
+				case <-time.After(50 * time.Millisecond): // it waits for its turn
+				}
+			}
+			return "shop/orders.go:7"
+		}}
+		at.unused.Store(int64(5 * time.Second))
+		p.known[placeStack{frames: frames}] = at
+	}
+	p.observe(func(_ string, unused time.Duration) { assert.GreaterOrEqual(t, unused, time.Duration(0)) })
+	<-done
+}

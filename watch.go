@@ -287,11 +287,11 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 	}
 	busy, since := l.state(f.now)
 	if l.told.stands && reclaimAfter == 0 { // what is reclaimed is reported first
-		if w.waits.still != nil {
+		if w.waits.still != nil && l.told.moved.IsZero() {
 			w.lookLocked(s, f.now.Add(stallAfter))
 			return
 		}
-		since = max(since, w.waits.moved)
+		since = max(since, l.told.moved) // the first time: else a leak in a pool that stands still again and again would never be one
 	}
 	lasts := f.now.Sub(since)
 	if reclaimAfter > 0 && l.told.idle && !busy && lasts >= reclaimAfter {
