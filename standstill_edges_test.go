@@ -1,3 +1,7 @@
+//go:build gc && (amd64 || arm64) && !sqllease_no_assembly
+
+// Elsewhere goroutines are not told apart.
+
 package sqllease
 
 import (
