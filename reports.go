@@ -149,17 +149,18 @@ func (r *reports) sanitiseHolders(e *AcquireError) {
 	}
 }
 
-// tellNested tells the application of a nested acquire.
+// tellNested tells the application of a nested acquire: aside, since its function may not
+// return, and must keep nothing else from happening.
 func (r *reports) tellNested(n *nesting) {
 	if r.cfg.OnNestedAcquire != nil {
-		r.toldApplication(func() { r.cfg.OnNestedAcquire(n.NestedAcquire) })
+		go r.toldApplication(func() { r.cfg.OnNestedAcquire(n.NestedAcquire) })
 	}
 }
 
-// tellStandstill tells it of a pool that stands still, or did.
+// tellStandstill tells it of a pool that stands still, or did, likewise.
 func (r *reports) tellStandstill(s *still) {
 	if r.cfg.OnStandstill != nil {
-		r.toldApplication(func() { r.cfg.OnStandstill(s.Standstill) })
+		go r.toldApplication(func() { r.cfg.OnStandstill(s.Standstill) })
 	}
 }
 

@@ -273,6 +273,29 @@ func TestWhatStoodStillIsNoLeakBeforeItIsUnusedAnew(t *testing.T) {
 	})
 }
 
+// Functions of the application's that never return keep no report of another kind.
+func TestAFunctionThatDoesNotReturnLosesNoReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, never := &keptLog{}, make(chan struct{})
+		p := newLeakPool(t, &leakFake{}, Config{MaxOpen: 2, StandstillThreshold: time.Second, LeakThreshold: 2 * time.Second, Logger: slog.New(log),
+			OnStandstill: func(Standstill) { <-never }, OnNestedAcquire: func(NestedAcquire) { <-never }})
+		other := takeElsewhere(t, p.DB)
+		time.AfterFunc(500*time.Millisecond, func() { assert.NoError(t, other.Close()) })
+		tx, err := p.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		require.NoError(t, p.PingContext(t.Context())) // a nested acquire
+		leakPause(5 * time.Second)                     // a leak
+		_, err = tx.ExecContext(t.Context(), "DO 1")   // it is in use again
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit()) // its late return
+		synctest.Wait()
+		assert.Equal(t, uint64(1), p.c.Stats().LateReturns)
+		assert.Equal(t, uint64(1), p.c.Stats().Leaks)
+		close(never)
+		synctest.Wait()
+	})
+}
+
 func TestAPanicOfTheApplicationLosesNoReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &keptLog{}
