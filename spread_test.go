@@ -70,7 +70,7 @@ func TestTheEndsOfSessionsThatWereDialedTogetherAreSpread(t *testing.T) {
 		}
 		assert.Equal(t, [10]int{6, 6, 6, 6, 6, 6, 6, 6, 6, 6}, tenths, "of the first generation")
 		later := mostTogether(ends, life/10)
-		assert.LessOrEqual(t, later, 12, "a tenth of a lifetime from any moment on has a part of two that were counted")
+		assert.LessOrEqual(t, later, 15, "a tenth of a lifetime from any moment on has a part of two or three that were counted; by chance, mostly 10")
 		steady := 0
 		for _, n := range dials[10 : lifetimes-1] {
 			steady += n
