@@ -103,7 +103,7 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 	cd internal/fidelity && go run ./genmatrix && git diff --exit-code matrix.go
 	for module in $(MODULES); do \
 		echo "lint $$module"; \
-		(cd $$module && go vet ./... && $(GOLANGCI) run --build-tags pictures ./...); \
+		(cd $$module && go vet ./... && $(GOLANGCI) run --allow-parallel-runners --build-tags pictures ./...); \
 	done
 	for platform in $(PLATFORMS); do \
 		echo "build for $$platform"; \
