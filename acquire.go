@@ -97,24 +97,30 @@ func (a *acquire) slow(ctx, outer context.Context, waits bool, err error) (*sess
 		return nil, a.failed(outer, err, 0)
 	}
 	for {
-		for waits {
-			s, err := a.wait(ctx)
-			if err != nil {
-				return nil, err
-			}
-			if s == nil {
-				break
-			}
-			ready := false
-			if ready, waits = a.reset(ctx, s); ready {
-				return s, nil
-			}
+		s, err := a.served(ctx, waits)
+		if s != nil || err != nil {
+			return s, err
 		}
-		s, err := a.dial(ctx)
+		s, err = a.dial(ctx)
 		if waits = err != nil && a.waitsOn(ctx, err); !waits {
 			return s, err
 		}
 	}
+}
+
+// served waits, where it has to, for a session that proves good, or, if it returns none, for
+// room to dial one.
+func (a *acquire) served(ctx context.Context, waits bool) (s *session, err error) {
+	for waits {
+		if s, err = a.wait(ctx); s == nil || err != nil {
+			return nil, err
+		}
+		ready := false
+		if ready, waits = a.reset(ctx, s); ready {
+			return s, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // room
 }
 
 // wait waits for a session, or, if it returns none, for room to dial one.

@@ -2,7 +2,6 @@ package sqllease
 
 import (
 	"time"
-	"weak"
 
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
@@ -11,9 +10,6 @@ import (
 // admission is a connector's gate, and what can be read of the leases and of those who
 // wait, through it.
 type admission struct{ *gate.Gate[session, acquire] }
-
-// gatePointer refers to a gate without keeping it.
-type gatePointer = weak.Pointer[gate.Gate[session, acquire]]
 
 // eachLeaseLocked calls f for each session that is on lease, the oldest lease first.
 func (a admission) eachLeaseLocked(f func(*session)) {

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
@@ -151,14 +150,10 @@ func (c *Connector) mayFind() (may bool) {
 // found notes how a question ended, and when the next may be.
 func (c *Connector) found(err error) {
 	f := &c.finder
-	pause := findEvery
 	if f.failed++; err == nil {
 		f.failed = 0
 	}
-	for range min(f.failed, 8) {
-		pause = min(2*pause, findSeldom)
-	}
-	f.next = clock.Now().Add(pause)
+	f.next = clock.Now().Add(doubled(findEvery, f.failed, findSeldom))
 	if err != nil && c.life.Err() == nil && f.first("failed") {
 		c.cfg.warnAside("sqllease: the server could not be asked who blocks a slow call, for Config.FindBlockers; slow calls are reported without",
 			slog.String("pool", c.cfg.Name), slog.String("server", c.cfg.endpoint.String()), slog.String("error", c.cfg.said(err)))
@@ -294,7 +289,7 @@ func (c *Connector) holdersOf(calls []*Leak, w *drivers.Waiting, asked clock.Ins
 	for _, wait := range w.Waits {
 		ours[wait.Holder] = nil
 	}
-	for _, other := range finders.on(c) {
+	for _, other := range c.neighbours() {
 		other.holders(ours, asked)
 	}
 	c.holders(ours, asked) // they count for more
@@ -357,37 +352,15 @@ func (c *Connector) numberOf(ctx context.Context, conn driver.Conn) (number uint
 }
 
 // finders are the connectors of this process that find blockers.
-var finders finderSet
+var finders registry[Connector]
 
-type finderSet struct {
-	mu  sync.Mutex
-	all []weak.Pointer[Connector] // guarded by mu: one may never be closed
-}
-
-func (r *finderSet) add(c *Connector) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.all = append(slices.DeleteFunc(r.all, func(p weak.Pointer[Connector]) bool { return p.Value() == nil }), weak.Make(c))
-}
-
-func (r *finderSet) remove(c *Connector) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.all = slices.DeleteFunc(r.all, func(p weak.Pointer[Connector]) bool { return p.Value() == nil || p.Value() == c })
-}
-
-// on are the others on the same server, as far as that is known.
-func (r *finderSet) on(c *Connector) (others []*Connector) {
+// neighbours are the others on the same server, as far as that is known.
+func (c *Connector) neighbours() []*Connector {
 	at := c.cfg.endpoint
 	if at.Address == "" {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range r.all {
-		if other := p.Value(); other != nil && other != c && other.cfg.endpoint.Address == at.Address && other.cfg.endpoint.Port == at.Port {
-			others = append(others, other)
-		}
-	}
-	return others
+	return slices.DeleteFunc(finders.list(), func(other *Connector) bool {
+		return other == c || other.cfg.endpoint.Address != at.Address || other.cfg.endpoint.Port != at.Port
+	})
 }

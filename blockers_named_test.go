@@ -169,18 +169,18 @@ func TestBlockersThatCannotBeFoundAreAConfigError(t *testing.T) {
 
 // A pool that nobody closes stays in memory for no other's sake.
 func TestPoolsThatAreClosedAreForgotten(t *testing.T) {
-	before := len(finders.all)
+	before := len(finders.list())
 	c, err := Wrap(&blockersFake{}, Config{FindBlockers: true, Dialect: DialectMySQL, ServerAddress: "db"})
 	require.NoError(t, err)
 	other, err := Wrap(&blockersFake{}, Config{FindBlockers: true, Dialect: DialectMySQL, ServerAddress: "db"})
 	require.NoError(t, err)
 	elsewhere, err := Wrap(&blockersFake{}, Config{FindBlockers: true, Dialect: DialectMySQL, ServerAddress: "db2"})
 	require.NoError(t, err)
-	assert.Equal(t, []*Connector{other}, finders.on(c))
+	assert.Equal(t, []*Connector{other}, c.neighbours())
 	for _, c := range []*Connector{c, other, elsewhere} {
 		require.NoError(t, c.Close())
 	}
-	assert.LessOrEqual(t, len(finders.all), before)
+	assert.LessOrEqual(t, len(finders.list()), before)
 }
 
 func TestHowBlockersAreTold(t *testing.T) {

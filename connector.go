@@ -116,7 +116,7 @@ func (c *Connector) Close() error {
 		c.stopTimers()
 		c.keepers.wait(keeperGrace)
 		c.metrics.close()
-		queues.remove(c.gate)
+		queues.remove(&c.queue)
 		c.cfg.number.free()
 		if closer, ok := c.inner.(io.Closer); ok {
 			c.closeErr = closer.Close()

@@ -78,15 +78,11 @@ func (a *asking) hurry() {
 func (a *asking) ended(now clock.Instant, failed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	pause := askEvery
 	if a.failures++; !failed {
 		a.failures = 0
 	}
-	for range min(a.failures, 8) {
-		pause = min(2*pause, askSeldom)
-	}
 	a.asked = now
-	a.due.Store(int64(now.Add(pause)))
+	a.due.Store(int64(now.Add(doubled(askEvery, a.failures, askSeldom))))
 }
 
 // inRow is how often in a row it came to nothing.

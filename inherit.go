@@ -92,7 +92,7 @@ func (i *inheritances) note(what inherited) bool {
 // on a connection of which database/sql holds the lock.
 func (r *reports) inherited(of *inheritance) {
 	told := map[statement.Kind]bool{}
-	place, _ := stackOf(of.taken)
+	place := placeStackOf(of.taken.Stack().Outside())
 	for _, o := range of.each() {
 		if told[o.Kind] {
 			continue

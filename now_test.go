@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -422,16 +423,17 @@ func TestAGoroutineThatBeganAfterTheLookHasNotEnded(t *testing.T) {
 func TestAPoolIsListedAsLongAsThereIsOne(t *testing.T) {
 	c, err := Wrap(&leakFake{}, Config{Name: "listed"})
 	require.NoError(t, err)
-	assert.Equal(t, "listed", queues.all()[c.gate])
+	assert.Equal(t, "listed", c.queue.cfg.Name)
+	assert.True(t, slices.Contains(queues.list(), &c.queue))
 	require.NoError(t, c.Close())
-	assert.NotContains(t, queues.all(), c.gate)
+	assert.False(t, slices.Contains(queues.list(), &c.queue))
 
 	_, err = Wrap(&leakFake{}, Config{Name: "forgotten", MeterProvider: noop.NewMeterProvider()})
 	require.NoError(t, err)
 	assert.Eventually(t, func() bool {
 		runtime.GC()
-		for _, name := range queues.all() {
-			if name == "forgotten" {
+		for _, q := range queues.list() {
+			if q.cfg.Name == "forgotten" {
 				return false
 			}
 		}

@@ -265,7 +265,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	if !cfg.guessed || !c.asks() { // else it begins once a handshake may have told what the server is
 		c.metrics.begin()
 	}
-	queues.add(c.gate, cfg.Name)
+	queues.add(&c.queue)
 	c.refill()
 	return c
 }

@@ -69,7 +69,8 @@ func (p *places) of(taken *callstack.Known) *place {
 	if known, ok := p.byStack.Load(taken); ok {
 		return known.(*place)
 	}
-	key, stack := stackOf(taken)
+	stack := taken.Stack().Outside()
+	key := placeStackOf(stack)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := p.placeLocked(key, stack)
@@ -80,11 +81,10 @@ func (p *places) of(taken *callstack.Known) *place {
 	return at
 }
 
-// stackOf is what a place is told apart by, and its stack.
-func stackOf(taken *callstack.Known) (key placeStack, stack callstack.Stack) {
-	stack = taken.Stack().Outside()
-	key.frames = copy(key.stack[:], stack)
-	return key, stack
+// placeStackOf is what a place is told apart by, of its stack without what is plumbing.
+func placeStackOf(outside callstack.Stack) (key placeStack) {
+	key.frames = copy(key.stack[:], outside)
+	return key
 }
 
 func (p *places) placeLocked(key placeStack, stack callstack.Stack) *place {

@@ -118,21 +118,16 @@ func (r *reports) count(l *Leak) {
 	}
 }
 
-// tell tells the application, and survives a panic of its function.
+// tell tells the application.
 func (r *reports) tell(l *Leak) {
-	defer r.cfg.recovered("logging a panic of Config.OnLeak or Config.OnSlowCall")
-	defer func() {
-		if v := recover(); v != nil {
-			r.cfg.Logger.Error("sqllease: Config.OnLeak or Config.OnSlowCall panicked; the report itself is not lost",
-				slog.String("pool", l.Pool), slog.Uint64("lease", l.ID), slog.String("panic", r.cfg.panicked(v)))
+	r.toldApplication("Config.OnLeak or Config.OnSlowCall", func() {
+		switch slow := l.Class == ClassBusy; {
+		case slow && r.cfg.OnSlowCall != nil:
+			r.cfg.OnSlowCall(l.slowCall())
+		case !slow && r.cfg.OnLeak != nil:
+			r.cfg.OnLeak(*l)
 		}
-	}()
-	switch slow := l.Class == ClassBusy; {
-	case slow && r.cfg.OnSlowCall != nil:
-		r.cfg.OnSlowCall(l.slowCall())
-	case !slow && r.cfg.OnLeak != nil:
-		r.cfg.OnLeak(*l)
-	}
+	}, slog.Uint64("lease", l.ID))
 }
 
 func (r *reports) sanitised(statement string) string {
@@ -153,24 +148,26 @@ func (r *reports) sanitiseHolders(e *AcquireError) {
 // return, and must keep nothing else from happening.
 func (r *reports) tellNested(n *nesting) {
 	if r.cfg.OnNestedAcquire != nil {
-		go r.toldApplication(func() { r.cfg.OnNestedAcquire(n.NestedAcquire) })
+		go r.toldApplication(aFunction, func() { r.cfg.OnNestedAcquire(n.NestedAcquire) })
 	}
 }
 
 // tellStandstill tells it of a pool that stands still, or did, likewise.
 func (r *reports) tellStandstill(s *still) {
 	if r.cfg.OnStandstill != nil {
-		go r.toldApplication(func() { r.cfg.OnStandstill(s.Standstill) })
+		go r.toldApplication(aFunction, func() { r.cfg.OnStandstill(s.Standstill) })
 	}
 }
 
-// toldApplication survives a panic of its function.
-func (r *reports) toldApplication(tell func()) {
-	defer r.cfg.recovered("logging a panic of a function of Config")
+const aFunction = "a function of Config that is told of reports"
+
+// toldApplication survives a panic of what is told, and logs it with these attributes.
+func (r *reports) toldApplication(what string, tell func(), about ...slog.Attr) {
+	defer r.cfg.recovered("logging a panic of " + what)
 	defer func() {
 		if v := recover(); v != nil {
-			r.cfg.Logger.Error("sqllease: a function of Config that is told of reports panicked; the report itself is not lost",
-				slog.String("pool", r.cfg.Name), slog.String("panic", r.cfg.panicked(v)))
+			attrs := slices.Concat([]slog.Attr{slog.String("pool", r.cfg.Name)}, about, []slog.Attr{slog.String("panic", r.cfg.panicked(v))})
+			r.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "sqllease: "+what+" panicked; the report itself is not lost", attrs...)
 		}
 	}()
 	tell()
@@ -180,44 +177,37 @@ func (r *reports) toldApplication(tell func()) {
 // connection and linked to it; of a slow call likewise, and of a late return one that is
 // linked to that of its leak.
 func (r *reports) leaked(l *Leak) {
-	t := r.tracing
-	defer t.panicked.survive()
-	if !l.SpanContext.IsValid() && !t.listens() {
-		return
-	}
-	ctx := trace.ContextWithSpanContext(context.Background(), l.SpanContext)
-	_, span := t.start(ctx, l.spanName(), append(t.id.Load().internal,
-		trace.WithTimestamp(l.Acquired), trace.WithLinks(r.links(l)...))...)
-	if span == nil {
-		return
-	}
-	defer t.end(span, trace.WithTimestamp(l.Acquired.Add(l.Hold))) // also if the application's span panics
-	span.SetAttributes(r.attributes(l)...)
-	if !l.Returned && l.Class != ClassBusy {
-		span.SetStatus(codes.Error, l.Class.String())
-	}
-	r.reported.keep(l, span.SpanContext())
+	r.emit(l.SpanContext, l.spanName(), l.Acquired, l.Acquired.Add(l.Hold), r.links(l), func(span trace.Span) {
+		span.SetAttributes(r.attributes(l)...)
+		if !l.Returned && l.Class != ClassBusy {
+			span.SetStatus(codes.Error, l.Class.String())
+		}
+		r.reported.keep(l, span.SpanContext())
+	})
 }
 
 // nested emits a span of a nested acquire: in the trace of the request, from the beginning of
 // the wait.
 func (r *reports) nested(n *nesting) {
 	now := time.Now()
-	r.emit(n.span, spanNested, now.Add(-n.Waited), now, nil, append(codeOf(n.Waiter),
-		keyLease.Int64(int64(n.Holder.ID)), keyHold.Float64(n.Holder.Hold.Seconds()), keyFix.String(n.Fix()))) //nolint:gosec // there are not as many
+	r.emit(n.span, spanNested, now.Add(-n.Waited), now, nil, func(span trace.Span) {
+		span.SetAttributes(append(codeOf(n.Waiter),
+			keyLease.Int64(int64(n.Holder.ID)), keyHold.Float64(n.Holder.Hold.Seconds()), keyFix.String(n.Fix()))...) //nolint:gosec // there are not as many
+	})
 }
 
 // stood emits a span of a pool that stands still, or did, linked to the requests in it.
 func (r *reports) stood(s *still) {
-	attrs := []attribute.KeyValue{keyDeadlock.Bool(s.Deadlock)}
-	if len(s.Held) > 0 {
-		attrs = append(append(attrs, codeOf(s.Held[0].Stack)...), keyFix.String(s.Fix()))
-	}
-	r.emit(trace.SpanContext{}, spanStill, s.Since, s.Since.Add(s.For), s.links(), attrs)
+	r.emit(trace.SpanContext{}, spanStill, s.Since, s.Since.Add(s.For), s.links(), func(span trace.Span) {
+		span.SetAttributes(keyDeadlock.Bool(s.Deadlock))
+		if len(s.Held) > 0 {
+			span.SetAttributes(append(codeOf(s.Held[0].Stack), keyFix.String(s.Fix()))...)
+		}
+	})
 }
 
-// emit emits a span that is over.
-func (r *reports) emit(in trace.SpanContext, name string, from, to time.Time, links []trace.Link, attrs []attribute.KeyValue) {
+// emit emits a span that is over, of which describe says the rest.
+func (r *reports) emit(in trace.SpanContext, name string, from, to time.Time, links []trace.Link, describe func(trace.Span)) {
 	t := r.tracing
 	defer t.panicked.survive()
 	if !in.IsValid() && !t.listens() {
@@ -228,8 +218,8 @@ func (r *reports) emit(in trace.SpanContext, name string, from, to time.Time, li
 	if span == nil {
 		return
 	}
-	defer t.end(span, trace.WithTimestamp(to))
-	span.SetAttributes(attrs...)
+	defer t.end(span, trace.WithTimestamp(to)) // also if the application's span panics
+	describe(span)
 }
 
 // codeOf is the application's line of a stack, as attributes.

@@ -20,8 +20,7 @@ type sites struct {
 
 // site is a place, and what is reported of it.
 type site struct {
-	stack    [callstack.Depth]uintptr
-	frames   int // how much of stack is used
+	placeStack
 	class    Class
 	returned bool
 	taken    bool
@@ -39,9 +38,7 @@ const (
 
 // note counts a report, and tells whether it is to be logged.
 func (s *sites) note(l *Leak, now clock.Instant) (tell bool) {
-	stack := callstack.Stack(l.Stack).Outside()
-	key := site{frames: len(stack), class: l.Class, returned: l.Returned, taken: l.Reclaimed && l.told}
-	copy(key.stack[:], stack)
+	key := site{placeStackOf(callstack.Stack(l.Stack).Outside()), l.Class, l.Returned, l.Reclaimed && l.told}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.known[key]

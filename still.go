@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/goroutines"
 )
 
 // A pool stands still where callers wait, every session is on lease, and nothing is done with
@@ -315,10 +316,13 @@ func (q *waits) lookAt(s *still) {
 	for _, h := range s.held {
 		leases = append(leases, &h.Lease)
 	}
-	creator := q.reports.lookAtCreators(leases)
+	look := q.reports.lookNow(leases...)
+	if look == nil {
+		return
+	}
 	found := false
 	for _, w := range s.waits {
-		found = s.startedBy(w, creator) || found
+		found = s.startedBy(w, look) || found
 	}
 	if found {
 		q.gate.Look(func() { q.nameLocked(s) })
@@ -327,11 +331,12 @@ func (q *waits) lookAt(s *still) {
 
 // startedBy tells whether a holder has started the goroutine of one who waits, or one that has,
 // and relates them.
-func (s *still) startedBy(w *waiting, creator func(uint64) uint64) (found bool) {
+func (s *still) startedBy(w *waiting, look *goroutines.Look) (found bool) {
 	const deep = 4
 	by := w.goroutine
 	for range deep {
-		if by = creator(by); by == 0 {
+		started, _ := look.Goroutine(by)
+		if by = started.Creator; by == 0 {
 			return found
 		}
 		for _, h := range s.held {

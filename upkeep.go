@@ -234,8 +234,13 @@ func (c *Connector) fillLater() {
 // half of it at random, so that many do not come at once.
 func backoff(failures int) time.Duration {
 	const first, longest = 100 * time.Millisecond, 30 * time.Second
-	most := min(first<<min(failures-1, 16), longest)
+	most := doubled(first, failures-1, longest)
 	return most/2 + rand.N(most/2)
+}
+
+// doubled is a time, doubled so often; longest at most.
+func doubled(d time.Duration, times int, longest time.Duration) time.Duration {
+	return min(d<<min(times, 16), longest)
 }
 
 // fillAll dials ahead until no session is missing; false: a dial failed, or no more may dial.
