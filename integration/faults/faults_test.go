@@ -3,6 +3,7 @@ package faults
 import (
 	"database/sql/driver"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -114,6 +115,7 @@ func TestFaults(t *testing.T) {
 						if !g.inOrder {
 							t.Parallel()
 						}
+						t.Cleanup(func() { rows.ended(t, f) })
 						rows.add(f.run(t))
 					})
 				}
@@ -122,6 +124,9 @@ func TestFaults(t *testing.T) {
 	})
 	for _, b := range blocks {
 		t.Logf("%s:\n%s", b.name, rows.text(b))
+	}
+	if len(rows.failed) > 0 {
+		t.Logf("not as expected:\n%s", strings.Join(rows.failed, "\n"))
 	}
 	if *write {
 		rows.write(t)

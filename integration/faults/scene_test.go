@@ -177,9 +177,8 @@ func (s *scene) settled() {
 	assert.Zero(s.t, s.lease.pool.Stats().Waiting)
 	s.both(func(a *app) {
 		_ = a.db.Close() // to say goodbye to a server that has hung up is an error
-		a.await("its connections to end", func() bool { return s.sessions(a) == 0 && a.line.Open() == 0 })
+		a.await("its connections to end", func() bool { return s.sessions(a) == 0 && a.line.Open() == 0 && a.open() == 0 })
 	})
-	assert.Zero(s.t, s.lease.pool.Stats().Open)
 }
 
 // sessions is how many an application has: on the server, or, where something is between, on the way.

@@ -56,14 +56,26 @@ type row struct {
 
 // table has the rows that were played.
 type table struct {
-	mu   sync.Mutex
-	rows map[string]row // guarded by mu; by name
+	mu     sync.Mutex
+	rows   map[string]row // guarded by mu; by name
+	failed []string       // guarded by mu: the cases that were not as expected, and what was seen
 }
 
 func (t *table) add(r row) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.rows[r.name] = r
+}
+
+// ended notes a case that failed, for the last lines of the output.
+func (t *table) ended(of *testing.T, f fault) {
+	if !of.Failed() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.rows[f.name] // none, if it did not get that far
+	t.failed = append(t.failed, fmt.Sprintf("%s\n  bare:     %v\n  sqllease: %v", f.name, r.bare, r.lease))
 }
 
 // text is a block with the rows that were played.

@@ -78,7 +78,7 @@ func (d *Driver) wrapped(t *testing.T, b Behaviour) (seen []observation) {
 		seen = d.do(t, b, db, true)
 		soon(t, func() bool { return len(c.Leases()) == 0 }, "a lease is still open")
 		assert.NoError(t, db.Close())
-		assert.Zero(t, c.Stats().Open, "sessions open after Close")
+		soon(t, func() bool { return c.Stats().Open == 0 }, "a session is open after Close") // one may be closing
 		assert.Zero(t, c.Stats().DiscoveryFailures)
 		assert.NotEmpty(t, spans.Ended(), "no spans")
 		assert.Len(t, spans.Ended(), len(spans.Started()), "a span has not ended")
