@@ -198,11 +198,11 @@ func (c *Connector) notAcquired(ctx context.Context, a *acquire, err error) {
 	if a.away {
 		return
 	}
-	c.countFailed(ctx, a.parts, clock.Now().Sub(a.start), whyNot(ctx, err, a.refusal))
+	c.countFailed(ctx, &a.claim, a.parts, clock.Now(), whyNot(ctx, err, a.refusal))
 }
 
-// countFailed counts one that failed so after that long.
-func (c *Connector) countFailed(ctx context.Context, p parts, took time.Duration, why string) {
+// countFailed counts one that has failed so.
+func (c *Connector) countFailed(ctx context.Context, by *claim, p parts, now clock.Instant, why string) {
 	late := why == whyLate || why == whyTooLate
 	switch {
 	case late:
@@ -210,7 +210,8 @@ func (c *Connector) countFailed(ctx context.Context, p parts, took time.Duration
 	case why == whyCancelled:
 		c.counts.givenUp.Add(1)
 	}
-	c.metrics.notAcquired(ctx, p, took, why, late)
+	c.metrics.notAcquired(ctx, p, now.Sub(by.start), why, late)
+	c.recorder.failed(by, p, now, why)
 }
 
 // Why acquires fail, as error.type says it, where it is nothing that a dial met with.

@@ -169,8 +169,13 @@ func (c *Connector) takeOver(n *pool, stats sql.DBStats) {
 }
 
 func (c *Connector) setLimit(limit int) {
+	var before int
+	c.gate.Look(func() { before = c.gate.FiguresLocked().Limit })
 	for _, s := range c.gate.SetLimit(limit) {
 		c.retireAside(s)
+	}
+	if limit != before {
+		c.recorder.happened(event{kind: EventLimit, limit: limit})
 	}
 }
 

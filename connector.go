@@ -40,6 +40,7 @@ type Connector struct {
 	asking    asking
 	finder    finder
 	learned   learned
+	recorder  recorder
 	keepers   keepers
 	left      atomic.Int32 // dials that outlive their callers
 	role      role
@@ -53,6 +54,9 @@ type Connector struct {
 	closeOnce sync.Once
 	closeErr  error // written by closeOnce
 }
+
+// connectors are those of this process that are not closed.
+var connectors registry[Connector]
 
 // counters are what a connector counts since it was made.
 type counters struct {
@@ -112,6 +116,7 @@ func (c *Connector) Close() error {
 	c.closeOnce.Do(func() {
 		c.end()
 		finders.remove(c)
+		connectors.remove(c)
 		c.retireAll(c.gate.Shut())
 		c.stopTimers()
 		c.keepers.wait(keeperGrace)

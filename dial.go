@@ -137,18 +137,18 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 			c.dialFailed(ctx, cmp.Or(err, errPanicked), clock.Now().Sub(start))
 		}
 	}()
-	c.counts.dials.Add(1)
+	number := c.counts.dials.Add(1)
 	conn, flushes, err := c.connectUnflushed(ctx)
 	if err != nil {
 		return nil, c.explained(err)
 	}
-	number, err := c.numberOf(ctx, conn)
+	own, err := c.numberOf(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
-	n.lease.connection = number
+	n.lease.number, n.lease.connection = number, own
 	n.statements.texts = &c.texts
 	n.life = newLifetime(now, c.asking.limits(), c.cfg)
 	n.life.idleWithin(c.learnedIdle(now))
@@ -160,6 +160,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 		c.gate.End(&n.Session, now)
 	}
 	c.metrics.dialed(ctx, now.Sub(start))
+	c.recorder.happened(event{kind: EventDialed, took: now.Sub(start), session: number, server: own})
 	return n, nil
 }
 
@@ -187,6 +188,7 @@ func (c *Connector) dialFailed(ctx context.Context, err error, took time.Duratio
 		why = drivers.Cancelled
 	}
 	c.metrics.dialFailed(ctx, why)
+	c.recorder.happened(event{kind: EventDialFailed, took: took, why: why})
 	switch {
 	case isFull(err):
 		c.gate.Full(why)

@@ -102,7 +102,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		c.unreset(ctx, s, err, start)
 		c.tracing.refused(ctx, start, now, p, err)
 		if ctx.Err() != nil { // database/sql does not try again
-			c.countFailed(ctx, p, p.reset, whyNot(ctx, err, nil))
+			c.countFailed(ctx, &l.claim, p, now, whyNot(ctx, err, nil))
 		}
 		return err
 	}
@@ -171,7 +171,11 @@ func (h *handle) release(valid bool) (stays bool) {
 	}
 	s.lease.heard(s)
 	leaves := valid && c.leavesRole(s)
-	e := c.endOf(s, now, !h.single)
+	how := OutcomeReturned
+	if !valid {
+		how = OutcomeBroken
+	}
+	e := c.endOf(s, now, !h.single, how)
 	var left *inheritance
 	if s.lease.left != nil {
 		left = s.lease.inheritance()
@@ -213,7 +217,7 @@ func (h *handle) Close() error {
 		h.c.counts.lost.Add(-1)
 		return nil
 	case h.leased:
-		e := h.c.endOf(s, now, !h.single)
+		e := h.c.endOf(s, now, !h.single, OutcomeBroken)
 		h.unlockLate()
 		h.condemn(s, now)
 		defer h.c.leaseEnded(&e)
@@ -271,7 +275,7 @@ func (h *handle) discard() {
 	s, now := h.session, clock.Now()
 	s.lease.lose()
 	s.dies(closedPanicked, "")
-	e := h.c.endOf(s, now, !h.single)
+	e := h.c.endOf(s, now, !h.single, OutcomePanicked)
 	h.leaveSession()
 	h.c.gate.Condemn(&s.Session, gate.Bad, now)
 	h.c.leaseEnded(&e)

@@ -32,6 +32,7 @@ type claim struct {
 type lease struct {
 	claim
 
+	number     uint64 // of the session, in its pool: of all its leases
 	connection uint64 // the server's number of the session's connection, of all its leases; 0: not known
 
 	id       uint64        // the number of the hold
@@ -81,6 +82,7 @@ type lease struct {
 	stamped atomic.Uint64 // the step of that row
 
 	rest rest       // for the holder, and whoever takes the session from it
+	open spells     // likewise: what was open on it, for how long
 	left *leftovers // for the holder: what it has left on the session; nil: nothing
 }
 
@@ -172,6 +174,9 @@ func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single boo
 	l.settleLocked(0)
 	l.query, l.begun = "", 0
 	l.rest = rest{}
+	if l.open.any() {
+		l.open = spells{}
+	}
 	if l.left != nil {
 		l.left = nil
 	}
@@ -266,6 +271,7 @@ func (l *lease) beginTx(t *txSpan, now clock.Instant) (displaced *txSpan) {
 	}
 	t.since = now
 	l.inTx, l.tx = true, t
+	l.open.transaction.begins(now, 0)
 	return displaced
 }
 
@@ -280,6 +286,7 @@ func (l *lease) endTx(t *txSpan, now clock.Instant) *txSpan {
 	t = l.tx
 	t.settle(now)
 	l.inTx, l.tx = false, nil
+	l.open.transaction.ends(now, 0)
 	return t
 }
 
@@ -288,6 +295,9 @@ func (l *lease) openResult(r *rows, now clock.Instant) {
 	l.mu.Lock()
 	l.inCall = callNone
 	l.settleLocked(now)
+	if l.openRows == 0 {
+		l.open.rows.begins(now, l.rest.all)
+	}
 	l.openRows++
 	l.results++
 	l.opened++
@@ -299,7 +309,9 @@ func (l *lease) openResult(r *rows, now clock.Instant) {
 // closeResult notes that a result set was closed.
 func (l *lease) closeResult(r *rows, now clock.Instant) {
 	l.mu.Lock()
-	l.openRows--
+	if l.openRows--; l.openRows == 0 {
+		l.open.rows.ends(now, l.rest.all)
+	}
 	if l.tx != nil {
 		l.tx.leave(now)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
 	"github.com/sqllease/sqllease/internal/gate"
+	"github.com/sqllease/sqllease/internal/recording"
 	"github.com/sqllease/sqllease/internal/statement"
 )
 
@@ -251,7 +252,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.asking.due.Store(int64(clock.Now()))
 	var errs []error
 	c.metrics, errs = newMetrics(cfg, &c.identity, c.stats, &c.places)
-	c.reports = reports{cfg: cfg, gate: c.gate, looks: processLooks, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries}
+	c.reports = reports{cfg: cfg, gate: c.gate, looks: processLooks, tracing: &c.tracing, metrics: &c.metrics, summaries: c.summaries, recorder: &c.recorder}
 	c.queue.gate, c.queue.cfg, c.queue.reports = c.gate, cfg, &c.reports
 	c.watch.gate, c.watch.cfg, c.watch.reports, c.watch.waits, c.watch.took, c.watch.idleTx = c.gate, cfg, &c.reports, &c.queue, c.took, &c.newest.idleTx
 	if cfg.FindBlockers {
@@ -266,6 +267,10 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 		c.metrics.begin()
 	}
 	queues.add(&c.queue)
+	connectors.add(c)
+	if n := recording.Standard(); n > 0 {
+		c.Record(n)
+	}
 	c.refill()
 	return c
 }

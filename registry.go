@@ -1,6 +1,8 @@
 package sqllease
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"weak"
 )
@@ -8,8 +10,9 @@ import (
 // registry lists what there is of a kind in the process. What is never closed is forgotten once
 // nothing else refers to it.
 type registry[T any] struct {
-	mu  sync.Mutex
-	all map[weak.Pointer[T]]struct{} // guarded by mu
+	mu    sync.Mutex
+	all   map[weak.Pointer[T]]uint64 // guarded by mu: each with its number, by which they are in order
+	added uint64                     // guarded by mu: how many there were
 }
 
 func (r *registry[T]) add(x *T) {
@@ -21,9 +24,10 @@ func (r *registry[T]) add(x *T) {
 		}
 	}
 	if r.all == nil {
-		r.all = map[weak.Pointer[T]]struct{}{}
+		r.all = map[weak.Pointer[T]]uint64{}
 	}
-	r.all[weak.Make(x)] = struct{}{}
+	r.added++
+	r.all[weak.Make(x)] = r.added
 }
 
 func (r *registry[T]) remove(x *T) {
@@ -32,14 +36,17 @@ func (r *registry[T]) remove(x *T) {
 	delete(r.all, weak.Make(x))
 }
 
-// list is all that there is.
+// list is all that there is, the oldest first.
 func (r *registry[T]) list() (all []*T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for p := range r.all {
+	number := map[*T]uint64{}
+	for p, n := range r.all {
 		if x := p.Value(); x != nil {
 			all = append(all, x)
+			number[x] = n
 		}
 	}
+	slices.SortFunc(all, func(a, b *T) int { return cmp.Compare(number[a], number[b]) })
 	return all
 }

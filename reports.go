@@ -25,6 +25,7 @@ type reports struct {
 	tracing   *tracing
 	metrics   *metrics
 	summaries *descriptions
+	recorder  *recorder
 	sites     sites
 	reported  reportedSpans
 
@@ -103,6 +104,7 @@ func (r *reports) count(l *Leak) {
 		return
 	case l.Class == ClassBusy:
 		r.slowCalls.Add(1)
+		r.recorder.happened(event{kind: EventSlowCall, lease: l.ID})
 		r.metrics.slowCall()
 		return
 	case l.Class == ClassProven:
@@ -111,6 +113,7 @@ func (r *reports) count(l *Leak) {
 	default:
 		if !l.told {
 			r.leaks.Add(1)
+			r.recorder.happened(event{kind: EventLeak, lease: l.ID})
 		}
 	}
 	if l.Class != ClassUnused || !l.told {
@@ -154,6 +157,9 @@ func (r *reports) tellNested(n *nesting) {
 
 // tellStandstill tells it of a pool that stands still, or did, likewise.
 func (r *reports) tellStandstill(s *still) {
+	if !s.Over {
+		r.recorder.happened(event{kind: EventStandstill})
+	}
 	if r.cfg.OnStandstill != nil {
 		go r.toldApplication(aFunction, func() { r.cfg.OnStandstill(s.Standstill) })
 	}

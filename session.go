@@ -165,15 +165,7 @@ func (s *session) death() death {
 	}
 	switch s.Reason() {
 	case gate.Expired:
-		switch {
-		case s.life.role:
-			return death{reason: closedRole}
-		case s.IsFlushed():
-			return death{reason: closedFlushed}
-		case s.life.byIdle, !s.HasAged(clock.Now()):
-			return death{reason: closedIdle}
-		}
-		return death{reason: closedExpired}
+		return death{reason: s.expiresFor(s.HasAged(clock.Now()))}
 	case gate.Dropped:
 		return death{reason: closedSurplus}
 	case gate.OverSize:
@@ -187,4 +179,17 @@ func (s *session) death() death {
 		return s.illness.death
 	}
 	return death{reason: closedInvalid}
+}
+
+// expiresFor is the reason with which it will be closed, as it expires.
+func (s *session) expiresFor(aged bool) closeReason {
+	switch {
+	case s.life.role:
+		return closedRole
+	case s.IsFlushed():
+		return closedFlushed
+	case s.life.byIdle, !aged:
+		return closedIdle
+	}
+	return closedExpired
 }

@@ -28,6 +28,7 @@ func (c *Connector) retire(s *session) error {
 func (c *Connector) replaceAll(over time.Duration) {
 	c.counts.flushes.Add(1)
 	c.gate.Flush(max(over, 0), clock.Now())
+	c.recorder.happened(event{kind: EventFlush, took: max(over, 0)})
 	c.wakeGate()
 }
 
@@ -52,6 +53,7 @@ func (c *Connector) replace(s *session, w *gate.Waiter[session, acquire]) (waits
 func (c *Connector) buried(s *session, d death) {
 	c.counts.closed[d.reason].Add(1)
 	c.metrics.sessionClosed(d)
+	c.recorder.happened(event{kind: EventClosed, session: s.lease.number, server: s.lease.connection, why: d.reason.String()})
 	c.certify(s, d)
 }
 
@@ -313,7 +315,7 @@ func (c *Connector) took(all []*session) {
 	c.lose(len(all))
 	now := clock.Now()
 	for _, s := range all {
-		c.takenUnused(&s.lease, now)
+		c.takenUnused(s, now)
 		c.retireAside(s)
 	}
 }
@@ -328,7 +330,7 @@ type ended struct {
 
 // endOf is that. Its caller holds the session, and gives it back. counted says that
 // somebody may count it.
-func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended) {
+func (c *Connector) endOf(s *session, now clock.Instant, counted bool, how Outcome) (e ended) {
 	c.askSoon(now)
 	l := &s.lease
 	e.was = counted && !l.acquired.IsZero()
@@ -337,6 +339,9 @@ func (c *Connector) endOf(s *session, now clock.Instant, counted bool) (e ended)
 	}
 	if l.inCall == callNone || l.rest.all > 0 { // else it is in the only call that it has
 		c.endedUnused(l, now)
+	}
+	if c.recorder.leases.On() {
+		c.recorder.ended(s, now, how)
 	}
 	if l.tx != nil { // its connection was bad, or its driver panicked
 		e.tx = l.endTx(nil, now)
@@ -371,10 +376,14 @@ func (c *Connector) endedUnused(l *lease, now clock.Instant) {
 
 // takenUnused does so of one whose session was taken from it. The holder may come late to
 // close rows.
-func (c *Connector) takenUnused(l *lease, now clock.Instant) {
+func (c *Connector) takenUnused(s *session, now clock.Instant) {
+	l := &s.lease
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c.endedUnused(l, now)
+	if c.recorder.leases.On() {
+		c.recorder.ended(s, now, OutcomeReclaimed)
+	}
 }
 
 // leastUnused is how long a lease has to be unused to be counted: less is the way through

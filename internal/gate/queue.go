@@ -318,6 +318,7 @@ func (g *Gate[S, C]) holdLocked(s *Session[S]) {
 	g.counts.Holds++
 	s.place, s.hold = held, g.holds
 	g.held.push(&s.node, s)
+	s.among = g.held.len
 }
 
 // endLocked ends it.

@@ -33,6 +33,7 @@ type Session[S any] struct {
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
 	hold    uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
+	among   int              // guarded by Gate.mu: how many were held when its hold began
 	fresh   bool             // guarded by Gate.mu: nobody has given it back yet
 	used    clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed
 	heard   clock.Instant    // when it spoke with its server last; written by its holder, else guarded by Gate.mu
@@ -96,6 +97,10 @@ const (
 // session, or is called by Look.
 func (s *Session[S]) Hold() uint64 { return s.hold }
 
+// Among is how many were held when its hold began, with it. Its caller holds the session, or is
+// called by Look.
+func (s *Session[S]) Among() int { return s.among }
+
 // Heard notes that it spoke with its server then: a holder may have it for long and not use
 // it. Its caller holds the session, and gives it back after this.
 func (s *Session[S]) Heard(at clock.Instant) { s.heard = at }
@@ -108,6 +113,17 @@ func (s *Session[S]) IsHeld() bool { return s.place == held }
 
 // UsedLocked is when it was given back last, or dialed. Its caller is called by Look.
 func (s *Session[S]) UsedLocked() clock.Instant { return s.used }
+
+// ExpiryLocked is when it will not be given out any more, and whether its age says so; zero: there
+// is no such time. Of one that is held, which is used, only its age does. Its caller is called by
+// Look.
+func (s *Session[S]) ExpiryLocked() (at clock.Instant, byAge bool) {
+	if s.place == held {
+		return s.life.End, true
+	}
+	at = s.life.Expiry(s.heard)
+	return at, at == s.life.End
+}
 
 // HasAged tells whether its age has ended it, and not its idle time. Its caller closes it.
 func (s *Session[S]) HasAged(now clock.Instant) bool {
