@@ -253,6 +253,7 @@ func (q *waits) requestsLocked() int {
 func (q *waits) reportNesting(n *nesting) {
 	defer q.cfg.recovered("reporting a nested acquire")
 	q.reports.metrics.nested()
+	q.gate.Look(func() { q.floor = max(q.floor, n.Needed()) })
 	if n.named {
 		return
 	}

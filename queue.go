@@ -32,6 +32,7 @@ type waits struct {
 	named       nestedPlaces  // those that a record of a standstill has named
 	nestedNext  clock.Instant // when to look for another
 	still       *standing     // the pool stands still; nil: it does not
+	floor       int           // the limit with which no nested acquires seen so far can deadlock
 	nested      uint64        // how many of these there were
 	standstills uint64        // likewise, deadlocks among them
 	deadlocks   uint64        // likewise

@@ -18,18 +18,18 @@
 package advisor
 
 import (
+	"math"
 	"slices"
 	"time"
 )
 
 // Recording is what was seen of a pool.
 type Recording struct {
-	Leases    []Lease       // in any order
-	Length    time.Duration // 0: until the last lease has ended
-	Limit     int           // of the pool, while it was recorded; 0: none
-	Nested    []Nested      // requests that hold a connection and take another
-	ServerMax int           // connections that the server has for the instances; 0: not known
-	Instances int           // how many pools like this one the server serves; 0: one
+	Leases  []Lease       // in any order
+	Length  time.Duration // 0: until the last lease has ended
+	Limit   int           // of the pool, while it was recorded; 0: none
+	Floor   int           // with fewer connections, requests that hold one and take another can deadlock; 0: none do
+	Ceiling int           // more connections the server does not have for this pool; 0: not known
 }
 
 // Lease is one checkout of a connection. Times count from the beginning of the recording.
@@ -43,12 +43,6 @@ type Lease struct {
 	InUse    int           // connections that were taken just then, this one included; 0: not known
 	Place    int           // where in the code, as any number
 	Failed   bool          // he got none
-}
-
-// Nested is a place where requests hold connections and wait for another.
-type Nested struct {
-	Requests int // at once
-	Each     int // connections that each needs
 }
 
 // Goal is what a limit is to achieve.
@@ -69,8 +63,6 @@ type Advice struct {
 
 	Curve    []Point // what other limits do
 	Collapse int     // from this limit on, more connections make everything slower; 0: none was seen
-	Floor    int     // with fewer, requests that take a second connection can deadlock; 0: none do
-	Ceiling  int     // more the server does not have; 0: not known
 
 	Seen     int     // the highest number of connections in use at once that was seen often enough
 	Slowdown float64 // how many times slower a call is, if that many are in use
@@ -90,6 +82,7 @@ type Advice struct {
 type Point struct {
 	Limit          int
 	P50, P99, P999 time.Duration // of the waits for a connection
+	Wait           time.Duration // which the goal's share of them does not exceed
 	Response       time.Duration // the mean, from asking for a connection to giving it back
 	Utilisation    float64       // the share of the connections that are in use, on average
 	Met            bool          // the goal
@@ -110,7 +103,7 @@ const (
 // Advise returns the limit that the pool should have for what was recorded.
 func Advise(of Recording, goal Goal) Advice {
 	l := newLoad(of)
-	a := Advice{Floor: floor(of.Nested), Ceiling: ceiling(of)}
+	a := Advice{}
 	if len(l.items) == 0 {
 		a.Goal, a.Refused = goal.or(0), TooFewLeases
 		return a
@@ -121,7 +114,7 @@ func Advise(of Recording, goal Goal) Advice {
 		a.Refused = reason
 		return a
 	}
-	newSearch(l, a.Goal, a.Seen).answer(&a)
+	newSearch(l, a.Goal, a.Seen).answer(&a, of)
 	return a
 }
 
@@ -136,25 +129,6 @@ func (g Goal) or(wait time.Duration) Goal {
 	return g
 }
 
-// floor is the least limit with which nested acquires cannot deadlock.
-func floor(nested []Nested) (least int) {
-	const most = 1 << 15 // of each, so that their product is a number
-	for _, n := range nested {
-		if n.Requests > 0 && n.Each > 1 {
-			least = max(least, min(n.Requests, most)*(min(n.Each, most)-1)+1)
-		}
-	}
-	return least
-}
-
-// ceiling is the share of the server's connections that this pool may have.
-func ceiling(of Recording) int {
-	if of.ServerMax <= 0 {
-		return 0
-	}
-	return max(of.ServerMax/max(of.Instances, 1), 1)
-}
-
 // limits are those that are tried: all up to twelve, and then about twenty for each power of ten,
 // since no recording tells 100 from 101.
 func limits(most int) []int {
@@ -166,12 +140,14 @@ func limits(most int) []int {
 	return list
 }
 
-// quantile is that of values that are sorted.
+// quantile is the least of values, which are sorted, that so many of them do not exceed.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0
 	}
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+	const rounding = 1e-9
+	k := int(math.Ceil(q*float64(len(sorted))*(1-rounding))) - 1
+	return sorted[min(max(k, 0), len(sorted)-1)]
 }
 
 // median is that of values in any order, which it sorts.

@@ -30,21 +30,21 @@ func (l *load) describe(a *Advice, limit int) {
 		}
 	}
 	a.Recorded = pointOf(waits, a.Goal)
-	a.Recorded.Limit, a.Recorded.Response = limit, time.Duration(responses/float64(len(l.items)))
+	a.Recorded.Limit, a.Recorded.Response = max(limit, 0), span(responses/float64(len(l.items)))
 	if limit > 0 {
-		a.Recorded.Utilisation = min(inUse/l.span/float64(limit), 1)
+		a.Recorded.Utilisation = min(inUse/l.end/float64(limit), 1)
 	}
 	a.Enough = a.Recorded.Met
 	a.DialShare = float64(dials) / float64(max(len(l.items)-l.failed, 1))
 	if hold > 0 {
-		a.UnusedShare, a.SlowShare, a.Places = unused/hold, slow/hold, worst(places, hold)
+		a.UnusedShare, a.SlowShare, a.Places = min(unused/hold, 1), min(slow/hold, 1), worst(places, hold)
 	}
 }
 
 // pointOf describes waits, which it sorts.
 func pointOf(waits []float64, goal Goal) Point {
 	slices.Sort(waits)
-	at := func(q float64) time.Duration { return time.Duration(quantile(waits, q)) }
+	at := func(q float64) time.Duration { return span(quantile(waits, q)) }
 	longer := 0
 	for _, w := range slices.Backward(waits) {
 		if w <= float64(goal.Wait) {
@@ -52,8 +52,11 @@ func pointOf(waits []float64, goal Goal) Point {
 		}
 		longer++
 	}
-	return Point{P50: at(0.5), P99: at(0.99), P999: at(0.999), Met: few(float64(longer), float64(len(waits)), goal)}
+	return Point{P50: at(0.5), P99: at(0.99), P999: at(0.999), Wait: at(goal.Quantile), Met: few(float64(longer), float64(len(waits)), goal)}
 }
+
+// span is that many nanoseconds.
+func span(ns float64) time.Duration { return time.Duration(min(max(ns, 0), 1<<62)) }
 
 // few tells whether so many of all may wait longer than the goal has it.
 func few(longer, all float64, goal Goal) bool {

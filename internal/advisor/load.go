@@ -12,7 +12,8 @@ import (
 // and with nothing in it that cannot be.
 type load struct {
 	items  []item
-	span   float64 // of the recording
+	span   float64 // for how long callers came
+	end    float64 // when the last of them was gone
 	failed int     // how many got no connection
 	in     *timeline
 	held   int // connections that were in use all the time, and of which there is no lease
@@ -61,7 +62,8 @@ func newLoad(of Recording) *load {
 	}
 	slices.SortStableFunc(l.items, func(a, b item) int { return cmp.Compare(a.arrived, b.arrived) })
 	for i := range l.items {
-		l.span = max(l.span, l.items[i].ended)
+		l.end = max(l.end, l.items[i].ended)
+		l.span = max(l.span, l.items[i].arrived, 1)
 		if l.items[i].failed {
 			l.failed++
 		}
@@ -107,18 +109,18 @@ func (l *load) impute() {
 	if l.failed == 0 || l.failed == len(l.items) {
 		return
 	}
-	last, any := map[int]int{}, 0
+	last, other := map[int]int{}, 0
 	for pass := range 2 { // in the second, what came first has somebody before it
 		for i := range l.items {
 			of := &l.items[i]
 			if !of.failed {
-				last[of.place], any = i, i
+				last[of.place], other = i, i
 				continue
 			}
 			if pass == 1 {
 				like, known := last[of.place]
 				if !known {
-					like = any
+					like = other
 				}
 				of.like, of.fixed, of.busy = like, l.items[like].fixed, l.items[like].busy
 			}

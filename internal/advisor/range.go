@@ -3,7 +3,6 @@ package advisor
 import (
 	"math/rand/v2"
 	"slices"
-	"time"
 )
 
 // The answer has two errors. The waits that were recorded, and so those of a replay, are those of
@@ -40,7 +39,8 @@ func newSearch(l *load, goal Goal, seen int) *search {
 // trial is what comes of each limit of a list, by one law.
 type trial struct {
 	list      []int
-	longer    []weights // of each: in each block, the callers who wait longer than the goal has it
+	longer    []weights  // of each: in each block, the callers who wait longer than the goal has it
+	episodes  []episodes // of each: of these
 	responses []float64
 	best      int // the limit with the least response
 }
@@ -48,12 +48,14 @@ type trial struct {
 // try replays limits.
 func (s *search) try(list []int, by law, see func(limit int, waits []float64, r result)) trial {
 	work := s.load.work(by)
-	t := trial{list: list, longer: make([]weights, len(list)), responses: make([]float64, len(list))}
+	t := trial{list: list, longer: make([]weights, len(list)), episodes: make([]episodes, len(list)), responses: make([]float64, len(list))}
 	for k, limit := range list {
 		r := s.replay.run(limit, by, work)
 		for i, wait := range s.replay.waits {
 			if wait > float64(s.goal.Wait) {
-				t.longer[k][s.load.items[i].block]++
+				of := &s.load.items[i]
+				t.longer[k][of.block]++
+				t.episodes[k].add(of.arrived, s.load.span/blocks/2)
 			}
 		}
 		t.responses[k] = r.response
@@ -86,8 +88,13 @@ func (t *trial) pick(goal Goal, all, drawn *weights) (k int, met bool) {
 // good tells whether a limit is as good as the best.
 func (t *trial) good(k int) bool { return t.responses[k] <= asGood*t.responses[t.best] }
 
-// allowed tells whether a limit is not beyond the collapse.
-func (t *trial) allowed(k int) bool { return k <= t.best || t.good(k) }
+// allowed tells whether a limit is not beyond the collapse: no smaller one above the best is worse.
+func (t *trial) allowed(k int) bool {
+	for k > t.best && t.good(k) {
+		k--
+	}
+	return k <= t.best
+}
 
 // collapse is the limit from which on it is worse; 0: there is none.
 func (t *trial) collapse() int {
@@ -110,39 +117,44 @@ func (w *weights) times(o *weights) (sum float64) {
 }
 
 // answer fills the advice.
-func (s *search) answer(a *Advice) {
+func (s *search) answer(a *Advice, of Recording) {
 	fitter := newFitter(s.load)
 	once := everything()
-	by, known := fitter.fit(&once)
+	by, known := fitter.fit()
 	a.Slowdown = by.slowdown(float64(a.Seen))
 	var late []float64
 	t := s.try(s.list, by, func(limit int, waits []float64, r result) {
 		p := pointOf(slices.Clone(waits), s.goal)
-		p.Limit, p.Response, p.Utilisation = limit, time.Duration(r.response), r.utilisation
+		p.Limit, p.Response, p.Utilisation = limit, span(r.response), r.utilisation
 		a.Curve = append(a.Curve, p)
 		late = append(late, r.late-r.response)
 	})
 	k, met := t.pick(s.goal, &s.all, &once)
 	a.Limit, a.Met, a.Collapse = t.list[k], met, t.collapse()
+	fails := k - 1 // the largest limit that does not meet the goal
+	if !met {
+		fails = len(t.list) - 1
+	}
 	reason := s.load.misleading(a)
 	switch {
 	case reason != "":
 	case late[k] > lostTime*s.load.span:
 		reason = Overload
+	case fails >= 0 && fewBursts(&t.longer[fails], t.episodes[fails]):
+		reason = FewBursts
 	case t.tooFar(met):
 		reason = TooFar
+		a.Limit = t.list[len(t.list)-1] // is worth a try
 	case a.Recorded.Utilisation >= fullTime && !known:
 		reason = SlowdownUnknown
-	case k > 0 && fewBursts(&t.longer[k-1]):
-		reason = FewBursts
 	default:
 		reason = s.ranged(a, k, fitter)
 	}
 	if reason == "" {
-		reason = a.bound()
+		reason = a.bound(of)
 	}
 	if reason != "" {
-		a.refuse(reason)
+		a.refuse(reason, of.Ceiling)
 	}
 }
 
@@ -152,8 +164,7 @@ func (s *search) ranged(a *Advice, k int, fitter *fitter) Refusal {
 	var trials []trial
 	for range fits {
 		drawn := s.drawn()
-		by, _ := fitter.fit(&drawn)
-		trials = append(trials, s.try(list, by, nil))
+		trials = append(trials, s.try(list, fitter.fitDrawn(&drawn), nil))
 	}
 	var limits []int
 	far := 0
@@ -196,31 +207,33 @@ func (s *search) drawn() (w weights) {
 }
 
 // bound keeps the advice between floor and ceiling.
-func (a *Advice) bound() Refusal {
-	if a.Ceiling > 0 && a.Limit > a.Ceiling {
-		a.Limit, a.Met = a.Ceiling, false
+func (a *Advice) bound(of Recording) Refusal {
+	if of.Ceiling > 0 && a.Limit > of.Ceiling {
+		a.Limit, a.Met = of.Ceiling, false
 	}
-	if a.Floor > a.Limit {
-		if a.Ceiling > 0 && a.Floor > a.Ceiling || a.Collapse > 0 && a.Floor >= a.Collapse {
+	if of.Floor > a.Limit {
+		if of.Ceiling > 0 && of.Floor > of.Ceiling || a.Collapse > 0 && of.Floor >= a.Collapse {
 			return Conflict
 		}
-		a.Limit, a.Met = a.Floor, true
+		a.Limit, a.Met = of.Floor, true
 	}
 	a.Low, a.High = min(a.Low, a.Limit), max(a.High, a.Limit)
 	return ""
 }
 
-// refuse takes the limit back. What was found is worth a try where it is another limit than the one
-// that was recorded, and the recording is of the pool as it is.
-func (a *Advice) refuse(reason Refusal) {
+// refuse takes the limit back. It is worth a try where the recording is of the pool as it is, and
+// does not reach far enough.
+func (a *Advice) refuse(reason Refusal, ceiling int) {
 	a.Refused = reason
 	switch reason {
 	case GaveUp, ClosedLoop, Overload, TooFar, SlowdownUnknown:
-		if a.Ceiling == 0 || a.Limit <= a.Ceiling {
-			a.Try = a.Limit
-		} else {
-			a.Try = a.Ceiling
+		a.Try = a.Limit
+		if ceiling > 0 {
+			a.Try = min(a.Try, ceiling)
 		}
 	}
-	a.Limit, a.Low, a.High, a.Met = 0, 0, 0, false
+	a.Limit, a.Met = 0, false
+	if reason != Unsure { // of which they are the reason
+		a.Low, a.High = 0, 0
+	}
 }

@@ -159,22 +159,25 @@ func rankCorrelation(values []float64) float64 {
 	return both / math.Sqrt(time*rank)
 }
 
-// fewBursts tells whether what counts happened in one moment or two. Blocks beside each other are
-// one burst, unless it is all the time.
-func fewBursts(longer *weights) bool {
-	const allTheTime, fewest = 12, 3
-	var bursts []float64
-	before := false
-	for _, n := range longer {
-		if n > 0 {
-			if !before {
-				bursts = append(bursts, 0)
-			}
-			bursts[len(bursts)-1] += n
-		}
-		before = n > 0
+// episodes are times in which callers wait longer than the goal has it.
+type episodes struct {
+	callers []float64 // of each, how many
+	last    float64   // when the last of them came
+}
+
+// add adds a caller. Whoever comes soon after another is of the same one.
+func (b *episodes) add(arrived, soon float64) {
+	if len(b.callers) == 0 || arrived-b.last > soon {
+		b.callers = append(b.callers, 0)
 	}
-	return effective(longer[:]) < allTheTime && effective(bursts) < fewest
+	b.callers[len(b.callers)-1]++
+	b.last = arrived
+}
+
+// fewBursts tells whether what counts happened in one moment or two, and not all the time.
+func fewBursts(longer *weights, b episodes) bool {
+	const allTheTime, fewest = 8, 1.5
+	return effective(longer[:]) < allTheTime && effective(b.callers) < fewest
 }
 
 // effective is the number of equal parts that a sum would have which is as uneven as this one.

@@ -90,7 +90,7 @@ func (r *replay) pass(until float64) {
 
 // begin gives an item its connection.
 func (r *replay) begin(i int) {
-	r.waits[i] = r.now - r.load.items[i].arrived
+	r.waits[i] = max(r.now-r.load.items[i].arrived, 0)
 	r.out++
 	r.busy.push(entry{r.clock + r.work[i], i})
 }

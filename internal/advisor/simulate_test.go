@@ -236,6 +236,7 @@ func measure(w world, callers []caller, goal Goal, limits []int) (t truth) {
 // best is the smallest limit that meets the goal and is not beyond the collapse; or else the
 // smallest that is as good as the best. And it is the first limit that is worse, or 0.
 func (t truth) best(goal Goal) (limit, collapse int) {
+	goal = goal.or(0)
 	least := slices.Index(t.responses, slices.Min(t.responses))
 	for k := least + 1; k < len(t.limits); k++ {
 		if t.responses[k] > worse*t.responses[least] {

@@ -1,16 +1,22 @@
 package advisor
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // law is how a server slows down: with n calls at once, each takes slowdown(n) times as long as
-// alone. This is Gunther's law: α is the share of the work that only one can do at a time, and β
-// is what each call costs each other one. With β, more calls at once get less done from a number
-// on. Both are zero for a server that does not slow down.
-type law struct{ alpha, beta float64 }
+// alone. This is Gunther's law, from a number of calls on that do not get in each other's way, such
+// as those that have a core each: α is what each further call costs the others as they wait
+// for it, and β what it costs them to keep in step. With β, more calls at once get less done
+// from a number on. Both are zero for a server that does not slow down.
+type law struct{ alone, alpha, beta float64 }
 
 func (s law) slowdown(n float64) float64 {
-	n = max(n, 1)
-	return 1 + (n-1)*(s.alpha+s.beta*n)
+	if n <= s.alone || n <= 1 {
+		return 1
+	}
+	return 1 + (n-max(s.alone, 1))*(s.alpha+s.beta*n)
 }
 
 // The law is fitted by one demand: how much work a call is does not depend on how many others
@@ -32,8 +38,10 @@ type fitter struct {
 	scale float64 // concurrency is counted in these, so that both parameters are near one
 	calls []call
 	sums  []placeSum // by place
-	next  []float64  // prefix integrals over the timeline: of 1/slowdown
-	dA    []float64  // and of its derivatives
+
+	alone float64   // what is tried
+	next  []float64 // prefix integrals over the timeline: of 1/slowdown
+	dA    []float64 // and of its derivatives
 	dB    []float64
 }
 
@@ -41,20 +49,32 @@ type fitter struct {
 type call struct {
 	item, place, block int
 	logBusy            float64
-	z                  [2]float64 // how many were busy as it began, and the square of that
-	e                  [2]float64 // the same, without what its place explains, and orthonormal
+	others             float64    // how many were busy as it began
+	level              int        // calls are compared by levels of that
+	e                  moment     // the level, without what its place explains, and orthonormal
 	logWork            float64    // by the parameters that are tried
 	d                  [2]float64 // its derivatives by them
 }
 
+// levels is how many levels there are, and shares are where they end: the highest are small, since
+// what happens there tells most.
+const levels = 7
+
+var shares = [levels - 1]float64{0.2, 0.4, 0.6, 0.8, 0.92, 0.98}
+
+// moment is how works depend on the level, in as many directions as that can be.
+type moment [levels - 1]float64
+
+// placeSum sums up the calls of a place.
 type placeSum struct {
-	weight float64
-	z      [2]float64
+	weight, work float64
+	level        [levels - 1]float64
 }
 
 func newFitter(l *load) *fitter {
 	f := &fitter{on: l.in, scale: 1}
 	places := map[int]int{}
+	var all []float64
 	for i := range l.items {
 		of := &l.items[i]
 		if of.failed || of.busy <= 0 {
@@ -66,13 +86,17 @@ func newFitter(l *load) *fitter {
 			places[of.place] = place
 		}
 		others := max(l.in.busy[l.in.begin[i]]-of.share(), 0)
-		f.calls = append(f.calls, call{item: i, place: place, block: of.block, logBusy: math.Log(of.busy), z: [2]float64{others}})
+		f.calls = append(f.calls, call{item: i, place: place, block: of.block, logBusy: math.Log(of.busy), others: others})
 		f.scale = max(f.scale, others)
+		all = append(all, others)
 	}
+	slices.Sort(all)
 	for i := range f.calls {
-		of := &f.calls[i]
-		of.z[0] /= f.scale
-		of.z[1] = of.z[0] * of.z[0]
+		for _, share := range shares {
+			if f.calls[i].others > quantile(all, share) {
+				f.calls[i].level++
+			}
+		}
 	}
 	f.sums = make([]placeSum, len(places))
 	moments := len(l.in.at)
@@ -94,21 +118,52 @@ func everything() (w weights) {
 // params are α and β, in units in which they are near one.
 type params [2]float64
 
-func (f *fitter) law(p params) law { return law{p[0] / f.scale, p[1] / (f.scale * f.scale)} }
+func (f *fitter) law(p params) law {
+	if p == (params{}) {
+		return law{}
+	}
+	return law{f.alone, p[0] / f.scale, p[1] / (f.scale * f.scale)}
+}
 
-// fit is the law that fits what was drawn. It is not known if at all times about as many were busy.
-func (f *fitter) fit(w *weights) (by law, known bool) {
-	const rounds, halvings, enough = 30, 6, 1e-9
-	varied := f.orthonormalise(w)
-	var p params
+// fit is the law that fits the recording. It is the one that begins with the first call, unless
+// another fits clearly better. It is not known if at all times about as many were busy.
+func (f *fitter) fit() (by law, known bool) {
+	const clearly = 2 // in variances of a moment
+	once := everything()
+	varied := f.orthonormalise(&once)
+	var tried []float64
+	var laws []law
+	for n := 1.0; n == 1 || n < f.scale*3/4; n = max(n+1, math.Floor(n*1.3)) {
+		f.alone = n
+		p, left := f.solve(&once)
+		tried, laws = append(tried, left), append(laws, f.law(p))
+	}
+	f.alone = 1
+	f.works(params{})
+	best := slices.Min(tried)
+	k := slices.IndexFunc(tried, func(left float64) bool { return left <= best+clearly*f.variance(&once) })
+	f.alone = max(laws[k].alone, 1)
+	return laws[k], varied > variety
+}
+
+// fitDrawn is the law that fits what was drawn, if it begins where that of the recording does.
+func (f *fitter) fitDrawn(w *weights) law {
+	f.orthonormalise(w)
+	p, _ := f.solve(w)
+	return f.law(p)
+}
+
+// solve finds the parameters for what is tried, and how much works depend on the level even so.
+func (f *fitter) solve(w *weights) (p params, left float64) {
+	const rounds, halvings, enough = 30, 6, 1e-6
 	m, d := f.moments(w, p)
 	for range rounds {
 		step, better := p.step(m, d), false
-		before := m.norm()
+		before := m.dot(m)
 		for range halvings {
 			try := params{p[0] + step[0], p[1] + step[1]}
-			if m, d = f.moments(w, try); m.norm() < before {
-				p, better = try, true
+			if tm, td := f.moments(w, try); tm.dot(tm) < before {
+				p, m, d, better = try, tm, td, true
 				break
 			}
 			step[0], step[1] = step[0]/2, step[1]/2
@@ -117,65 +172,105 @@ func (f *fitter) fit(w *weights) (by law, known bool) {
 			break
 		}
 	}
-	return f.law(p), varied > variety
+	return p, m.dot(m)
 }
 
-// orthonormalise makes e of z: two directions in which works may depend on the others.
-// It returns the variance of the first.
+// variety is the variance of how many others were busy, among calls of one place, as a share of the
+// square of the most: with less, the slowdown cannot be seen.
+const variety = 0.005
+
+// orthonormalise makes the directions in which works may depend on the level. It returns how varied
+// the numbers of others are.
 func (f *fitter) orthonormalise(w *weights) (varied float64) {
 	clear(f.sums)
 	for i := range f.calls {
 		of := &f.calls[i]
 		s, weight := &f.sums[of.place], w[of.block]
 		s.weight += weight
-		s.z[0] += weight * of.z[0]
-		s.z[1] += weight * of.z[1]
-	}
-	for i := range f.calls {
-		of := &f.calls[i]
-		if s := &f.sums[of.place]; s.weight > 0 {
-			of.e = [2]float64{of.z[0] - s.z[0]/s.weight, of.z[1] - s.z[1]/s.weight}
+		s.work += weight * of.others
+		if of.level > 0 {
+			s.level[of.level-1] += weight
 		}
 	}
-	varied = f.normalise(w, 0)
+	total := 0.0
+	for i := range f.calls {
+		of := &f.calls[i]
+		s, weight := &f.sums[of.place], w[of.block]
+		of.e = moment{}
+		if s.weight == 0 {
+			continue
+		}
+		for k := range of.e {
+			of.e[k] = -s.level[k] / s.weight
+		}
+		if of.level > 0 {
+			of.e[of.level-1]++
+		}
+		off := (of.others - s.work/s.weight) / f.scale
+		varied += weight * off * off
+		total += weight
+	}
+	for k := range shares {
+		for before := range k {
+			f.subtract(w, k, before)
+		}
+		f.normalise(w, k)
+	}
+	return varied / max(total, 1)
+}
+
+// subtract takes from one direction what is along another.
+func (f *fitter) subtract(w *weights, from, other int) {
 	along := 0.0
 	for i := range f.calls {
 		of := &f.calls[i]
-		along += w[of.block] * of.e[0] * of.e[1]
+		along += w[of.block] * of.e[from] * of.e[other]
 	}
 	for i := range f.calls {
 		of := &f.calls[i]
-		of.e[1] -= along * of.e[0]
+		of.e[from] -= along * of.e[other]
 	}
-	f.normalise(w, 1)
-	return varied
 }
 
-// variety is the variance, of calls of one place, of how many others were busy, as a share of the
-// square of the most: with less, the slowdown cannot be seen.
-const variety = 0.005
-
-// normalise makes a direction as long as 1, or nothing where it is as good as that. It returns how
-// long it was, for a call.
-func (f *fitter) normalise(w *weights, k int) float64 {
-	const nothing = 1e-8 // of each call
-	length, total := 0.0, 0.0
+// normalise makes a direction as long as 1, or nothing where it is as good as that.
+func (f *fitter) normalise(w *weights, k int) {
+	const nothing = 1e-6
+	length := 0.0
 	for i := range f.calls {
 		of := &f.calls[i]
 		length += w[of.block] * of.e[k] * of.e[k]
-		total += w[of.block]
 	}
 	by := 0.0
-	if length > nothing*total {
+	if length > nothing {
 		by = 1 / math.Sqrt(length)
 	}
 	for i := range f.calls {
 		f.calls[i].e[k] *= by
 	}
-	return length / max(total, 1)
 }
 
-// moments are how works depend on the others, by the parameters; and the derivatives of that.
+// variance is that of the logarithms of works, among calls of one place.
+func (f *fitter) variance(w *weights) (v float64) {
+	for i := range f.sums {
+		f.sums[i].work = 0
+	}
+	for i := range f.calls {
+		of := &f.calls[i]
+		f.sums[of.place].work += w[of.block] * of.logWork
+	}
+	total := 0.0
+	for i := range f.calls {
+		of := &f.calls[i]
+		if s := &f.sums[of.place]; s.weight > 0 {
+			off := of.logWork - s.work/s.weight
+			v += w[of.block] * off * off
+			total += w[of.block]
+		}
+	}
+	return v / max(total, 1)
+}
+
+// moments are how works depend on the level, by the parameters; and the derivatives of that.
 func (f *fitter) moments(w *weights, p params) (m moment, d [2]moment) {
 	f.works(p)
 	for i := range f.calls {
@@ -195,7 +290,7 @@ func (f *fitter) works(p params) {
 	t := f.on
 	for k := 1; k < len(t.at); k++ {
 		n := max(t.busy[k-1], 1)
-		x := (n - 1) / f.scale
+		x := max(n-f.alone, 0) / f.scale
 		y := x * n / f.scale
 		inverse := 1 / (1 + p[0]*x + p[1]*y)
 		long := (t.at[k] - t.at[k-1]) * inverse
@@ -240,15 +335,20 @@ func (l *load) work(by law) []float64 {
 	return works
 }
 
-// moment is how works depend on the others, in the two directions.
-type moment [2]float64
-
-func (m moment) norm() float64 { return m[0]*m[0] + m[1]*m[1] }
+func (m *moment) dot(o moment) (sum float64) {
+	for k := range m {
+		sum += m[k] * o[k]
+	}
+	return sum
+}
 
 // plus is m + s·d.
-func (m moment) plus(s float64, d moment) moment { return moment{m[0] + s*d[0], m[1] + s*d[1]} }
-
-func (m moment) dot(o moment) float64 { return m[0]*o[0] + m[1]*o[1] }
+func (m moment) plus(s float64, d moment) moment {
+	for k := range m {
+		m[k] += s * d[k]
+	}
+	return m
+}
 
 // step is the step that brings the moments nearest to zero, if they were linear, and keeps both
 // parameters from being negative.
@@ -256,13 +356,12 @@ func (p params) step(m moment, d [2]moment) (best params) {
 	least := math.Inf(1)
 	try := func(a, b float64) {
 		a, b = min(max(a, 0), most), min(max(b, 0), most)
-		left := m.plus(a-p[0], d[0]).plus(b-p[1], d[1]).norm()
-		if left < least {
-			least, best = left, params{a - p[0], b - p[1]}
+		if at := m.plus(a-p[0], d[0]).plus(b-p[1], d[1]); at.dot(at) < least {
+			least, best = at.dot(at), params{a - p[0], b - p[1]}
 		}
 	}
 	at := m.plus(-p[0], d[0]).plus(-p[1], d[1]) // the moments if both were zero
-	aa, ab, bb := d[0].norm(), d[0].dot(d[1]), d[1].norm()
+	aa, ab, bb := d[0].dot(d[0]), d[0].dot(d[1]), d[1].dot(d[1])
 	am, bm := -d[0].dot(at), -d[1].dot(at)
 	try(0, 0)
 	if aa > 0 {

@@ -18,20 +18,21 @@ type timeline struct {
 
 // change is a moment at which an item gets its connection (by is 1) or gives it back (-1).
 type change struct {
-	at   float64
-	by   int
-	item int
+	at    float64
+	order int // of those at one moment
+	by    int
+	item  int
 }
 
 func newTimeline(items []item) *timeline {
 	var changes []change
 	for i := range items {
 		if of := &items[i]; !of.failed {
-			changes = append(changes, change{of.gotten, 1, i}, change{of.ended, -1, i})
+			changes = append(changes, change{of.gotten, 1, 1, i}, change{of.ended, after(of), -1, i})
 		}
 	}
-	slices.SortFunc(changes, func(a, b change) int { // what is given back is there for others
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.by, b.by), cmp.Compare(a.item, b.item))
+	slices.SortFunc(changes, func(a, b change) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.order, b.order), cmp.Compare(a.item, b.item))
 	})
 	t := &timeline{
 		at: make([]float64, len(changes)), busy: make([]float64, len(changes)),
@@ -49,6 +50,15 @@ func newTimeline(items []item) *timeline {
 		t.at[k], t.busy[k] = c.at, busy
 	}
 	return t
+}
+
+// after is the order of the end of an item: what is given back is there for whoever gets one at that
+// moment, but nobody gives back what he did not get.
+func after(of *item) int {
+	if of.hold() > 0 {
+		return 0
+	}
+	return 2
 }
 
 // share is the share of its hold in which it is busy.
