@@ -80,7 +80,7 @@ func TestAdviceIsWhatEveryLimitShows(t *testing.T) {
 	assert.GreaterOrEqual(t, 10*right, 9*asked, "%d of %d are right", right, asked)
 	if *write {
 		fill(t, "known", tableOf(outcomes)+fmt.Sprintf("\n%d of %d are right.\n", right, asked))
-		draw2(t, outcomes)
+		draw(t, outcomes)
 	}
 }
 
@@ -144,5 +144,3 @@ func fill(t *testing.T, name, text string) {
 	require.True(t, found, ends)
 	require.NoError(t, os.WriteFile(page, []byte(before+begins+text+ends+after), 0o644)) //nolint:gosec // it is a document
 }
-
-func draw2(*testing.T, []outcome) {}
