@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # The modules of this repository; the root one is the library.
-MODULES := . demo integration integration/sqlite integration/e2e bench
+MODULES := . demo integration integration/sqlite integration/e2e bench lab
 
 # Where the library must build, although no test runs there: see docs/support.md.
 PLATFORMS := linux/arm64 linux/386 darwin/arm64 windows/amd64
@@ -63,6 +63,10 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 faults: ## have servers, proxies and networks misbehave, and write what applications see into docs/lifetime.md
 	scripts/install-servers.sh
 	cd integration && go test -count 1 -v -run TestFaults ./faults -write
+
+.PHONY: lab
+lab: ## compare the advisor's limits with every limit, in virtual time, and write that into docs/sizing.md; some minutes
+	cd lab && go test -count 1 -timeout 30m -v -write .
 
 SOAK ?= 30m
 .PHONY: soak

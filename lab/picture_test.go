@@ -66,13 +66,14 @@ func draw(t *testing.T, outcomes []outcome) {
 }
 
 func (p picture) of(o outcome) string {
+	const apart = 1.05 // so that points do not touch each other
 	measured, replayed := drawing.Line{Name: "measured"}, drawing.Line{Name: "from one recording"}
 	for k, limit := range o.measured.limits {
 		measured.Points = append(measured.Points, point(limit, o.measured.means[k]))
 	}
 	last := o.advice[len(o.advice)-1]
 	for _, at := range last.Curve {
-		if float64(at.Limit) >= p.x.Ticks[0].At {
+		if n := len(replayed.Points); float64(at.Limit) >= p.x.Ticks[0].At && (n == 0 || float64(at.Limit) > apart*replayed.Points[n-1].X) {
 			replayed.Points = append(replayed.Points, point(at.Limit, at.Response))
 		}
 	}
