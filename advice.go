@@ -180,6 +180,9 @@ func (a Advice) bounds() (say []string) {
 	if a.Collapse > 0 {
 		say = append(say, fmt.Sprintf("Stay below %d: from there on, more connections make the server slower.", a.Collapse))
 	}
+	if a.Limit-a.Held > a.Seen {
+		say = append(say, fmt.Sprintf("No more than %s in use at once so far, so record again after the change.", were(a.Seen)))
+	}
 	if a.Floor > 1 && a.Refused != RefusedConflict {
 		say = append(say, fmt.Sprintf("Never go below %d: requests that hold a connection and wait for another could deadlock.", a.Floor))
 	}

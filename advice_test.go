@@ -9,7 +9,7 @@ import (
 
 func TestAdviceSaysWhatToDo(t *testing.T) {
 	const ms = time.Millisecond
-	waits := Advice{Pool: "orders", Leases: 9000, Goal: Goal{0.99, 10 * ms}, Recorded: LimitPoint{Limit: 10, Wait: 120 * ms}}
+	waits := Advice{Pool: "orders", Leases: 9000, Seen: 60, Goal: Goal{0.99, 10 * ms}, Recorded: LimitPoint{Limit: 10, Wait: 120 * ms}}
 	enough := waits
 	enough.Enough, enough.Recorded = true, LimitPoint{Limit: 60, Wait: 2 * ms, Met: true}
 	for name, c := range map[string]struct {
@@ -20,6 +20,9 @@ func TestAdviceSaysWhatToDo(t *testing.T) {
 		"too low": {waits, func(a *Advice) { a.Limit, a.Low, a.High, a.Met, a.Collapse = 18, 16, 20, true, 40 },
 			`pool "orders": callers wait for connections: 99 % of the callers got one within 120ms, but the goal is 10ms. ` +
 				`Set the limit to 18 (it is 10 now; by this recording it is between 16 and 20). Stay below 40: from there on, more connections make the server slower.`},
+		"more than was seen": {waits, func(a *Advice) { a.Limit, a.Low, a.High, a.Met, a.Seen = 12, 11, 12, true, 10 },
+			`pool "orders": callers wait for connections: 99 % of the callers got one within 120ms, but the goal is 10ms. ` +
+				`Set the limit to 12 (it is 10 now; by this recording it is between 11 and 12). No more than 10 connections were in use at once so far, so record again after the change.`},
 		"right": {enough, func(a *Advice) { a.Limit, a.Low, a.High, a.Met = 60, 60, 60, true },
 			`pool "orders": the limit is not the problem: 99 % of the callers got a connection within 2ms, and the goal is 10ms. The limit of 60 is right.`},
 		"too high": {enough, func(a *Advice) { a.Limit, a.Low, a.High, a.Met = 20, 18, 22, true },

@@ -135,9 +135,9 @@ func TestAdviceIsTheTruthOfASimulation(t *testing.T) {
 	right, asked := 0, 0
 	for _, s := range scenes {
 		w := world{slower: s.server}
-		best, collapse := measure(w, s.load.callers(99, 30), s.goal, simulated).best(s.goal)
+		best, collapse := measure(w, s.load.callers(99, 20), s.goal, simulated).best(s.goal)
 		for _, limit := range s.limits {
-			a := Advise(recorded(w, s.load.callers(7, 30), limit), s.goal)
+			a := Advise(recorded(w, s.load.callers(7, 15), limit), s.goal)
 			said := fmt.Sprintf("%s, recorded at %d: truth %d, collapse %d; advice %d (%d to %d), collapse %d, slowdown %.2f at %d, %q",
 				s.name, limit, best, collapse, a.Limit, a.Low, a.High, a.Collapse, a.Slowdown, a.Seen, a.Refused)
 			t.Log(said)

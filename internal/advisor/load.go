@@ -162,21 +162,13 @@ const (
 
 // seen is the highest number of connections in use at once that was seen often enough.
 func (l *load) seen() int {
-	most := 0
-	var at []int
-	for i := range l.items {
-		if !l.items[i].failed {
-			most = max(most, l.in.taken[i])
-		}
-	}
-	at = make([]int, most+1)
+	most := slices.Max(l.in.taken)
+	at := make([]int, most+1)
 	in := make([]uint32, most+1) // the blocks, as bits
 	for i := range l.items {
-		if !l.items[i].failed {
-			n := l.in.taken[i]
-			at[n]++
-			in[n] |= 1 << l.items[i].block
-		}
+		n := l.in.taken[i] // 0, if it failed
+		at[n]++
+		in[n] |= 1 << l.items[i].block
 	}
 	count, where := 0, uint32(0)
 	for n := most; n > 0; n-- {

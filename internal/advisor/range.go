@@ -38,17 +38,17 @@ func newSearch(l *load, goal Goal, seen int) *search {
 
 // trial is what comes of each limit of a list, by one law.
 type trial struct {
-	list      []int
-	longer    []weights  // of each: in each block, the callers who wait longer than the goal has it
-	episodes  []episodes // of each: of these
-	responses []float64
-	best      int // the limit with the least response
+	list     []int
+	results  []result
+	longer   []weights  // of each: in each block, the callers who wait longer than the goal has it
+	episodes []episodes // of each: when these came
+	best     int        // the limit with the least response
 }
 
 // try replays limits.
 func (s *search) try(list []int, by law, see func(limit int, waits []float64, r result)) trial {
 	work := s.load.work(by)
-	t := trial{list: list, longer: make([]weights, len(list)), episodes: make([]episodes, len(list)), responses: make([]float64, len(list))}
+	t := trial{list: list, results: make([]result, len(list)), longer: make([]weights, len(list)), episodes: make([]episodes, len(list))}
 	for k, limit := range list {
 		r := s.replay.run(limit, by, work)
 		for i, wait := range s.replay.waits {
@@ -58,8 +58,8 @@ func (s *search) try(list []int, by law, see func(limit int, waits []float64, r 
 				t.episodes[k].add(of.arrived, s.load.span/blocks/2)
 			}
 		}
-		t.responses[k] = r.response
-		if r.response < t.responses[t.best] {
+		t.results[k] = r
+		if r.response < t.results[t.best].response {
 			t.best = k
 		}
 		if see != nil {
@@ -86,7 +86,7 @@ func (t *trial) pick(goal Goal, all, drawn *weights) (k int, met bool) {
 }
 
 // good tells whether a limit is as good as the best.
-func (t *trial) good(k int) bool { return t.responses[k] <= asGood*t.responses[t.best] }
+func (t *trial) good(k int) bool { return t.results[k].response <= asGood*t.results[t.best].response }
 
 // allowed tells whether a limit is not beyond the collapse: no smaller one above the best is worse.
 func (t *trial) allowed(k int) bool {
@@ -99,7 +99,7 @@ func (t *trial) allowed(k int) bool {
 // collapse is the limit from which on it is worse; 0: there is none.
 func (t *trial) collapse() int {
 	for k := t.best + 1; k < len(t.list); k++ {
-		if t.responses[k] > worse*t.responses[t.best] {
+		if t.results[k].response > worse*t.results[t.best].response {
 			return t.list[k]
 		}
 	}
@@ -119,35 +119,21 @@ func (w *weights) times(o *weights) (sum float64) {
 // answer fills the advice.
 func (s *search) answer(a *Advice, of Recording) {
 	fitter := newFitter(s.load)
-	once := everything()
 	by, known := fitter.fit()
 	a.Slowdown = by.slowdown(float64(a.Seen))
-	var late []float64
 	t := s.try(s.list, by, func(limit int, waits []float64, r result) {
 		p := pointOf(slices.Clone(waits), s.goal)
 		p.Limit, p.Response, p.Utilisation = limit, span(r.response), r.utilisation
 		a.Curve = append(a.Curve, p)
-		late = append(late, r.late-r.response)
 	})
+	once := everything()
 	k, met := t.pick(s.goal, &s.all, &once)
 	a.Limit, a.Met, a.Collapse = t.list[k], met, t.collapse()
-	fails := k - 1 // the largest limit that does not meet the goal
-	if !met {
-		fails = len(t.list) - 1
-	}
 	reason := s.load.misleading(a)
-	switch {
-	case reason != "":
-	case late[k] > lostTime*s.load.span:
-		reason = Overload
-	case fails >= 0 && fewBursts(&t.longer[fails], t.episodes[fails]):
-		reason = FewBursts
-	case t.tooFar(met):
-		reason = TooFar
-		a.Limit = t.list[len(t.list)-1] // is worth a try
-	case a.Recorded.Utilisation >= fullTime && !known:
-		reason = SlowdownUnknown
-	default:
+	if reason == "" {
+		reason = s.doubtful(a, &t, k, known)
+	}
+	if reason == "" {
 		reason = s.ranged(a, k, fitter)
 	}
 	if reason == "" {
@@ -156,6 +142,26 @@ func (s *search) answer(a *Advice, of Recording) {
 	if reason != "" {
 		a.refuse(reason, of.Ceiling)
 	}
+}
+
+// doubtful tells why the limit that was picked is none.
+func (s *search) doubtful(a *Advice, t *trial, k int, known bool) Refusal {
+	fails := k - 1 // the largest limit that does not meet the goal
+	if !a.Met {
+		fails = len(t.list) - 1
+	}
+	switch {
+	case t.results[k].late-t.results[k].response > lostTime*s.load.span:
+		return Overload
+	case fails >= 0 && fewBursts(&t.longer[fails], t.episodes[fails]):
+		return FewBursts
+	case t.tooFar(a.Met):
+		a.Limit = t.list[len(t.list)-1] // is worth a try
+		return TooFar
+	case a.Recorded.Utilisation >= fullTime && !known:
+		return SlowdownUnknown
+	}
+	return ""
 }
 
 // ranged finds the range of the limit.
@@ -218,6 +224,9 @@ func (a *Advice) bound(of Recording) Refusal {
 		a.Limit, a.Met = of.Floor, true
 	}
 	a.Low, a.High = min(a.Low, a.Limit), max(a.High, a.Limit)
+	if of.Ceiling > 0 {
+		a.High = min(a.High, of.Ceiling)
+	}
 	return ""
 }
 

@@ -49,13 +49,14 @@ func (w world) simulate(callers []caller) []Lease {
 				busy++
 			}
 		}
+		pace := 1 / w.slower(busy)
 		step := math.Inf(1)
 		if len(coming) > 0 {
 			step = coming[0].at - now
 		}
 		for _, r := range out {
 			if r.work > 0 {
-				step = min(step, r.work/w.speed(r, busy))
+				step = min(step, r.work/r.at(pace))
 			} else {
 				step = min(step, r.fixed)
 			}
@@ -63,7 +64,7 @@ func (w world) simulate(callers []caller) []Lease {
 		step = max(step, 0)
 		for _, r := range out {
 			if r.work > 0 {
-				if r.work -= step * w.speed(r, busy); r.work < 1e-12 {
+				if r.work -= step * r.at(pace); r.work < 1e-12 {
 					r.work = 0
 				}
 			} else {
@@ -80,7 +81,7 @@ func (w world) simulate(callers []caller) []Lease {
 				return false
 			}
 			leases = append(leases, Lease{
-				Arrived: seconds(r.at), Acquired: seconds(r.acquired), Ended: seconds(now), Unused: seconds(r.caller.fixed), Place: r.place,
+				Arrived: seconds(r.caller.at), Acquired: seconds(r.acquired), Ended: seconds(now), Unused: seconds(r.caller.fixed), Place: r.place,
 			})
 			if w.again != nil {
 				if next, comes := w.again(caller{at: now, work: r.caller.work, fixed: r.caller.fixed, place: r.place}); comes {
@@ -108,11 +109,12 @@ func (w world) simulate(callers []caller) []Lease {
 	return leases
 }
 
-func (w world) speed(r *running, busy int) float64 {
-	if w.atStart {
+// at is how fast it gets on.
+func (r *running) at(pace float64) float64 {
+	if r.speed > 0 {
 		return r.speed
 	}
-	return 1 / w.slower(busy)
+	return pace
 }
 
 func seconds(s float64) time.Duration { return time.Duration(math.Round(s * float64(time.Second))) }
