@@ -98,7 +98,7 @@ type measured struct {
 
 // measure tries limits. Where it is close whether one meets the goal, others come for longer.
 func (s scene) measure(t *testing.T) (m measured) {
-	const atMost, near, longer = 0.01, 4, 5
+	const atMost, near = 0.01, 4
 	m.limits = s.tried
 	if m.limits == nil {
 		m.limits = few
@@ -106,7 +106,7 @@ func (s scene) measure(t *testing.T) (m measured) {
 	for _, limit := range m.limits {
 		late, mean := s.seen(s.play(t, limit, measuredSeed, s.length(), nil))
 		if late > atMost/near && late < atMost*near {
-			late, _ = s.seen(s.play(t, limit, measuredSeed, longer*s.length(), nil))
+			late, _ = s.seen(s.play(t, limit, measuredSeed, max(s.length(), 5*time.Minute), nil))
 		}
 		m.late, m.means = append(m.late, late), append(m.means, mean)
 		m.met = append(m.met, late <= atMost)

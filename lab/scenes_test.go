@@ -27,7 +27,7 @@ func quick(int) float64 { return 1 }
 
 // known are the scenes of which one recording tells the limit.
 var known = []scene{
-	{name: "a query by primary key, 8 cores", slower: cores(8, 0.01), come: poisson(1000), work: exponential(6 * ms), goal: 10 * ms, limits: []int{8, 60}, tried: pictured},
+	{name: "a query by primary key, 8 cores", slower: cores(8, 0.01), come: poisson(1000), work: exponential(6 * ms), goal: 20 * ms, limits: []int{8, 60}, tried: pictured},
 	{name: "half a second of waiting", slower: quick, come: poisson(1000), sleep: constant(500 * ms), goal: 50 * ms, limits: []int{505, 1000}, tried: many},
 	{name: "calls of one length", slower: gunther(0.02, 0.001), come: poisson(700), work: constant(10 * ms), goal: 5 * ms, limits: []int{10, 40}},
 	{name: "calls of random length", slower: gunther(0.02, 0.001), come: poisson(600), work: exponential(10 * ms), goal: 10 * ms, limits: []int{9, 40}},
@@ -38,7 +38,7 @@ var known = []scene{
 	{name: "bursts", slower: gunther(0.01, 0.0005), come: bursts(400, 1400, time.Second, 250*ms), work: exponential(10 * ms), goal: 20 * ms, limits: []int{14, 60}, long: 90 * time.Second, tried: bursty},
 	{name: "bursts of long calls", slower: gunther(0.01, 0.0005), come: bursts(400, 1300, time.Second, 250*ms), work: lognormal(10*ms, 1), goal: 20 * ms, limits: []int{14, 60}, long: 90 * time.Second, tried: bursty},
 	{name: "bursts beyond the collapse", slower: gunther(0.02, 0.002), come: bursts(250, 900, time.Second, 200*ms), work: exponential(10 * ms), goal: 50 * ms, limits: []int{11, 60}, long: 90 * time.Second, tried: bursty},
-	{name: "arrivals from a file", slower: gunther(0.02, 0.0005), come: fromFile("testdata/arrivals.txt"), work: exponential(10 * ms), goal: 15 * ms, limits: []int{12, 50}, long: 90 * time.Second, tried: bursty},
+	{name: "arrivals from a file", slower: gunther(0.02, 0.0005), come: fromFile("testdata/arrivals.txt"), work: exponential(10 * ms), goal: 15 * ms, limits: []int{14, 50}, long: 300 * time.Second, tried: bursty},
 	{name: "two thirds unused", slower: gunther(0.03, 0.001), come: poisson(400), work: exponential(8 * ms), unused: exponential(16 * ms), goal: 10 * ms, limits: []int{13, 50}},
 }
 

@@ -20,18 +20,18 @@ const (
 
 // search is the search for the limit.
 type search struct {
-	load   *load
-	goal   Goal
-	list   []int   // the limits that are tried
-	all    weights // the callers in each block
-	replay *replay
-	random *rand.Rand
+	load    *load
+	goal    Goal
+	list    []int   // the limits that are tried
+	callers weights // in each block
+	replay  *replay
+	random  *rand.Rand
 }
 
 func newSearch(l *load, goal Goal, seen int) *search {
 	s := &search{load: l, goal: goal, list: limits(beyond*seen + l.held), replay: newReplay(l), random: rand.New(rand.NewPCG(1955, 2007))}
 	for i := range l.items {
-		s.all[l.items[i].block]++
+		s.callers[l.items[i].block]++
 	}
 	return s
 }
@@ -39,16 +39,16 @@ func newSearch(l *load, goal Goal, seen int) *search {
 // trial is what comes of each limit of a list, by one law.
 type trial struct {
 	list     []int
+	callers  weights // in each block
 	results  []result
 	longer   []weights  // of each: in each block, the callers who wait longer than the goal has it
 	episodes []episodes // of each: when these came
-	best     int        // the limit with the least response
 }
 
 // try replays limits.
-func (s *search) try(list []int, by law, see func(limit int, waits []float64, r result)) trial {
+func (s *search) try(list []int, by law, see func(limit int, waits []float64, r result)) *trial {
 	work := s.load.work(by)
-	t := trial{list: list, results: make([]result, len(list)), longer: make([]weights, len(list)), episodes: make([]episodes, len(list))}
+	t := &trial{list: list, callers: s.callers, longer: make([]weights, len(list)), episodes: make([]episodes, len(list))}
 	for k, limit := range list {
 		r := s.replay.run(limit, by, work)
 		for i, wait := range s.replay.waits {
@@ -58,10 +58,7 @@ func (s *search) try(list []int, by law, see func(limit int, waits []float64, r 
 				t.episodes[k].add(of.arrived, s.load.span/blocks/2)
 			}
 		}
-		t.results[k] = r
-		if r.response < t.results[t.best].response {
-			t.best = k
-		}
+		t.results = append(t.results, r)
 		if see != nil {
 			see(limit, s.replay.waits, r)
 		}
@@ -69,51 +66,49 @@ func (s *search) try(list []int, by law, see func(limit int, waits []float64, r 
 	return t
 }
 
-// pick is the smallest limit that meets the goal with the blocks that were drawn, and after which
-// it did not get worse. If none does, it is the smallest that is as good as the best.
-func (t *trial) pick(goal Goal, all, drawn *weights) (k int, met bool) {
-	for k := range t.list {
-		if t.allowed(k) && few(t.longer[k].times(drawn), all.times(drawn), goal) {
-			return k, true
-		}
-	}
-	for k := range t.list {
-		if t.good(k) {
-			return k, false
-		}
-	}
-	return t.best, false
+// picked is what is chosen of a trial. All are numbers of limits in its list.
+type picked struct {
+	limit    int  // the smallest that meets the goal and is not worse than the best; else the smallest that is as good as that
+	met      bool // it meets the goal
+	collapse int  // the first above the best that is worse; if there is none, the length of the list
+	far      bool // larger limits might do better, of which nothing is known
 }
 
-// good tells whether a limit is as good as the best.
-func (t *trial) good(k int) bool { return t.results[k].response <= asGood*t.results[t.best].response }
-
-// allowed tells whether a limit is not beyond the collapse: no smaller one above the best is worse.
-func (t *trial) allowed(k int) bool {
-	for k > t.best && t.good(k) {
-		k--
+// pick chooses, with the blocks that were drawn.
+func (t *trial) pick(goal Goal, drawn *weights) picked {
+	callers := t.callers.times(drawn)
+	means := make([]float64, len(t.list)) // of the responses
+	for k := range means {
+		means[k] = t.results[k].responses.times(drawn)
 	}
-	return k <= t.best
-}
-
-// collapse is the limit from which on it is worse; 0: there is none.
-func (t *trial) collapse() int {
-	for k := t.best + 1; k < len(t.list); k++ {
-		if t.results[k].response > worse*t.results[t.best].response {
-			return t.list[k]
+	least := slices.Index(means, slices.Min(means))
+	first := func(from int, found func(k int) bool) int {
+		for from < len(t.list) && !found(from) {
+			from++
 		}
+		return from
 	}
-	return 0
+	p := picked{collapse: first(least+1, func(k int) bool { return means[k] > worse*means[least] })}
+	good := first(least+1, func(k int) bool { return means[k] > asGood*means[least] }) // so far it is not worse
+	p.limit = first(0, func(k int) bool { return few(t.longer[k].times(drawn), callers, goal) })
+	if p.met = p.limit < good; !p.met {
+		p.far = good == len(t.list)
+		p.limit = first(0, func(k int) bool { return means[k] <= asGood*means[least] })
+	}
+	return p
 }
-
-// tooFar tells whether larger limits might do better, of which nothing is known.
-func (t *trial) tooFar(met bool) bool { return !met && t.allowed(len(t.list)-1) }
 
 func (w *weights) times(o *weights) (sum float64) {
 	for b := range w {
 		sum += w[b] * o[b]
 	}
 	return sum
+}
+
+// mean is the mean of what is summed up of so many in each block.
+func (w *weights) mean(callers *weights) float64 {
+	once := everything()
+	return w.times(&once) / callers.times(&once)
 }
 
 // answer fills the advice.
@@ -123,18 +118,18 @@ func (s *search) answer(a *Advice, of Recording) {
 	a.Slowdown = by.slowdown(float64(a.Seen))
 	t := s.try(s.list, by, func(limit int, waits []float64, r result) {
 		p := pointOf(slices.Clone(waits), s.goal)
-		p.Limit, p.Response, p.Utilisation = limit, span(r.response), r.utilisation
+		p.Limit, p.Response, p.Utilisation = limit, span(r.responses.mean(&s.callers)), r.utilisation
 		a.Curve = append(a.Curve, p)
 	})
 	once := everything()
-	k, met := t.pick(s.goal, &s.all, &once)
-	a.Limit, a.Met, a.Collapse = t.list[k], met, t.collapse()
+	p := t.pick(s.goal, &once)
+	a.Limit, a.Met, a.Collapse = t.list[p.limit], p.met, s.collapse(t, p)
 	reason := s.load.misleading(a)
 	if reason == "" {
-		reason = s.doubtful(a, &t, k, known)
+		reason = s.doubtful(a, t, p, known)
 	}
 	if reason == "" {
-		reason = s.ranged(a, k, fitter)
+		reason = s.ranged(a, p, fitter)
 	}
 	if reason == "" {
 		reason = a.bound(of)
@@ -144,18 +139,34 @@ func (s *search) answer(a *Advice, of Recording) {
 	}
 }
 
+// collapse is the limit from which on it is worse, with half of what is drawn; 0: there is none. It
+// is above the limit that was picked, which is not worse with what was recorded.
+func (s *search) collapse(t *trial, p picked) int {
+	var all []int
+	for range draws {
+		drawn := s.drawn()
+		all = append(all, t.pick(s.goal, &drawn).collapse)
+	}
+	slices.Sort(all)
+	if k := max(all[draws/2], p.limit+1); k < len(t.list) {
+		return t.list[k]
+	}
+	return 0
+}
+
 // doubtful tells why the limit that was picked is none.
-func (s *search) doubtful(a *Advice, t *trial, k int, known bool) Refusal {
-	fails := k - 1 // the largest limit that does not meet the goal
-	if !a.Met {
+func (s *search) doubtful(a *Advice, t *trial, p picked, known bool) Refusal {
+	fails := p.limit - 1 // the largest limit that does not meet the goal
+	if !p.met {
 		fails = len(t.list) - 1
 	}
+	r := &t.results[p.limit]
 	switch {
-	case t.results[k].late-t.results[k].response > lostTime*s.load.span:
+	case r.late-r.responses.mean(&s.callers) > lostTime*s.load.span:
 		return Overload
 	case fails >= 0 && fewBursts(&t.longer[fails], t.episodes[fails]):
 		return FewBursts
-	case t.tooFar(a.Met):
+	case p.far:
 		a.Limit = t.list[len(t.list)-1] // is worth a try
 		return TooFar
 	case a.Recorded.Utilisation >= fullTime && !known:
@@ -165,9 +176,9 @@ func (s *search) doubtful(a *Advice, t *trial, k int, known bool) Refusal {
 }
 
 // ranged finds the range of the limit.
-func (s *search) ranged(a *Advice, k int, fitter *fitter) Refusal {
-	list := s.near(k)
-	var trials []trial
+func (s *search) ranged(a *Advice, p picked, fitter *fitter) Refusal {
+	list := s.near(p.limit)
+	var trials []*trial
 	for range fits {
 		drawn := s.drawn()
 		trials = append(trials, s.try(list, fitter.fitDrawn(&drawn), nil))
@@ -175,11 +186,10 @@ func (s *search) ranged(a *Advice, k int, fitter *fitter) Refusal {
 	var limits []int
 	far := 0
 	for i := range draws {
-		t := &trials[i%fits]
 		drawn := s.drawn()
-		k, met := t.pick(s.goal, &s.all, &drawn)
-		limits = append(limits, t.list[k])
-		if t.tooFar(met) && list[len(list)-1] == s.list[len(s.list)-1] {
+		p := trials[i%fits].pick(s.goal, &drawn)
+		limits = append(limits, list[p.limit])
+		if p.far && list[len(list)-1] == s.list[len(s.list)-1] {
 			far++
 		}
 	}

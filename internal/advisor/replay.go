@@ -30,7 +30,7 @@ type replay struct {
 
 // result is what a replay shows, but for the waits.
 type result struct {
-	response    float64 // the mean, from asking to giving back
+	responses   weights // of the callers of each block: from asking to giving back, summed up
 	utilisation float64
 	late        float64 // for how long the last one was still there after the last arrival
 }
@@ -42,7 +42,7 @@ func (r *replay) run(limit int, by law, work []float64) result {
 	items := r.load.items
 	*r = replay{load: r.load, waits: r.waits, busy: r.busy[:0], fixed: r.fixed[:0], law: by, work: work}
 	limit = max(limit-r.load.held, 1)
-	responses := 0.0
+	var responses weights
 	for arrived := 0; arrived < len(items) || r.out > 0; {
 		next, done := r.next()
 		if arrived < len(items) && (done < 0 || items[arrived].arrived < next) {
@@ -51,7 +51,7 @@ func (r *replay) run(limit int, by law, work []float64) result {
 		} else {
 			r.pass(next)
 			if r.done(done) {
-				responses += next - items[done].arrived
+				responses[items[done].block] += next - items[done].arrived
 			}
 		}
 		for r.out < limit && r.waiting < arrived {
@@ -61,7 +61,7 @@ func (r *replay) run(limit int, by law, work []float64) result {
 	}
 	last := items[len(items)-1].arrived
 	return result{
-		response:    responses / float64(len(items)),
+		responses:   responses,
 		utilisation: (r.inUse/max(r.now, 1) + float64(r.load.held)) / float64(limit+r.load.held),
 		late:        r.now - last,
 	}
