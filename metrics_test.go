@@ -63,6 +63,7 @@ func TestMetricsHaveTheNamesAndUnitsOfTheConventions(t *testing.T) {
 			"sqllease.nested_acquires":              "{place}",
 			"sqllease.standstills":                  "{standstill}",
 			"sqllease.session.closed":               "{connection}",
+			"sqllease.session.leftovers":            "{connection}",
 			"sqllease.slow_calls":                   "{call}",
 			"sqllease.unused_time":                  "s",
 			"sqllease.acquire.part":                 "s",
