@@ -215,6 +215,10 @@ func leakPanels() []panel {
 				expr:   born("sqllease_session_leftovers_total", "sqllease_leftover_kind", "sqllease_leftover_kind", interval),
 				legend: "{{sqllease_leftover_kind}}",
 			}},
+			colours: map[string]string{
+				"transaction": "red", "lock": "orange", "setting": "blue", "database": "purple", "channel": "yellow",
+				"temporary_table": "super-light-blue", "prepared_statement": "#8e8e8e",
+			},
 		},
 	}
 }
