@@ -160,7 +160,7 @@ func (r *report) lock() lesson {
 		}
 	}
 	for _, remedy := range r.remedies {
-		l.say("The server does not show all of this: %s", remedy)
+		l.say("The server does not show everything to this user. An administrator can change that: %s", remedy)
 	}
 	if len(r.blocked) > 0 {
 		l.say("")
