@@ -31,7 +31,7 @@ OLDEST := go$(shell sed -n 's/^go //p' go.mod)
 NEWEST := go1.27.4
 
 .PHONY: test
-test: announce test-unit test-oldest test-newest test-integration e2e ## every test; installs the servers it needs
+test: announce test-unit test-oldest test-newest test-stuck test-integration e2e ## every test; installs the servers it needs
 
 .PHONY: announce
 announce:
@@ -52,6 +52,10 @@ test-oldest: ## the library's tests with the oldest Go that go.mod allows
 .PHONY: test-newest
 test-newest: ## the library's tests with the newest Go
 	GOTOOLCHAIN=$(NEWEST) go vet . && GOTOOLCHAIN=$(NEWEST) go test .
+
+.PHONY: test-stuck
+test-stuck: ## what is reported of the deadlock that Go 1.27.0 has in database/sql
+	scripts/stuck.sh
 
 .PHONY: test-integration
 test-integration: ## the tests on real servers, drivers and ORMs; needs a C compiler for SQLite

@@ -65,10 +65,10 @@ func (x *arrivals) refused(ctx context.Context, g *gate.Gate[session, acquire], 
 	x.keep(a, now)
 }
 
-// provedBad notes that the connection did which the caller had acquired in that context,
-// after so many tries.
-func (x *arrivals) provedBad(ctx contextID, tries int, now clock.Instant) {
-	x.keep(arrival{ctx: ctx, start: now, tries: tries + 1, bad: true}, now)
+// lost notes that the connection is which the caller had acquired in that context, after so
+// many tries, and whether it proved bad.
+func (x *arrivals) lost(ctx contextID, tries int, bad bool, now clock.Instant) {
+	x.keep(arrival{ctx: ctx, start: now, tries: tries + 1, bad: bad}, now)
 }
 
 // keep keeps what is known of the calling goroutine's arrival.

@@ -164,6 +164,8 @@ func (b *blame) fix() string {
 		return fmt.Sprintf("the code at %s gave its connection back with the lock: release it there before; %s ends that connection now", root.Lease.Stack.site(), b.end)
 	case root.Lease != nil && root.Lease.Busy:
 		return fmt.Sprintf("it waits for the transaction or call at %s: make that shorter, or look at the plan of its statement", root.Lease.Stack.site())
+	case root.Lease != nil && !root.Lease.InTx && root.Lease.OpenRows == 0: // a lock of the connection, or of a transaction that a statement began
+		return fmt.Sprintf("it waits for the code at %s: release its lock, or end its transaction, on every path, and before slow work, such as an HTTP call", root.Lease.Stack.site())
 	case root.Lease != nil:
 		left := Leak{Lease: *root.Lease, Class: ClassUnused}
 		return fmt.Sprintf("it waits for the code at %s: %s", root.Lease.Stack.site(), left.left().fix(root.Lease.Stack.through(), false))

@@ -119,12 +119,12 @@ func (c *Connector) findOf(calls []*Leak) {
 	case len(numbers) == 0:
 		c.found(drivers.ErrMadeUp)
 	default:
-		asked := clock.Now()
+		asked, own := clock.Now(), c.ownNumbers()
 		waiting, err := c.askBlockers(numbers)
 		c.found(err)
 		if err == nil {
 			c.lacking(waiting)
-			c.nameBlockers(calls, waiting, asked)
+			c.nameBlockers(calls, waiting, asked, own)
 		}
 	}
 }
@@ -225,8 +225,9 @@ func (c *Connector) askOn(ctx context.Context, conn driver.Conn, of []uint64) (*
 	return c.cfg.dialect.Locks.Ask(ctx, conn, own, of)
 }
 
-// nameBlockers notes with each call who blocks it, as was asked at that time.
-func (c *Connector) nameBlockers(calls []*Leak, w *drivers.Waiting, asked clock.Instant) {
+// nameBlockers notes with each call who blocks it, as was asked at that time, when those were
+// the numbers of this process's connections.
+func (c *Connector) nameBlockers(calls []*Leak, w *drivers.Waiting, asked clock.Instant, own map[uint64]bool) {
 	ours := c.holdersOf(calls, w, asked)
 	for _, l := range calls {
 		if !w.Sees(l.ConnectionID) { // it has ended, or is on another server than the one that was asked
@@ -236,7 +237,10 @@ func (c *Connector) nameBlockers(calls []*Leak, w *drivers.Waiting, asked clock.
 			continue // it has ended meanwhile
 		}
 		chain := w.Chain(l.ConnectionID, mostBlockers)
-		if slices.ContainsFunc(chain, func(wait drivers.LockWait) bool { return ours[wait.Holder].changedHands() }) {
+		if slices.ContainsFunc(chain, func(wait drivers.LockWait) bool {
+			now := ours[wait.Holder]
+			return now.changedHands() || now == nil && own[wait.Holder] // it is closed, or somebody looks after it
+		}) {
 			continue // who had it then is not known, nor whether the lock is still there
 		}
 		for _, wait := range chain {
@@ -323,6 +327,20 @@ func (c *Connector) holders(by map[uint64]*Blocker, since clock.Instant) {
 		}
 		by[b.ConnectionID] = b
 	}
+}
+
+// ownNumbers are those of the connections that this process has on the server.
+func (c *Connector) ownNumbers() map[uint64]bool {
+	own := map[uint64]bool{}
+	for _, pool := range append(c.neighbours(), c) {
+		pool.gate.Look(func() {
+			note := func(s *session) bool { own[s.lease.connection] = true; return true }
+			pool.gate.EachHeldLocked(note)
+			pool.gate.EachReadyLocked(note)
+		})
+	}
+	delete(own, 0) // it is not known
+	return own
 }
 
 // numberOf is the number that the server has given a new connection; zero: it is not known.

@@ -60,3 +60,27 @@ func TestAConnectionThatHasChangedHandsSinceTheQuestionBlocksNobody(t *testing.T
 		})
 	}
 }
+
+// While the server answers, the connection that had the lock is closed. It was this pool's, and
+// the lock went with it.
+func TestAConnectionThatIsClosedSinceTheQuestionBlocksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &blockersFake{waits: locked(2, 1)}
+		p := newBlockersPool(t, f, Config{LeakThreshold: time.Hour, MaxOpen: 2})
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		holder := take(t, p.DB, 1)[0]
+		f.process = func(number uint64) []driver.Value {
+			_ = holder.Raw(func(any) error { return driver.ErrBadConn })
+			return []driver.Value{int64(number), "app", "10.0.0.7:4711", nil, "Query", "7.5", "Updating", "UPDATE t SET a = 1", "RUNNING"}
+		}
+		p.slow(ctx, &all)
+		elapse(slowAfter)
+		synctest.Wait()
+		require.Len(t, p.said(), 1)
+		assert.Empty(t, p.said()[0].Blockers)
+		assert.NotContains(t, p.said()[0].String(), "blocked by")
+		assert.Equal(t, 1, p.c.Stats().Open)
+		p.end(t, cancel, &all)
+	})
+}

@@ -200,6 +200,8 @@ func TestHowBlockersAreTold(t *testing.T) {
 		"":                                      {},
 		"it waits for no lock":                  {free: true},
 		"make that shorter":                     {blockers: []Blocker{{ConnectionID: 5, Lease: lease, Waits: false}}},
+		"release its lock, or end":              {blockers: []Blocker{{ConnectionID: 5, Lease: &Lease{}}}},
+		"close the *sql.Rows":                   {blockers: []Blocker{{ConnectionID: 5, Lease: &Lease{OpenRows: 1}}}},
 		"release it there before":               {blockers: []Blocker{{ConnectionID: 5, Lease: lease, LeftOver: true}}},
 		"XA RECOVER":                            {blockers: []Blocker{{Blocks: 3, State: "prepared"}}},
 		"whose holder the server does not show": {blockers: []Blocker{{Blocks: 3, Lock: "metadata lock"}}},

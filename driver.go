@@ -177,7 +177,9 @@ func (h *handle) release(valid bool) (stays bool) {
 	}
 	e := c.endOf(s, now, !h.single, how)
 	var left *inheritance
+	s.inOther = false
 	if s.lease.left != nil {
+		s.inOther = s.lease.left.tx != nil
 		left = s.lease.inheritance()
 	}
 	h.unlockLate()
@@ -233,8 +235,12 @@ func (h *handle) condemn(s *session, now clock.Instant) {
 		h.c.gate.Condemn(&s.Session, gate.Dropped, now)
 		return
 	}
-	h.c.gate.Condemn(&s.Session, gate.Bad, now)
-	h.c.arrivals.provedBad(h.ctx, h.tries, now)
+	why, bad := gate.Bad, !s.isGivenUp()
+	if !bad {
+		why = gate.Dropped
+	}
+	h.c.gate.Condemn(&s.Session, why, now)
+	h.c.arrivals.lost(h.ctx, h.tries, bad, now)
 }
 
 // drop gives up a ticket.

@@ -1,6 +1,10 @@
 package sqllease
 
-import "fmt"
+import (
+	"fmt"
+	"runtime"
+	"strings"
+)
 
 // Fix says what to do about it, in a sentence: what the log and the span have as "fix".
 func (l Leak) Fix() string {
@@ -18,11 +22,28 @@ func (l Leak) Fix() string {
 	case l.Class == ClassBusy:
 		return "look at the statement's plan and locks, or give its context a deadline"
 	}
+	if l.isStuckIn(runtime.Version()) {
+		return "nothing in your code: database/sql of Go 1.27.0 has lost a wake-up (https://github.com/golang/go/issues/81043); restart this process, and build it with Go 1.27.1 or newer"
+	}
 	s := l.left().fix(l.Stack.through(), l.Class == ClassProven)
 	if l.InTx && l.serverEnds > 0 {
 		s += fmt.Sprintf("; the server ends an idle transaction after %v", l.serverEnds)
 	}
 	return s
+}
+
+// isStuckIn tells whether its holder waits in the lock of database/sql that loses wake-ups in that
+// version of Go.
+func (l Leak) isStuckIn(version string) bool {
+	if !strings.HasPrefix(version, "go1.27.0") && !strings.HasPrefix(version, "go1.27rc") {
+		return false
+	}
+	for _, g := range l.Now {
+		if strings.Contains(g.Stack, "database/sql.(*closingMutex)") {
+			return true
+		}
+	}
+	return false
 }
 
 // leftOpen is what was left open, and how to close it.

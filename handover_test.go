@@ -171,11 +171,11 @@ func TestArrivalsThatNeverCameMakeRoom(t *testing.T) {
 		var x arrivals
 		var all sync.WaitGroup
 		for range mostArrivals {
-			all.Go(func() { x.provedBad(idOf(t.Context()), 0, clock.Now()) })
+			all.Go(func() { x.lost(idOf(t.Context()), 0, true, clock.Now()) })
 		}
 		all.Wait()
 		<-time.After(2 * longestArrival)
-		x.provedBad(idOf(t.Context()), 0, clock.Now())
+		x.lost(idOf(t.Context()), 0, true, clock.Now())
 		assert.Equal(t, 1, x.take(t.Context(), clock.Now()).tries)
 	})
 }

@@ -5,14 +5,18 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease/internal/clock"
 )
 
 // steps run on a connection, each in a way that its first word says:
@@ -177,7 +181,7 @@ func TestALeftTransactionIsToldWithItsStatement(t *testing.T) {
 		assert.Contains(t, r.attrs["leftover.fix"], "BeginTx")
 		assert.True(t, r.span.IsValid())
 		assert.Equal(t, "SET a = ?", records[1].attrs["leftover.statement"])
-		assert.Equal(t, []string{"setting", "transaction"}, sorted(p.values(t, "sqllease.session.leftovers", keyLeftover)))
+		assert.Equal(t, []string{"lock", "setting", "transaction"}, sorted(p.values(t, "sqllease.session.leftovers", keyLeftover)), "what an alert looks at begins at zero")
 		assert.Equal(t, int64(3), p.sum(t, "sqllease.session.leftovers"))
 	})
 }
@@ -218,4 +222,49 @@ func TestPlacesThatLeaveSomethingAreBounded(t *testing.T) {
 	}
 	assert.False(t, i.note(inherited{place: placeStack{stack: [32]uintptr{mostPlaces}}}))
 	assert.Len(t, i.known, mostPlaces)
+}
+
+// pgx gives up a connection that is in a transaction. Its ErrBadConn says nothing of the server,
+// nor of the other connections.
+func TestAConnectionThatIsGivenUpForItsTransactionCastsNoDoubtOnOthers(t *testing.T) {
+	const later = math.MaxInt64
+	for name, c := range map[string]struct {
+		steps  []string // of the last lease
+		closed ClosedStats
+		doubt  bool
+	}{
+		"a transaction":           {[]string{"BEGIN"}, ClosedStats{Invalid: 1}, false},
+		"one that has ended":      {[]string{"BEGIN", "COMMIT"}, ClosedStats{ResetFailed: 1}, true},
+		"another lease came then": {nil, ClosedStats{ResetFailed: 1}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &telemetryFake{}
+				p := newTelemetryPool(t, f, Config{MaxOpen: 3, Dialect: DialectPostgreSQL, Discovery: NoDiscovery})
+				giveBack(t, take(t, p.db, 3)...)
+				exec(t, t.Context(), p.db, "BEGIN")
+				conn, err := p.db.Conn(t.Context())
+				require.NoError(t, err)
+				steps(t, conn, f, c.steps)
+				require.NoError(t, conn.Close())
+				p.c.asking.due.Store(later)
+				elapse(2 * time.Second)
+				failed := false
+				f.on = func(_ context.Context, call, _ string) error {
+					if call == "reset" && !failed {
+						failed = true
+						return driver.ErrBadConn
+					}
+					return nil
+				}
+				exec(t, t.Context(), p.db, "UPDATE t SET a = 1")
+				assert.Equal(t, c.closed, p.c.Stats().Closed)
+				assert.Equal(t, c.doubt, p.c.asking.due.Load() != later, "the server is asked anew")
+				var idle *session
+				p.c.gate.Look(func() { p.c.gate.EachReadyLocked(func(s *session) bool { idle = s; return false }) })
+				_, unfit := p.c.gate.Unfit(&idle.Session, clock.Now())
+				assert.Equal(t, c.doubt, unfit, "the others are not trusted")
+			})
+		})
+	}
 }

@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"context"
+	"database/sql/driver"
 	"log/slog"
 	"slices"
 	"sync"
@@ -230,8 +231,13 @@ func (c *Connector) learnedIdle(now clock.Instant) time.Duration {
 	return c.learned.at(now, c.knownIdle())
 }
 
-// unreset takes notice of a session that was dead when it was to be handed out.
+// unreset takes notice of a session that was dead when it was to be handed out, or that its
+// driver gave up: pgx does so with one in a transaction.
 func (c *Connector) unreset(ctx context.Context, s *session, err error, now clock.Instant) {
+	if s.inOther && err == driver.ErrBadConn {
+		s.dies(closedInvalid, "")
+		return
+	}
 	how := howReset(ctx, err)
 	s.dies(closedReset, how)
 	c.asking.hurry()

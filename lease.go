@@ -268,6 +268,7 @@ func (l *lease) beginTx(t *txSpan, now clock.Instant) (displaced *txSpan) {
 	defer l.mu.Unlock()
 	if displaced = l.tx; displaced != nil {
 		displaced.settle(now)
+		l.open.transaction.ends(now, 0)
 	}
 	t.since = now
 	l.inTx, l.tx = true, t

@@ -40,6 +40,9 @@ func (m *metrics) zeros() {
 	for _, class := range []Class{ClassUnused, ClassProven} {
 		m.countLeaks(class, 0)
 	}
+	for _, kind := range faultyKinds {
+		m.countLeftovers(kind, 0)
+	}
 	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.nestings, m.standstills, m.locks} {
 		counter.Add(context.Background(), 0, m.id.Load().pool.add...)
 	}
@@ -158,10 +161,15 @@ func (m *metrics) count(what metric.Int64Counter) {
 	what.Add(context.Background(), 1, m.id.Load().pool.add...)
 }
 
+// faultyKinds are the leftovers that are a fault in any case: an alert looks at them.
+var faultyKinds = []string{"transaction", "lock"}
+
 // leftover counts a lease that has left something of that kind on its session.
-func (m *metrics) leftover(kind string) {
+func (m *metrics) leftover(kind string) { m.countLeftovers(kind, 1) }
+
+func (m *metrics) countLeftovers(kind string, n int64) {
 	defer m.panicked.survive()
-	m.leftovers.Add(context.Background(), 1, m.id.Load().pool.add[0], metric.WithAttributes(keyLeftover.String(kind)))
+	m.leftovers.Add(context.Background(), n, m.id.Load().pool.add[0], metric.WithAttributes(keyLeftover.String(kind)))
 }
 
 // sessionClosed counts a session that is closed, and, of one that was ended by others, how.

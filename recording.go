@@ -9,9 +9,9 @@ import (
 )
 
 // Record keeps the last n leases, and as many events, for [Connector.Recording], the live page and
-// [Connector.Advise]. It takes some 300 bytes for each, and some 20 ns of each lease. Ten thousand
-// are enough for most. Zero or less: it stops, and lets go of what was recorded. It does not change what
-// there is if n is what it was.
+// [Connector.Advise]. It takes some 300 bytes for each, and keeps
+// the text of its last statement, up to 1 KiB, in memory. Ten thousand are enough for most. Zero or
+// less: it stops, and lets go of what was recorded. If n is what it was, nothing changes.
 func (c *Connector) Record(n int) {
 	r := &c.recorder
 	r.leases.Resize(n)

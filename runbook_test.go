@@ -29,7 +29,7 @@ func TestTheRunbookNamesTextsThatAreLogged(t *testing.T) {
 		}
 	}
 	rows := regexp.MustCompile("(?m)^\\| `(?:sqllease: )?([^`]+)` \\| (.*?) \\|").FindAllStringSubmatch(section, -1)
-	require.Len(t, rows, 7)
+	require.Len(t, rows, 8)
 	for _, row := range rows {
 		assert.Contains(t, source.String(), row[1])
 		for _, key := range quoted.FindAllStringSubmatch(row[2], -1) {

@@ -26,6 +26,7 @@ type session struct {
 	spoke   uint64  // likewise: the hold in which its server was heard of last
 	refused string  // likewise: the code with which a write failed, since the server takes none; empty: none did
 	reads   bool    // likewise: it is in a transaction that is to be read-only
+	inOther bool    // likewise: the lease before left it in a transaction, which a statement began
 
 	lease lease // the present one, or the last
 
@@ -147,6 +148,12 @@ func (s *session) met(ctx context.Context, err error) (how string, answered bool
 	}
 	s.ails(closedCut, how)
 	return how, false
+}
+
+// isGivenUp tells whether its driver has given it up for the transaction that it is in: that
+// says nothing of other sessions. Its caller is the holder.
+func (s *session) isGivenUp() bool {
+	return s.illness.fatal && s.illness.reason == closedInvalid && s.illness.hold == s.Hold()
 }
 
 // howReset is what a session met with that was to be handed out.

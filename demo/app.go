@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 // This file is the application: a shop's HTTP service as anybody would write
-// it on database/sql. It does not know sqllease. It has three mistakes in it:
-// export leaks, invoice asks for a second connection, statistics is slow.
+// it on database/sql. It does not know sqllease. It has four mistakes in it:
+// export leaks, invoice asks for a second connection, statistics is slow, and
+// stocktaking has a lock while it asks another service.
 
 type shop struct {
 	db *sql.DB
@@ -27,6 +29,8 @@ func (s *shop) routes() http.Handler {
 	mux.HandleFunc("GET /export", s.export)
 	mux.HandleFunc("GET /invoice", s.invoice)
 	mux.HandleFunc("GET /statistics", s.statistics)
+	mux.HandleFunc("POST /stocktaking/{id}", s.stocktaking)
+	mux.HandleFunc("POST /deliveries/{id}", s.delivery)
 	return mux
 }
 
@@ -224,6 +228,82 @@ func (s *shop) statistics(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	respond(w, sold)
+}
+
+// stocktaking writes down how many of a product the warehouse has. Until that is
+// done, no delivery may be booked, so it takes the lock. It keeps the lock while it
+// waits for the warehouse to answer.
+func (s *shop) stocktaking(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer conn.Close() //nolint:errcheck // it only gives the connection back
+	if err := lockStock(ctx, conn); err != nil {
+		fail(w, err)
+		return
+	}
+	defer unlockStock(ctx, conn)
+	stock, err := askWarehouse(ctx)
+	if err == nil {
+		_, err = conn.ExecContext(ctx, "UPDATE sqllease_demo_products SET stock = ? WHERE id = ?", stock, r.PathValue("id"))
+	}
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	respond(w, stock)
+}
+
+// delivery adds ten of a product to the stock.
+func (s *shop) delivery(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer conn.Close() //nolint:errcheck // it only gives the connection back
+	if err := lockStock(ctx, conn); err != nil {
+		fail(w, err)
+		return
+	}
+	defer unlockStock(ctx, conn)
+	_, err = conn.ExecContext(ctx, "UPDATE sqllease_demo_products SET stock = stock + 10 WHERE id = ?", r.PathValue("id"))
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	respond(w, "booked")
+}
+
+// lockStock takes the lock of the stock. It waits for who has it, for 10 s at most.
+func lockStock(ctx context.Context, conn *sql.Conn) error {
+	var got sql.NullBool
+	err := conn.QueryRowContext(ctx, "SELECT GET_LOCK('sqllease_demo_stock', 10)").Scan(&got)
+	if err == nil && !got.Bool {
+		err = errors.New("the stock is locked")
+	}
+	return err
+}
+
+// unlockStock gives the lock back, also if the request has ended.
+func unlockStock(ctx context.Context, conn *sql.Conn) {
+	var was sql.NullBool
+	row := conn.QueryRowContext(context.WithoutCancel(ctx), "SELECT RELEASE_LOCK('sqllease_demo_stock')")
+	_ = row.Scan(&was) // a connection that is lost has no lock
+}
+
+// askWarehouse makes up for the warehouse's own service, which takes its time.
+func askWarehouse(ctx context.Context) (stock int, err error) {
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-time.After(1600 * time.Millisecond):
+		return fullStock, nil
+	}
 }
 
 func respond(w http.ResponseWriter, v any) {

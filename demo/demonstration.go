@@ -91,6 +91,7 @@ func (d *demonstration) openPool() (*sql.DB, error) {
 		AcquireTimeout:    10 * time.Second,
 		LeakThreshold:     d.opt.leakThreshold,
 		SlowCallThreshold: d.opt.longCall,
+		FindBlockers:      true,
 		OnLeak:            d.findings.addLeak,
 		OnSlowCall:        d.findings.addSlowCall,
 		Logger:            slog.New(poolLog{d.journal, d.findings}),
@@ -166,8 +167,8 @@ func (d *demonstration) serve(done <-chan struct{}) *report {
 
 func (d *demonstration) printHead() {
 	fmt.Fprintf(d.out, "sqllease demo: an HTTP service on database/sql, with a pool of %d connections.\n", poolLimit)
-	fmt.Fprintf(d.out, "It has three mistakes in it. sqllease finds them in %s. Ctrl-C ends it earlier.\n", seconds(d.opt.duration))
-	fmt.Fprintf(d.out, "The report at the end has five items: 2, 3 and 4 are the mistakes.\n\n")
+	fmt.Fprintf(d.out, "It has four mistakes in it. sqllease finds them in %s. Ctrl-C ends it earlier.\n", seconds(d.opt.duration))
+	fmt.Fprintf(d.out, "The report at the end has six items: 2 to 5 are the mistakes.\n\n")
 	fmt.Fprintf(d.out, "  database  %s\n", d.db.about)
 	fmt.Fprintf(d.out, "  service   %s, metrics for Prometheus at /metrics\n", d.load.url)
 	if d.opt.otlp != "" {
@@ -223,6 +224,8 @@ func (d *demonstration) report(whole bool) *report {
 		firstLeak: d.findings.firstLeak(),
 		slow:      d.findings.slowSites(),
 		nested:    d.findings.nestings(),
+		blocked:   d.findings.blockings(),
+		remedies:  d.findings.remedyList(),
 		logged:    d.journal.list(),
 		idleLimit: d.opt.idleLimit,
 		longCall:  d.opt.longCall,

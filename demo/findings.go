@@ -15,16 +15,21 @@ import (
 
 // findings are the reports so far.
 type findings struct {
-	mu     sync.Mutex
-	leaked map[uint64]bool  // guarded by mu: the leases that were reported as leaked
-	leaks  map[string]*site // guarded by mu: by place
-	first  string           // guarded by mu: the first report of a leak, as it is printed
-	slow   map[string]*site // guarded by mu: by place
-	nested []nesting        // guarded by mu
+	mu       sync.Mutex
+	leaked   map[uint64]bool      // guarded by mu: the leases that were reported as leaked
+	leaks    map[string]*site     // guarded by mu: by place
+	first    string               // guarded by mu: the first report of a leak, as it is printed
+	slow     map[string]*site     // guarded by mu: by place
+	nested   []nesting            // guarded by mu
+	blocked  map[string]*blocking // guarded by mu: by place
+	remedies []string             // guarded by mu
 }
 
 func newFindings() *findings {
-	return &findings{leaked: map[uint64]bool{}, leaks: map[string]*site{}, slow: map[string]*site{}}
+	return &findings{
+		leaked: map[uint64]bool{}, leaks: map[string]*site{}, slow: map[string]*site{},
+		blocked: map[string]*blocking{},
+	}
 }
 
 // site is a line of code that takes connections which are reported.
@@ -39,6 +44,14 @@ type site struct {
 type nesting struct {
 	holder, waiter string // lines of code
 	fix            string // with the limit that such requests need
+}
+
+// blocking is a place whose calls wait for a lock that another connection has.
+type blocking struct {
+	waiter, holder string // lines of code
+	count          int
+	fix            string // as sqllease says it
+	printed        string // the first report, as it is printed
 }
 
 // addLeak is sqllease's OnLeak.
@@ -68,7 +81,34 @@ func (f *findings) addSlowCall(s sqllease.SlowCall) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	siteOf(f.slow, s.Stack.Site(), s.Fix()).count++
+	place := s.Stack.Site()
+	if len(s.Blockers) == 0 {
+		siteOf(f.slow, place, s.Fix()).count++
+		return
+	}
+	if f.blocked[place] == nil {
+		f.blocked[place] = &blocking{waiter: place, holder: holderOf(s.Blockers), fix: s.Fix(), printed: s.String()}
+	}
+	f.blocked[place].count++
+}
+
+// holderOf returns the line of code that has what all others wait for; empty: it is
+// not the application's.
+func holderOf(blockers []sqllease.Blocker) string {
+	for _, b := range blockers {
+		if !b.Waits && b.Lease != nil {
+			return b.Lease.Stack.Site()
+		}
+	}
+	return ""
+}
+
+// addRemedy takes what an administrator can do so that the server shows more of who
+// blocks whom.
+func (f *findings) addRemedy(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.remedies = append(f.remedies, what)
 }
 
 // siteOf returns the site of a report, which may be the first of it.
@@ -127,6 +167,23 @@ func (f *findings) nestings() []nesting {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.nested)
+}
+
+// blockings returns the places that wait for locks.
+func (f *findings) blockings() (list []blocking) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, place := range sortedKeys(f.blocked) {
+		list = append(list, *f.blocked[place])
+	}
+	return list
+}
+
+// remedyList returns the remedies.
+func (f *findings) remedyList() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.remedies)
 }
 
 // at returns what was reported of a function, with a fix; nothing: none was.

@@ -86,7 +86,7 @@ func (l serverLog) Fire(e *logrus.Entry) error {
 
 // poolLog is the slog.Handler for sqllease's warnings. Reports of leaks and of
 // slow calls come to Config.OnLeak and Config.OnSlowCall as well; nested
-// acquires come here alone.
+// acquires, and what the server does not show of locks, come here alone.
 type poolLog struct {
 	*journal
 	findings *findings
@@ -103,6 +103,9 @@ func (l poolLog) Handle(_ context.Context, r slog.Record) error {
 		case a.Key == "nested" && r.Level == slog.LevelWarn: // of an error it is a deadlock
 			known = true
 			l.findings.addNested(a.Value.Resolve())
+		case a.Key == "remedy":
+			known = true
+			l.findings.addRemedy(a.Value.String())
 		}
 		text += " " + a.String()
 		return true

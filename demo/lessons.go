@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -33,16 +34,18 @@ func (l *lesson) say(format string, args ...any) {
 
 // lessons are what there is to see, with what was seen of it.
 func (r *report) lessons() []lesson {
-	return []lesson{r.wait(), r.leak(), r.nesting(), r.slowCall(), r.retirement()}
+	return []lesson{r.wait(), r.leak(), r.nesting(), r.slowCall(), r.lock(), r.retirement()}
 }
 
-// The functions of the application with a mistake in them, and one that they
-// call.
+// The functions of the application with a mistake in them, one that they call, and
+// one that waits for them.
 const (
-	exports    = ".(*shop).export"
-	invoices   = ".(*shop).invoice"
-	finds      = ".(*shop).find"
-	statistics = ".(*shop).statistics"
+	exports      = ".(*shop).export"
+	invoices     = ".(*shop).invoice"
+	finds        = ".(*shop).find"
+	statistics   = ".(*shop).statistics"
+	stocktakings = ".(*shop).stocktaking"
+	deliveries   = ".(*shop).delivery"
 )
 
 // enoughWaits is how many acquires must have waited to speak of a queue.
@@ -85,7 +88,7 @@ func table(endpoints map[string]*figures) []string {
 
 // leak is seen in export, which loses a connection for an order in dispute.
 func (r *report) leak() lesson {
-	l := lesson{title: "Mistake 1 of 3: a leak, with its line of code", due: r.whole || r.leakDue > 0}
+	l := lesson{title: "Mistake 1 of 4: a leak, with its line of code", due: r.whole || r.leakDue > 0}
 	for _, s := range r.leaks {
 		l.say("%s", s.place)
 		l.say("Connections taken here and never given back: %d.", s.count)
@@ -110,7 +113,7 @@ func (r *report) leak() lesson {
 
 // nesting is seen in invoice, which calls find in a transaction.
 func (r *report) nesting() lesson {
-	l := lesson{title: "Mistake 2 of 3: a request that holds a connection and waits for another", due: r.whole}
+	l := lesson{title: "Mistake 2 of 4: a request that holds a connection and waits for another", due: r.whole}
 	l.missing = "no such request in invoice was reported"
 	for _, n := range r.nested {
 		l.say("%s holds a connection,", n.holder)
@@ -126,7 +129,7 @@ func (r *report) nesting() lesson {
 
 // slowCall is seen in statistics.
 func (r *report) slowCall() lesson {
-	l := lesson{title: "Mistake 3 of 3: a slow call, which is no leak", due: r.whole}
+	l := lesson{title: "Mistake 3 of 4: a slow call, which is no leak", due: r.whole}
 	for _, s := range r.slow {
 		l.say("%s", s.place)
 		l.say("Calls of more than %s: %d. The connection was in use, so this is no leak.", seconds(r.longCall), s.count)
@@ -137,6 +140,32 @@ func (r *report) slowCall() lesson {
 		l.missing = "no slow call in statistics was reported"
 	case at(r.leaks, statistics).count > 0:
 		l.missing = "the slow call in statistics was reported as a leak"
+	}
+	return l
+}
+
+// lock is seen in stocktaking, which has a lock while it waits for another service.
+// The report is of delivery, which waits for the lock.
+func (r *report) lock() lesson {
+	l := lesson{title: "Mistake 4 of 4: a lock that is kept too long, with its line of code", due: r.whole}
+	l.missing = "no call in delivery was reported that waits for a lock of stocktaking"
+	for _, b := range r.blocked {
+		l.say("%s waits for a lock,", b.waiter)
+		l.say("%s has it.", cmp.Or(b.holder, "somebody else"))
+		l.say("Calls that waited for more than %s: %d. sqllease asked the server which connection has the lock, and knows which line took that connection.",
+			seconds(r.longCall), b.count)
+		l.say("Fix: %s", b.fix)
+		if strings.HasSuffix(b.waiter, deliveries) && strings.HasSuffix(b.holder, stocktakings) && b.fix != "" {
+			l.missing = ""
+		}
+	}
+	for _, remedy := range r.remedies {
+		l.say("The server does not show everything to this user. An administrator can change that: %s", remedy)
+	}
+	if len(r.blocked) > 0 {
+		l.say("")
+		l.say("The first report, as fmt.Println(call) prints it in Config.OnSlowCall, without its stacks:")
+		l.printed, _, _ = strings.Cut(r.blocked[0].printed, "  stack\n")
 	}
 	return l
 }

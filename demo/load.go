@@ -80,6 +80,7 @@ func (l *load) run(ctx context.Context) {
 	}
 	arrivals.Go(func() { l.leak(ctx) })
 	arrivals.Go(func() { l.dawdle(ctx) })
+	arrivals.Go(func() { l.lock(ctx) })
 	for range nesters {
 		arrivals.Go(func() { l.nest(ctx) })
 	}

@@ -101,12 +101,19 @@ func TestTheMistakesShowBeforeTheEndOfTheShortestRun(t *testing.T) {
 		service := &slowService{seen: map[string][]time.Duration{}, from: time.Now()}
 		l := newLoad("http://shop", phases)
 		l.client.Transport = service
+		l.proxy = make(chan struct{}, 1000)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*shortest)
 		defer cancel()
 		l.run(ctx)
 
 		assert.Len(t, service.seen["GET /statistics"], 2, "one in each round")
 		assert.Less(t, service.seen["GET /statistics"][0], shortest/2)
+		require.Len(t, service.seen["POST /stocktaking/7"], 2)
+		require.Len(t, service.seen["POST /deliveries/7"], 2)
+		stocktaking, delivery := service.seen["POST /stocktaking/7"][0], service.seen["POST /deliveries/7"][0]
+		assert.Greater(t, delivery, stocktaking, "it finds the lock taken")
+		assert.Less(t, stocktaking+2*time.Second, shortest, "it is told before the report")
+		assert.Greater(t, stocktaking-service.seen["GET /statistics"][0], 4*time.Second, "the server can be asked again by then")
 		require.NotEmpty(t, service.seen["GET /invoice"])
 		for i, at := range service.seen["GET /invoice"] {
 			p, _ := phaseAt(phases, at)

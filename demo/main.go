@@ -2,9 +2,10 @@
 // service on database/sql, under load, on a MySQL-compatible server that runs
 // in this process and cuts idle sessions after three seconds.
 //
-// It ends with a report of five things: a wait for a connection, told from the
+// It ends with a report of six things: a wait for a connection, told from the
 // query; a leak; a request that holds a connection and waits for another; a slow
-// call; and connections closed before the server would have cut them. Its exit
+// call; a call that waits for a lock, and the line of code that has the lock; and
+// connections closed before the server would have cut them. Its exit
 // code is 0 if all of them were seen and nothing failed, 1 if not, and 2 if the
 // command line cannot be meant. A run that was interrupted is judged by what it
 // should have seen so far.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,7 @@ func TestAWholeRunSeesAllThereIsToSee(t *testing.T) {
 	for _, l := range r.lessons() {
 		assert.Empty(t, l.missing, l.title)
 	}
-	assert.Contains(t, out.String(), "\nPASS: all 5 were seen;")
+	assert.Contains(t, out.String(), "\nPASS: all 6 were seen;")
 	assert.NotContains(t, out.String(), "FAIL")
 
 	line := func(function, text string) string {
@@ -70,7 +71,16 @@ func TestAWholeRunSeesAllThereIsToSee(t *testing.T) {
 	assert.Regexp(t, `(raise the limit from 8 to at least|the limit of 8 is enough for) \d+`, r.nested[0].fix)
 	slow := line("statistics", "s.db.QueryRowContext(")
 	assert.Positive(t, at(r.slow, slow).count)
-	for _, place := range []string{leak, r.nested[0].holder, r.nested[0].waiter, slow} {
+	assert.Contains(t, at(r.slow, slow).fix, "it waits for no lock", "the server was asked, and all of it was answered")
+
+	delivery, stocktaking := line("delivery", "s.db.Conn("), line("stocktaking", "s.db.Conn(")
+	assert.Zero(t, at(r.slow, delivery), "it waits for a lock, so it is told apart")
+	require.Len(t, r.blocked, 1)
+	assert.Equal(t, []string{delivery, stocktaking}, []string{r.blocked[0].waiter, r.blocked[0].holder})
+	assert.Regexp(t, `\n  blocked by advisory lock: connection \d+ of pool "shop" \(lease \d+\), taken by `+regexp.QuoteMeta(stocktaking)+`, unused for 1\.\d+s; `, out.String())
+	assert.Contains(t, r.blocked[0].fix, "it waits for the code at "+stocktaking+": release its lock, or end its transaction, on every path")
+	assert.Empty(t, r.remedies)
+	for _, place := range []string{leak, r.nested[0].holder, r.nested[0].waiter, slow, delivery, stocktaking} {
 		assert.Contains(t, out.String(), place)
 	}
 

@@ -66,6 +66,8 @@ const (
 	leakingRequest    = "GET /export"
 	nestingRequest    = "GET /invoice"
 	statisticsRequest = "GET /statistics"
+	lockingRequest    = "POST /stocktaking/{id}"
+	lockedRequest     = "POST /deliveries/{id}"
 )
 
 func exportOf(customer int) string { return fmt.Sprintf("/export?customer=%d", customer) }
@@ -85,6 +87,20 @@ func (l *load) leak(ctx context.Context) {
 func (l *load) dawdle(ctx context.Context) {
 	for at := l.phases[0].length / 10; sleep(ctx, at-l.since()); at += lengthOf(l.phases) {
 		l.flying.Go(func() { l.send(statisticsRequest, "/statistics", "") })
+	}
+}
+
+// lock sends a stocktaking, and soon a delivery that waits for its lock, early in the
+// last phase of each round. No other call is slow then: sqllease asks the server at
+// most once in two seconds who blocks a slow call.
+func (l *load) lock(ctx context.Context) {
+	last := l.phases[len(l.phases)-1].length
+	for at := lengthOf(l.phases) - last*9/10; sleep(ctx, at-l.since()); at += lengthOf(l.phases) {
+		l.flying.Go(func() { l.send(lockingRequest, "/stocktaking/7", "") })
+		if !sleep(ctx, 100*time.Millisecond) {
+			return
+		}
+		l.flying.Go(func() { l.send(lockedRequest, "/deliveries/7", "") })
 	}
 }
 

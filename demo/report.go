@@ -24,6 +24,8 @@ type report struct {
 	leaks, slow []site
 	firstLeak   string // as sqllease prints it
 	nested      []nesting
+	blocked     []blocking
+	remedies    []string // against what the server does not show of locks
 	logged      []string
 	idleLimit   time.Duration // the quiet phase is longer than this
 	longCall    time.Duration // Config.SlowCallThreshold

@@ -105,9 +105,11 @@ func good() *report {
 		counts:  counts{sent: 1000, refused: []time.Time{{}}},
 		leakDue: 1,
 		leaks:   []site{{"demo/app.go:150 main.(*shop).export", 1, 1, "close the *sql.Rows on every path"}},
-		slow:    []site{{"demo/app.go:219 main.(*shop).statistics", 1, 0, "look at the statement's plan"}},
+		slow:    []site{{"demo/app.go:223 main.(*shop).statistics", 1, 0, "look at the statement's plan"}},
 		nested: []nesting{{"demo/app.go:194 main.(*shop).invoice", "demo/app.go:180 main.(*shop).find",
 			"use the connection that is held, or raise the limit from 8 to at least 13"}},
+		blocked: []blocking{{"demo/app.go:279 main.(*shop).delivery", "demo/app.go:249 main.(*shop).stocktaking", 1,
+			"it waits for the code at demo/app.go:249 main.(*shop).stocktaking", ""}},
 		idleLimit: 3 * time.Second, longCall: time.Second,
 	}
 }
@@ -124,10 +126,10 @@ func text(r *report) string {
 	return out.String()
 }
 
-func TestTheReportFailsWithoutAnyOfTheFive(t *testing.T) {
+func TestTheReportFailsWithoutAnyOfTheSix(t *testing.T) {
 	require.Empty(t, good().wrong())
-	assert.Contains(t, text(good()), "\nPASS: all 5 were seen; 1000 requests, and no error.\n")
-	assert.Equal(t, 5, strings.Count(text(good()), ": SEEN\n"))
+	assert.Contains(t, text(good()), "\nPASS: all 6 were seen; 1000 requests, and no error.\n")
+	assert.Equal(t, 6, strings.Count(text(good()), ": SEEN\n"))
 
 	for name, missing := range map[string]struct {
 		number int
@@ -148,8 +150,12 @@ func TestTheReportFailsWithoutAnyOfTheFive(t *testing.T) {
 		"no slow call was found":      {4, func(r *report) { r.slow = nil }},
 		"another call was slow":       {4, func(r *report) { r.slow[0].place = "demo/app.go:60 main.(*shop).orders" }},
 		"it was taken for a leak":     {4, func(r *report) { r.leaks = append(r.leaks, r.slow[0]) }},
-		"nothing was retired":         {5, func(r *report) { r.stats.Closed.Expired = 0 }},
-		"no idle limit was found":     {5, func(r *report) { r.stats.IdleLimit = 0 }},
+		"no call waited for a lock":   {5, func(r *report) { r.blocked = nil }},
+		"one waited elsewhere":        {5, func(r *report) { r.blocked[0].waiter = r.blocked[0].holder }},
+		"who has the lock is unknown": {5, func(r *report) { r.blocked[0].holder = "" }},
+		"a lock has no fix":           {5, func(r *report) { r.blocked[0].fix = "" }},
+		"nothing was retired":         {6, func(r *report) { r.stats.Closed.Expired = 0 }},
+		"no idle limit was found":     {6, func(r *report) { r.stats.IdleLimit = 0 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := good()
@@ -185,22 +191,22 @@ func TestTheReportFailsForWhatWentWrong(t *testing.T) {
 func TestAnInterruptedRunIsJudgedByWhatWasDue(t *testing.T) {
 	r := good()
 	r.whole, r.ran = false, 7*time.Second
-	r.leakDue, r.leaks, r.slow, r.nested, r.rush, r.stats.Closed.Expired = 0, nil, nil, nil, nil, 0
+	r.leakDue, r.leaks, r.slow, r.nested, r.blocked, r.rush, r.stats.Closed.Expired = 0, nil, nil, nil, nil, nil, 0
 	assert.Empty(t, r.wrong())
 	assert.Contains(t, text(r), "What the demo showed in 7 s of 30 s (interrupted), on a pool of 8 connections\n")
-	assert.Equal(t, 5, strings.Count(text(r), ": not due yet\n"))
-	assert.Contains(t, text(r), "\nPASS: 0 of 5 were seen, the others were not due;")
+	assert.Equal(t, 6, strings.Count(text(r), ": not due yet\n"))
+	assert.Contains(t, text(r), "\nPASS: 0 of 6 were seen, the others were not due;")
 
 	r.leakDue = 1
 	assert.Len(t, r.wrong(), 1, "this leak was due")
-	assert.Contains(t, text(r), "2. Mistake 1 of 3: a leak, with its line of code: NOT SEEN\n")
+	assert.Contains(t, text(r), "2. Mistake 1 of 4: a leak, with its line of code: NOT SEEN\n")
 }
 
 func TestALongerLimitOfTheServerNeedNotBeReached(t *testing.T) {
 	r := good()
 	r.stats.IdleLimit, r.stats.Closed.Expired = 8*time.Hour, 0
 	assert.Empty(t, r.wrong())
-	assert.Contains(t, text(r), "\nPASS: 4 of 5 were seen, the others were not due;")
+	assert.Contains(t, text(r), "\nPASS: 5 of 6 were seen, the others were not due;")
 }
 
 func TestWhatCameAfterTheReportIsJudged(t *testing.T) {
@@ -263,6 +269,30 @@ func TestSlowCallsAreCountedOnce(t *testing.T) {
 	assert.Equal(t, 1, f.slowSites()[0].count)
 	assert.Contains(t, f.slowSites()[0].fix, "plan")
 	assert.Empty(t, f.leakSites())
+}
+
+func TestCallsThatWaitForALockAreNoOtherSlowCalls(t *testing.T) {
+	f := newFindings()
+	holder := sqllease.Lease{ID: 7}
+	f.addSlowCall(sqllease.SlowCall{Blockers: []sqllease.Blocker{{Waits: true, Lease: &sqllease.Lease{ID: 6}}, {Lease: &holder}}})
+	f.addSlowCall(sqllease.SlowCall{Blockers: []sqllease.Blocker{{}}})
+	assert.Empty(t, f.slowSites())
+	require.Len(t, f.blockings(), 1)
+	assert.Equal(t, 2, f.blockings()[0].count)
+	assert.Equal(t, holder.Stack.Site(), f.blockings()[0].holder)
+	assert.Empty(t, holderOf([]sqllease.Blocker{{}}), "it is not the application's")
+	assert.Empty(t, holderOf([]sqllease.Blocker{{Waits: true, Lease: &holder}}))
+}
+
+func TestWhatTheServerDoesNotShowIsNoFailure(t *testing.T) {
+	f := newFindings()
+	j := &journal{}
+	slog.New(poolLog{j, f}).Warn("the server does not show all", "remedy", "GRANT PROCESS ON *.* TO app")
+	assert.Empty(t, j.list())
+	r := good()
+	r.remedies = f.remedyList()
+	assert.Empty(t, r.wrong())
+	assert.Contains(t, text(r), "GRANT PROCESS ON *.* TO app")
 }
 
 func TestOnlyWarningsThatNobodyElseHasAreKept(t *testing.T) {

@@ -68,12 +68,17 @@ func setParam(cfg *mysql.Config, name, value string) {
 // startEmbedded starts go-mysql-server in this process, on a free port. Its
 // tables live in memory. It has no isolation: of two transactions that change
 // one table at the same time, the later commit wins. That is good enough to
-// watch connections, and no way to keep books.
+// watch connections, and no way to keep books. Its calls wait for no locks but those
+// of GET_LOCK.
 func startEmbedded(idleLimit time.Duration) (*database, error) {
 	shop := memory.NewDatabase("shop")
 	shop.EnablePrimaryKeyIndexes()
-	provider := memory.NewDBProvider(shop)
+	locks := newPerformanceSchema()
+	provider := memory.NewDBProvider(shop, locks)
 	eng := engine.NewDefault(provider)
+	if err := locks.attach(eng); err != nil {
+		return nil, fmt.Errorf("embedded server: switch performance_schema on: %w", err)
+	}
 
 	ctx := enginesql.NewContext(context.Background())
 	seconds := int64(idleLimit.Seconds())
@@ -171,8 +176,9 @@ func (c *watchedConn) Close() error {
 const (
 	products  = 200
 	customers = 20
-	disputed  = 3  // the last customers; each has an order that is in dispute
-	seeded    = 50 // orders of each customer
+	disputed  = 3         // the last customers; each has an order that is in dispute
+	seeded    = 50        // orders of each customer
+	fullStock = 1_000_000 // of each product
 )
 
 var createTables = []string{
@@ -210,7 +216,7 @@ func (d *database) fill(ctx context.Context) error {
 func productRows() string {
 	var rows []string
 	for id := range products {
-		rows = append(rows, fmt.Sprintf("(%d, 'Product %d', %d.%02d, 1000000)", 1+id, 1+id, 5+id, id%100))
+		rows = append(rows, fmt.Sprintf("(%d, 'Product %d', %d.%02d, %d)", 1+id, 1+id, 5+id, id%100, fullStock))
 	}
 	return strings.Join(rows, ", ")
 }

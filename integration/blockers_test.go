@@ -365,7 +365,7 @@ func TestAnAdvisoryLockThatBlocksACallIsFound(t *testing.T) {
 		c, end := b.waits(waiter, take[b.s.Driver])
 		require.Len(b, c.Blockers, 1)
 		require.NotNil(b, c.Blockers[0].Lease)
-		b.says(c, "blocked by advisory lock: ", "taken by ", "TestAnAdvisoryLock", "close the *sql.Conn")
+		b.says(c, "blocked by advisory lock: ", "taken by ", "TestAnAdvisoryLock", ": release its lock, or end its transaction, on every path")
 		assert.NotContains(b, c.String(), "customer", "the name of a lock may be data")
 		end()
 		_ = waiter.Close() // its context has ended

@@ -65,6 +65,8 @@ func TestTheNextCallerInherits(t *testing.T) {
 			}
 			if c.asks == "" {
 				require.NoError(t, db.PingContext(t.Context()))
+				pool, _ := sqllease.ConnectorOf(db)
+				assert.Equal(t, sqllease.ClosedStats{Invalid: 1}, pool.Stats().Closed, "it was not dead")
 			} else {
 				if c.kind == "transaction" { // a transaction has a time of its own
 					require.Eventually(t, func() bool {

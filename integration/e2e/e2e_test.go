@@ -83,7 +83,7 @@ func TestScenes(t *testing.T) {
 	for _, s := range all {
 		assert.ElementsMatch(t, s.fires, table.fired[s.name], "the alerts of %s", s.name)
 		for _, c := range s.shows {
-			value, found := table.values[c.panel][s.name]
+			value, found := table.shown(c.panel, s.name)
 			assert.True(t, found && value >= c.least && value <= c.most, "%s shows %v in %q, and not %v to %v", s.name, value, c.panel, c.least, c.most)
 		}
 	}

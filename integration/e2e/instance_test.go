@@ -190,6 +190,27 @@ func drop(ctx context.Context, db *sql.DB) error {
 	return rows.Err()
 }
 
+// keep has a connection checked out for longer than it uses it.
+func keep(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	_, err = conn.ExecContext(ctx, "quick")
+	wait(ctx, 200*time.Millisecond)
+	return err
+}
+
+// leave gives connections back with a transaction, a lock and a setting.
+func leave(ctx context.Context, db *sql.DB) error {
+	err := errors.Join(execute("BEGIN")(ctx, db), execute("SET time_zone = '+05:00'")(ctx, db))
+	var got int
+	return errors.Join(err, db.QueryRowContext(ctx, getLock).Scan(&got))
+}
+
+const getLock = "SELECT GET_LOCK('stock', 1)"
+
 // nest takes a connection and, while it holds it, another.
 func nest(ctx context.Context, db *sql.DB) error {
 	conn, err := db.Conn(ctx)

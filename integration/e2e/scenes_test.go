@@ -30,7 +30,7 @@ type scene struct {
 
 // cell is the highest value that a panel showed, which must be from least to most.
 type cell struct {
-	panel       string // "title: legend"
+	panel       string // "title: legend"; a * stands for anything
 	least, most float64
 }
 
@@ -189,6 +189,27 @@ func scenes() []scene {
 			},
 			fires: []string{"SqlleaseLeak 1 unused", "SqlleaseLeak 1 proven"},
 			shows: []cell{{"Leaks, by class: unused", 1, 4}, {"Leaks, by class: proven", 1, 3}, {"Slow calls: shop", 1, 3}},
+		},
+		{
+			name: "leftovers", config: sqllease.Config{MaxOpen: 8},
+			script: mysqlscript.Script{Statements: map[string]mysqlscript.Answer{getLock: mysqlscript.Rows("got", "1")}},
+			run: func(ctx context.Context, _ *testing.T, all []*instance) {
+				all[0].callers.Go(func() {
+					db := all[0].process.Load().db
+					_ = execute("quick")(ctx, db) // the first scrapes see a count of zero
+					wait(ctx, warm)
+					_ = leave(ctx, db)
+				})
+			},
+			fires: []string{"SqlleaseLeftover 1 transaction", "SqlleaseLeftover 1 lock"},
+			shows: []cell{{"Leftovers, by kind: transaction", 1, 3}, {"Leftovers, by kind: lock", 1, 3}, {"Leftovers, by kind: setting", 1, 3}},
+		},
+		{
+			name: "unused", config: sqllease.Config{MaxOpen: 8},
+			run: func(ctx context.Context, _ *testing.T, all []*instance) {
+				all[0].call(ctx, 3, 20*ms, keep)
+			},
+			shows: []cell{{"Checked out but unused, by place: *.keep", 1, 4}},
 		},
 		{
 			name: "deadlock", config: sqllease.Config{MaxOpen: 2, FailDeadlockAfter: time.Second},

@@ -56,7 +56,7 @@ func ask(ctx context.Context, t *testing.T, prom v1.API, all []scene, during v1.
 			for _, series := range matrix(ctx, t, prom, of(s.name, a.Expr), during) {
 				m := series.Metric
 				out.fired[s.name] = append(out.fired[s.name],
-					legend("{{alertname}} {{instance}} {{sqllease_leak_class}}{{error_type}}", m))
+					legend("{{alertname}} {{instance}} {{sqllease_leak_class}}{{sqllease_leftover_kind}}{{error_type}}", m))
 			}
 		}
 	}
@@ -93,6 +93,18 @@ func (b *table) add(p panel, legend, column string, series *model.SampleStream) 
 		b.units[row] = p.FieldConfig.Defaults.Unit
 	}
 	b.values[row][column] = highest
+}
+
+// shown returns a row's value. A * in the row's name stands for anything.
+func (b *table) shown(row, column string) (value float64, found bool) {
+	before, after, some := strings.Cut(row, "*")
+	for _, name := range b.rows {
+		matches := name == row || some && strings.HasPrefix(name, before) && strings.HasSuffix(name, after)
+		if value, found = b.values[name][column]; matches && found {
+			return value, true
+		}
+	}
+	return 0, false
 }
 
 const columnWidth = 10

@@ -13,6 +13,7 @@ func (g *Gate[S, C]) Replace(s *Session[S], w *Waiter[S, C], now clock.Instant) 
 	g.counts.Closed[s.reason]++
 	if g.shut || !g.crowdedLocked() { // in a rest too: the server has the room that this one had
 		g.dialing++
+		g.letDialLocked(w)
 		g.letLocked()
 		return false
 	}

@@ -106,8 +106,12 @@ func (m *model) stepRejoin() bool {
 	w := pick(m.rand, m.refused)
 	m.refused = without(m.refused, w)
 	waits := m.g.Rejoin(w.real, m.now)
-	if want := !m.shut && m.open() > m.dialing; waits != want {
+	alone := !w.crowd || m.dialing == 0 && len(m.queue) == 0
+	if want := !m.shut && (m.open() > m.dialing || !alone); waits != want {
 		m.fail("whoever was refused waits: %v, must be %v", waits, want)
+	}
+	if waits && m.open() == m.dialing {
+		m.did("rejoin: there is no session, and others were refused or dial")
 	}
 	if !waits {
 		m.did("rejoin: nothing to wait for")
@@ -147,7 +151,7 @@ func (m *model) stepReserve() bool {
 	switch {
 	case want:
 		m.did("reserve")
-		m.beginDial()
+		m.beginDial(nil)
 	case missing:
 		m.did("reserve: too many dial")
 	default:
@@ -168,7 +172,7 @@ func (m *model) stepReplace() bool {
 	}
 	if !waits {
 		m.did("replace")
-		m.beginDial()
+		m.beginDial(w)
 		m.idle = append(m.idle, w)
 		return true
 	}

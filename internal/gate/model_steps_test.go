@@ -35,7 +35,7 @@ var outcomes = []string{
 	"arrive", "collect: session", "collect: room", "collect: refused",
 	"give up: queued", "give up: refused", "give up: room", "give up: session", "give up: session, closed", "over",
 	"refuse", "prefer", "send away", "dialed", "dialed: ends in an earlier tenth", "dialed: the pace grows", "dialed: the pace is full", "dialed: one may dial", "unreserve", "failed", "failed: the next dials",
-	"full: a rest", "full: in a rest", "full: there is no session", "rejoin", "rejoin: having queued", "rejoin: nothing to wait for", "rejoin: served at once",
+	"full: a rest", "full: in a rest", "full: there is no session", "rejoin", "rejoin: having queued", "rejoin: nothing to wait for", "rejoin: served at once", "rejoin: there is no session, and others were refused or dial",
 	"reserve: too many dial", "reserve", "reserve: nothing missing",
 	"return: bad", "return: misfit", "return: of another pool", "return: handed", "return: kept", "return: kept, while draining", "return: late", "return: kept, doubted",
 	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",

@@ -66,6 +66,7 @@ type modelWaiter struct {
 	session *modelSession // what it was served
 	err     error         // likewise; both nil: room
 	joined  int           // how often its caller joined the queue
+	crowd   bool          // when it was let dial, any number might
 }
 
 // model drives a gate and says what it must do.
@@ -151,9 +152,12 @@ func (m *model) paced() bool { return m.crowded() || !m.pace.until.IsZero() }
 // keptBack tells whether somebody waits only because others dial.
 func (m *model) keptBack() bool { return len(m.queue) > 0 && m.room() && m.paced() }
 
-// beginDial lets one dial.
-func (m *model) beginDial() {
+// beginDial lets one dial; nil: it is dialed ahead.
+func (m *model) beginDial(w *modelWaiter) {
 	m.dialing++
+	if w != nil {
+		w.crowd = m.pace.most == 0
+	}
 	if m.pace.most > 0 {
 		m.pace.let = m.now
 	}
@@ -332,7 +336,7 @@ func (m *model) answer(w *modelWaiter, s *modelSession, err error) {
 // admit lets those who wait dial while they may.
 func (m *model) admit() {
 	for !m.shut && len(m.queue) > 0 && m.room() && !m.paced() {
-		m.beginDial()
+		m.beginDial(m.queue[0])
 		m.serve(nil, m.now)
 	}
 	if m.trust == Private {
@@ -394,7 +398,7 @@ func TestTheGateDoesWhatAPlainModelOfItDoes(t *testing.T) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) { // the gate reads the clock where nobody tells it the time
-					for i := range 1500 {
+					for i := range 1700 {
 						runModel(t, uint64(i*shards+shard), all[shard])
 					}
 				})

@@ -65,7 +65,7 @@ func (m *model) stepAsk() bool {
 	case m.room() && !m.paced():
 		m.did("ask: room")
 		m.number(w)
-		m.beginDial()
+		m.beginDial(w)
 	default:
 		m.did("ask: waits" + map[bool]string{true: " for who dials"}[m.room()])
 		m.idle = without(m.idle, w)

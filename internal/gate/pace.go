@@ -49,6 +49,9 @@ func (g *Gate[S, C]) letLocked() {
 	}
 }
 
+// letDialLocked notes whether any number may dial when a waiter is let.
+func (g *Gate[S, C]) letDialLocked(w *Waiter[S, C]) { w.crowd = g.pace.most == 0 }
+
 // Failed ends a dial that the server, or the way to it, failed, and gives its room back. met
 // is what the dial met with, for [Figures.Failure]. A dial that failed for another reason,
 // such as a caller who went away, ends with Unreserve.
@@ -74,11 +77,14 @@ func (g *Gate[S, C]) Full(met string) {
 }
 
 // Rejoin has one wait whose dial ended with Full: in the place that it had, for a session or
-// for leave to dial. It does not where there is no session that could come back.
+// for leave to dial. It does not where there is no session that could come back; but dials that
+// were on together may have been refused for each other, since a server counts those too that it
+// refuses: so the next of them, alone, is to tell.
 func (g *Gate[S, C]) Rejoin(w *Waiter[S, C], now clock.Instant) (waits bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.shut || g.open == g.dialing {
+	others := g.dialing > 0 || g.waiters.len > 0
+	if g.shut || g.open == g.dialing && !(w.crowd && others) {
 		return false
 	}
 	g.rejoinLocked(w, now)

@@ -130,3 +130,27 @@ func TestAGateThatWasShutLetsNobodyWaitAgain(t *testing.T) {
 	assert.False(t, g.Replace(&s.Session, newWaiter(), now), "nobody would serve it")
 	assert.Equal(t, 2, figures(g).Dialing)
 }
+
+// A server counts those too that it is about to refuse: of many that are dialed at once, all may be
+// refused for each other.
+func TestDialsThatWereRefusedForEachOtherAreMadeAgainOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := timedGate(0, 0)
+		all := dialers(t, g, 3)
+		for i, w := range all {
+			g.Full("full")
+			require.True(t, g.Rejoin(w, clock.Now()), "%d was refused while others dialed, or wait", i)
+			require.Equal(t, []int{2, 1, 1}[i], figures(g).Dialing)
+		}
+		require.Equal(t, []int{1, 2}, []int{figures(g).Dialing, figures(g).Waiting}, "one dials alone")
+		g.Full("full")
+		assert.False(t, g.Rejoin(all[0], clock.Now()), "that was the truth")
+		assert.Equal(t, []int{1, 1}, []int{figures(g).Dialing, figures(g).Waiting}, "the next one has its turn")
+	})
+	t.Run("one that dials alone does not wait", func(t *testing.T) {
+		g := timedGate(0, 0)
+		w := dialers(t, g, 1)[0]
+		g.Full("full")
+		assert.False(t, g.Rejoin(w, clock.Now()))
+	})
+}

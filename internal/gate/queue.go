@@ -15,6 +15,7 @@ type Waiter[S, C any] struct {
 	number uint64             // guarded by Gate.mu: of its arrival; zero: it has not come yet
 	since  clock.Instant      // since when it waits; set before it joins the queue; zero: it did not
 	waited time.Duration      // guarded by Gate.mu: until it was served; twice: together
+	crowd  bool               // guarded by Gate.mu: when it was let dial, any number might
 
 	// served gets one value when the waiter was taken out of the queue by somebody else.
 	served chan struct{}
@@ -75,6 +76,7 @@ func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, 
 	}
 	if g.mayDialLocked() {
 		g.numberLocked(w)
+		g.letDialLocked(w)
 		g.reserveLocked()
 		return nil, false, nil
 	}
@@ -303,8 +305,10 @@ func (g *Gate[S, C]) unreserveLocked() {
 // ready of another pool may be taken: see takeableLocked.
 func (g *Gate[S, C]) admitLocked() {
 	for !g.shut && g.waiters.len > 0 && g.mayDialLocked() {
+		first := g.waiters.first.of
+		g.letDialLocked(first)
 		g.reserveLocked()
-		g.serveLocked(g.waiters.first.of, nil, clock.Now())
+		g.serveLocked(first, nil, clock.Now())
 	}
 	if g.waiters.len > 0 && g.trust == Private {
 		g.settleLocked(clock.Now())

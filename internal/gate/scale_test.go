@@ -103,7 +103,7 @@ func BenchmarkExpiry(b *testing.B) {
 				b.Fatal(len(expired), "have expired")
 			}
 			s := expired[0]
-			g.Replace(&s.Session, nil, now)
+			g.Replace(&s.Session, newWaiter(), now)
 			g.Dialed(s, &s.Session, Life{Idle: idle}, now)
 			g.Return(ticket, &s.Session, false, now)
 			now++
@@ -120,7 +120,7 @@ func BenchmarkDialed(b *testing.B) { // looks at all for the end of one
 		b.ReportAllocs()
 		for b.Loop() {
 			g.Reject(&s.Session, Bad)
-			g.Replace(&s.Session, nil, now)
+			g.Replace(&s.Session, newWaiter(), now)
 			g.Dialed(s, &s.Session, life, now)
 		}
 	})

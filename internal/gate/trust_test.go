@@ -215,7 +215,7 @@ func TestATicketThatLeavesWithoutASessionLeavesItToWhoWaits(t *testing.T) {
 				bound, _ := giveBack(g, all[1])
 				require.Len(t, g.TakeReady(1, func(s *conn) bool { return s == all[1] }), 1)
 				g.Reject(&all[1].Session, Bad)
-				g.Replace(&all[1].Session, nil, clock.Now()) // its room is taken again
+				g.Replace(&all[1].Session, newWaiter(), clock.Now()) // its room is taken again
 				c := asks(t.Context(), g, newWaiter(), nil)
 				requireNotDone(t, c)
 				g.Leave(ticket)

@@ -39,6 +39,6 @@ for (const state of ['quiet', 'outage']) {
 
 // height is that of the rows of the dashboard that are drawn, in pixels.
 function height({ panels }) {
-  const end = panels.find((p) => p.title === 'Leaks, slow calls and deadlocks')?.gridPos.y ?? 60;
+  const end = panels.find((p) => p.title === 'Leaks, slow calls, deadlocks and leftovers')?.gridPos.y ?? 60;
   return end * 38;
 }

@@ -3,9 +3,10 @@ package board
 // This file is the panels.
 
 const (
-	small  = 8 // a third of the width
-	tall   = 8
-	recent = "5m" // the window of the single figures
+	small   = 8 // a third of the width
+	quarter = 6
+	tall    = 8
+	recent  = "5m" // the window of the single figures
 )
 
 const (
@@ -22,7 +23,7 @@ func rows() []row {
 		{"Pool", poolPanels()},
 		{"Waiting for a connection, and querying", acquirePanels()},
 		{"Dials and closed connections", sessionPanels()},
-		{"Leaks, slow calls and deadlocks", leakPanels()},
+		{"Leaks, slow calls, deadlocks and leftovers", leakPanels()},
 		{"Time checked out, and rows", holdPanels()},
 		{"Operations", operationPanels()},
 	}
@@ -185,18 +186,18 @@ func sessionPanels() []panel {
 func leakPanels() []panel {
 	return []panel{
 		{
-			title: "Leaks, by class", width: small, height: tall, unit: "short", look: bars, links: leakLinks,
+			title: "Leaks, by class", width: quarter, height: tall, unit: "short", look: bars, links: leakLinks,
 			description: "Connections reported as leaked within the interval. The log and the span sqllease.leak have the line that took each.",
 			targets:     []target{{expr: grown("sqllease_leaks_total", "sqllease_leak_class", interval), legend: "{{sqllease_leak_class}}"}},
 			colours:     map[string]string{"unused": "orange", "proven": "red"},
 		},
 		{
-			title: "Slow calls", width: small, height: tall, unit: "short", look: bars,
+			title: "Slow calls", width: quarter, height: tall, unit: "short", look: bars,
 			description: "Calls that took longer than Config.SlowCallThreshold, within the interval. They are not leaks.",
 			targets:     []target{{expr: grown("sqllease_slow_calls_total", pool, interval), legend: "{{" + pool + "}}"}},
 		},
 		{
-			title: "Standstills and nested acquires", width: small, height: tall, unit: "short", look: bars,
+			title: "Standstills and nested acquires", width: quarter, height: tall, unit: "short", look: bars,
 			description: "Within the interval: deadlocks of the pool; other standstills, in which callers waited and nothing was done with any connection; and places in the code that wait for a connection while they hold one. " +
 				"If as many goroutines do this as there are connections, the pool deadlocks.",
 			targets: []target{
@@ -206,6 +207,19 @@ func leakPanels() []panel {
 			},
 			colours: map[string]string{"deadlocks": "red", "other standstills": "purple", "places of nested acquires": "orange"},
 		},
+		{
+			title: "Leftovers, by kind", width: quarter, height: tall, unit: "short", look: bars,
+			description: "Connections that came back, within the interval, with something that the next caller inherits. " +
+				"A transaction or a lock is a fault in the code. A setting may be on purpose. The log has the line that left it.",
+			targets: []target{{
+				expr:   born("sqllease_session_leftovers_total", "sqllease_leftover_kind", "sqllease_leftover_kind", interval),
+				legend: "{{sqllease_leftover_kind}}",
+			}},
+			colours: map[string]string{
+				"transaction": "red", "lock": "orange", "setting": "blue", "database": "purple", "channel": "yellow",
+				"temporary_table": "super-light-blue", "prepared_statement": "#8e8e8e",
+			},
+		},
 	}
 }
 
@@ -213,14 +227,23 @@ func holdPanels() []panel {
 	const rowsOf = "db_client_response_returned_rows"
 	return []panel{
 		percentiles("Hold", holds, "s", "How long connections are checked out. If that is much longer than the queries, code keeps connections during other work."),
+		{
+			title: "Checked out but unused, by place", width: 16, height: tall, unit: "short",
+			description: "How many connections are checked out but unused, on average, by the line of code that took them: the five places with most. " +
+				"A connection counts when it is given back. Move other work, such as a call of another service, out of these places.",
+			targets: []target{{
+				expr:   "topk(5, sum by (sqllease_place) (rate(" + of("sqllease_unused_time_seconds_total") + "[" + interval + "])))",
+				legend: "{{sqllease_place}}",
+			}},
+		},
 		percentiles("Rows of a query", rowsOf, "short", "How many rows a query returns. If p99 is far above p50, a query may lack a limit."),
 		{
-			title: "Rows returned", width: 4, height: tall, unit: "suffix:/s",
+			title: "Rows returned", width: small, height: tall, unit: "suffix:/s",
 			description: "Rows that callers read.",
 			targets:     []target{{expr: summed(rowsOf, pool, interval), legend: "{{" + pool + "}}"}},
 		},
 		{
-			title: "Lifetimes", width: 4, height: tall, unit: "s", look: steps,
+			title: "Lifetimes", width: small, height: tall, unit: "s", look: steps,
 			description: "The idle limit of new connections, and how long a connection may live because of the server's. If the idle limit changes, somebody changed the server's settings, or a shorter limit was learned from connections that were found dead, and is forgotten step by step.",
 			targets: []target{
 				{expr: "min by (" + pool + ") (" + of("sqllease_idle_limit_seconds") + " > 0)", legend: "{{" + pool + "}}: idle limit"},
