@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease/internal/drivers"
 )
 
 // callersAtRandom come to a pool whose calls take 10 ms, so many in a second, and each uses it.
@@ -131,4 +133,13 @@ func TestAPoolThatRecordsNothingGivesNoAdvice(t *testing.T) {
 	a := c.Advise(Goal{})
 	assert.Equal(t, RefusedTooFewLeases, a.Refused)
 	assert.Equal(t, `pool "orders": nothing is recorded: call Connector.Record, and ask again after a busy hour`, a.String())
+}
+
+func TestAdviceKnowsWhatTheServerHasForThePool(t *testing.T) {
+	c, err := Wrap(&leakFake{}, Config{Instances: 4})
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, c.Close()) }()
+	assert.Zero(t, c.Advise(Goal{}).Ceiling)
+	c.asking.known.Store(&drivers.Answer{MaxConnections: 103, Reserved: 3})
+	assert.Equal(t, 25, c.Advise(Goal{}).Ceiling)
 }

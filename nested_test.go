@@ -63,6 +63,22 @@ func TestARequestThatWaitsWhileItHoldsIsToldWhenItsConnectionComesBack(t *testin
 	})
 }
 
+func TestAdviceKnowsWhatNestedAcquiresNeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := nestedPool(t, &leakFake{}, Config{MaxOpen: 3})
+		assert.Zero(t, p.c.Advise(Goal{}).Floor)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() { _ = nestedRequest(ctx, p.DB) })
+		}
+		all.Wait()
+		synctest.Wait()
+		assert.Equal(t, 4, p.c.Advise(Goal{}).Floor, "three requests, of two connections each")
+	})
+}
+
 // A goroutine may hold several connections, which were taken at several places.
 // A loop over rows that updates each is the same.
 // A request that waits on one goroutine and holds on another is told by its
