@@ -31,7 +31,7 @@ type Advice struct {
 	Try       int     // if there is none: the limit to set for another recording; 0: the one there is
 
 	Curve    []LimitPoint // what callers would see with other limits
-	Collapse int          // from this limit on, more connections make everything slower; 0: none was seen
+	Collapse int          // from this limit on, more connections make everything slower, or a pool that is full does not recover; 0: none was seen
 	Floor    int          // with a smaller limit, nested acquires can deadlock (see [NestedAcquire]); 0: none were seen
 	Ceiling  int          // the server has so many connections for this pool; 0: not known
 
@@ -178,7 +178,7 @@ func were(n int) string {
 // bounds says what keeps the limit from being any other.
 func (a Advice) bounds() (say []string) {
 	if a.Collapse > 0 {
-		say = append(say, fmt.Sprintf("Stay below %d: from there on, more connections make the server slower.", a.Collapse))
+		say = append(say, fmt.Sprintf("Stay below %d: from there on, more connections make everything slower.", a.Collapse))
 	}
 	if a.Limit-a.Held > a.Seen {
 		say = append(say, fmt.Sprintf("No more than %s in use at once so far, so record again after the change.", were(a.Seen)))

@@ -19,7 +19,7 @@ func TestAdviceSaysWhatToDo(t *testing.T) {
 	}{
 		"too low": {waits, func(a *Advice) { a.Limit, a.Low, a.High, a.Met, a.Collapse = 18, 16, 20, true, 40 },
 			`pool "orders": callers wait for connections: 99 % of the callers got one within 120ms, but the goal is 10ms. ` +
-				`Set the limit to 18 (it is 10 now; by this recording it is between 16 and 20). Stay below 40: from there on, more connections make the server slower.`},
+				`Set the limit to 18 (it is 10 now; by this recording it is between 16 and 20). Stay below 40: from there on, more connections make everything slower.`},
 		"more than was seen": {waits, func(a *Advice) { a.Limit, a.Low, a.High, a.Met, a.Seen = 12, 11, 12, true, 10 },
 			`pool "orders": callers wait for connections: 99 % of the callers got one within 120ms, but the goal is 10ms. ` +
 				`Set the limit to 12 (it is 10 now; by this recording it is between 11 and 12). No more than 10 connections were in use at once so far, so record again after the change.`},

@@ -43,24 +43,53 @@ func (s scene) play(t *testing.T, limit int, seed uint64, long time.Duration, re
 		defer func() { assert.NoError(t, db.Close()) }()
 		db.SetMaxIdleConns(1 << 16)
 		r := rand.New(rand.NewPCG(seed, 2006))
-		come := s.come(r, long)
 		if record != nil {
-			connector.Record(len(come))
+			connector.Record(1 << 18)
 		}
-		seen = make([]visit, len(come))
 		var all sync.WaitGroup
-		begin := time.Now()
-		for i, at := range come {
-			j := job{work: drawn(s.work, r), sleep: drawn(s.sleep, r), unused: drawn(s.unused, r)}
-			<-time.After(time.Until(begin.Add(at)))
-			all.Go(func() { seen[i] = j.visit(t, db) })
+		if s.workers > 0 {
+			s.toil(t, r, long, db, &all)
+		} else {
+			seen = s.let(t, r, long, db, &all)
 		}
 		if record != nil {
-			record(connector) // as one does who looks at it, while callers come
+			record(connector) // as one does who looks at it while callers come
 		}
 		all.Wait()
 	})
 	return seen
+}
+
+// let lets the callers come. What it returns is what they saw, once all have been served.
+func (s scene) let(t *testing.T, r *rand.Rand, long time.Duration, db *sql.DB, all *sync.WaitGroup) []visit {
+	come := s.come(r, long)
+	seen := make([]visit, len(come))
+	begin := time.Now()
+	for i, at := range come {
+		j := s.job(r)
+		<-time.After(time.Until(begin.Add(at)))
+		all.Go(func() { seen[i] = j.visit(t, db) })
+	}
+	return seen
+}
+
+// toil has workers come again and again, and returns when it is time to stop.
+func (s scene) toil(t *testing.T, r *rand.Rand, long time.Duration, db *sql.DB, all *sync.WaitGroup) {
+	end := time.Now().Add(long)
+	for range s.workers {
+		own := rand.New(rand.NewPCG(r.Uint64(), 2006))
+		all.Go(func() {
+			for time.Now().Before(end) {
+				s.job(own).visit(t, db)
+			}
+		})
+	}
+	<-time.After(long)
+}
+
+// job draws what a caller does.
+func (s scene) job(r *rand.Rand) job {
+	return job{work: drawn(s.work, r), sleep: drawn(s.sleep, r), unused: drawn(s.unused, r)}
 }
 
 func drawn(of lengths, r *rand.Rand) time.Duration {

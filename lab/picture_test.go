@@ -23,13 +23,14 @@ var pictures = []picture{
 	{
 		scene: "a query by primary key, 8 cores", file: "../docs/sizing-cores.svg",
 		title: "1000 queries a second, on a server with 8 cores",
-		note:  "Mean time of a query, the wait for its connection included. It is shortest with about as many connections as cores.",
-		x:     axis("connections", 4, 6, 8, 12, 20, 40, 80), y: milliseconds(5, 10, 100, 1000, 10_000),
+		note: "Shortest with about as many connections as cores. Above 40, the server sooner or later has more to do than it can, " +
+			"and never recovers. In the recording it did not.",
+		x: axis("connections", 4, 6, 8, 12, 20, 40, 80), y: milliseconds(5, 10, 100, 1000, 10_000),
 	},
 	{
 		scene: "half a second of waiting", file: "../docs/sizing-waiting.svg",
 		title: "1000 queries a second, each of which waits half a second",
-		note:  "Mean time of a query, the wait for its connection included. Waiting costs the server nothing: with fewer than 500 connections callers queue, and with more nothing changes.",
+		note:  "Waiting costs the server nothing. With fewer than 500 connections callers queue, and with more nothing changes.",
 		x:     axis("connections", 300, 400, 500, 700, 1000, 1500), y: milliseconds(400, 500, 1000, 10_000),
 	},
 }
@@ -82,7 +83,7 @@ func (p picture) of(o outcome) string {
 			Title: p.title, Note: p.note + fmt.Sprintf(" Advice: %d.", last.Limit),
 			Description: "The mean time by the number of connections, as it was measured with each, and as the advisor found it from one recording. " + p.note,
 		},
-		X: p.x, Y: p.y, Panels: []drawing.Panel{{Lines: []drawing.Line{measured, replayed}}},
+		X: p.x, Y: p.y, Panels: []drawing.Panel{{Title: "Mean time of a query, with the wait for its connection", Lines: []drawing.Line{measured, replayed}}},
 	}.SVG()
 }
 

@@ -8,16 +8,17 @@ import (
 
 // scene is a load and a server.
 type scene struct {
-	name   string
-	slower func(n int) float64
-	come   arrivals
-	work   lengths // on the server
-	sleep  lengths // a wait there that costs it nothing
-	unused lengths
-	goal   time.Duration // that 99 of 100 callers wait no longer
-	long   time.Duration // the recording
-	limits []int         // that are recorded: too low, and too high
-	tried  []int         // all that are measured
+	name    string
+	slower  func(n int) float64
+	come    arrivals
+	workers int     // in place of arrivals: so many come again at once
+	work    lengths // on the server
+	sleep   lengths // a wait there that costs it nothing
+	unused  lengths
+	goal    time.Duration // that 99 of 100 callers wait no longer
+	long    time.Duration // the recording
+	limits  []int         // that are recorded: too low, and too high
+	tried   []int         // all that are measured
 }
 
 const ms = time.Millisecond
@@ -48,6 +49,8 @@ var unknowable = []scene{
 	{name: "nobody ever waits", slower: quick, come: regular(20 * ms), work: constant(10 * ms), goal: 10 * ms, limits: []int{10}},
 	{name: "one short burst", slower: gunther(0.02, 0.001), come: oneBurst(150, 1500, 15*time.Second, 800*ms), work: exponential(10 * ms), goal: 10 * ms, limits: []int{20}},
 	{name: "a load that grows", slower: gunther(0.02, 0.001), come: growing(200, 800), work: exponential(10 * ms), goal: 10 * ms, limits: []int{20}},
+	{name: "a third of the connections that it needs", slower: gunther(0.01, 0.0005), come: bursts(400, 1400, time.Second, 250*ms), work: exponential(10 * ms), goal: 20 * ms, long: 90 * time.Second, limits: []int{8}},
+	{name: "workers who ask again at once", slower: gunther(0.02, 0.001), workers: 40, work: exponential(10 * ms), goal: 10 * ms, limits: []int{10}},
 	{name: "more than it can do", slower: gunther(0.02, 0.001), come: poisson(2000), work: exponential(10 * ms), goal: 10 * ms, limits: []int{10}},
 }
 

@@ -62,7 +62,7 @@ type Advice struct {
 	Try       int     // if refused: the limit to set for the next recording; 0: the one there is
 
 	Curve    []Point // what other limits do
-	Collapse int     // from this limit on, more connections make everything slower; 0: none was seen
+	Collapse int     // from this limit on, more connections make everything slower, or a full pool does not recover; 0: none was seen
 
 	Seen     int     // the highest number of connections in use at once that was seen often enough
 	Slowdown float64 // how many times slower a call is, if that many are in use

@@ -43,12 +43,16 @@ type trial struct {
 	results  []result
 	longer   []weights  // of each: in each block, the callers who wait longer than the goal has it
 	episodes []episodes // of each: when these came
+	tips     int        // the first limit from which on a full pool never recovers; if there is none, the length of the list
 }
 
 // try replays limits.
 func (s *search) try(list []int, by law, see func(limit int, waits []float64, r result)) *trial {
 	work := s.load.work(by)
-	t := &trial{list: list, callers: s.callers, longer: make([]weights, len(list)), episodes: make([]episodes, len(list))}
+	t := &trial{
+		list: list, callers: s.callers, tips: s.load.tips(list, by, work),
+		longer: make([]weights, len(list)), episodes: make([]episodes, len(list)),
+	}
 	for k, limit := range list {
 		r := s.replay.run(limit, by, work)
 		for i, wait := range s.replay.waits {
@@ -70,7 +74,7 @@ func (s *search) try(list []int, by law, see func(limit int, waits []float64, r 
 type picked struct {
 	limit    int  // the smallest that meets the goal and is not worse than the best; else the smallest that is as good as that
 	met      bool // it meets the goal
-	collapse int  // the first above the best that is worse; if there is none, the length of the list
+	collapse int  // the first above the best that is worse, or tips; if there is none, the length of the list
 	far      bool // larger limits might do better, of which nothing is known
 }
 
@@ -88,8 +92,8 @@ func (t *trial) pick(goal Goal, drawn *weights) picked {
 		}
 		return from
 	}
-	p := picked{collapse: first(least+1, func(k int) bool { return means[k] > worse*means[least] })}
-	good := first(least+1, func(k int) bool { return means[k] > asGood*means[least] }) // so far it is not worse
+	p := picked{collapse: min(t.tips, first(least+1, func(k int) bool { return means[k] > worse*means[least] }))}
+	good := min(t.tips, first(least+1, func(k int) bool { return means[k] > asGood*means[least] })) // so far it is not worse
 	p.limit = first(0, func(k int) bool { return few(t.longer[k].times(drawn), callers, goal) })
 	if p.met = p.limit < good; !p.met {
 		p.far = good == len(t.list)

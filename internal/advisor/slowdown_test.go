@@ -35,3 +35,23 @@ func TestTheSlowdownOfAServerIsFound(t *testing.T) {
 		}
 	}
 }
+
+// Six calls are on their way on average, to a server with eight cores. With more than 40 connections it
+// gets less done than that, so a pool that is full stays full.
+func TestAPoolThatWouldNotRecoverIsSeen(t *testing.T) {
+	load := loadOf{rate: poisson(1000), work: exponential(0.006)}
+	l := newLoad(recorded(world{slower: cores(8, 0.01)}, load.callers(1, 10), 20))
+	by := law{alone: 8, alpha: 1. / 8, beta: 0.01 / 8}
+	list := limits(80)
+	k := l.tips(list, by, l.work(by))
+	require.Less(t, k, len(list))
+	assert.InDelta(t, 41, list[k], 5)
+	assert.Equal(t, len(list), l.tips(list, law{}, l.work(law{})), "a server that does not slow down recovers")
+}
+
+func TestWhatIsServedWithAllConnections(t *testing.T) {
+	assert.InDelta(t, 10/0.01, throughput(10, law{}, 0.01, 0), 1e-6)
+	assert.InDelta(t, 10/0.03, throughput(10, law{}, 0.01, 0.02), 1e-6)
+	assert.InDelta(t, 10/0.02, throughput(10, law{}, 0, 0.02), 1e-6)
+	assert.InDelta(t, 10/(0.01*(1+9*0.1)), throughput(10, law{alone: 1, alpha: 0.1}, 0.01, 0), 1e-6)
+}
