@@ -94,14 +94,20 @@ func (a Advice) String() string {
 		parts = append(parts, a.advised())
 	}
 	parts = append(parts, a.bounds()...)
-	parts = append(parts, a.causes()...)
+	if a.Refused != RefusedTooFewLeases {
+		parts = append(parts, a.causes()...)
+	}
 	return strings.Join(parts, " ")
 }
 
 // whether says whether the limit is the problem.
 func (a Advice) whether() string {
 	if a.Enough {
-		return fmt.Sprintf("the limit is not the problem: %s got a connection within %v, and the goal is %v.", a.callers(), round(a.Recorded.Wait), round(a.Goal.Wait))
+		within := fmt.Sprintf("within %v", round(a.Recorded.Wait))
+		if a.Recorded.Wait == 0 {
+			within = "at once"
+		}
+		return fmt.Sprintf("the limit is not the problem: %s got a connection %s, and the goal is %v.", a.callers(), within, round(a.Goal.Wait))
 	}
 	return fmt.Sprintf("callers wait for connections: %s got one within %v, but the goal is %v.", a.callers(), round(a.Recorded.Wait), round(a.Goal.Wait))
 }

@@ -67,16 +67,19 @@ func advisable(r *Recording) (leases []advisor.Lease, places []Stack) {
 	return leases, places
 }
 
-// advisable is the lease as the advisor reads it.
+// advisable is the lease as the advisor reads it. What of its acquire was neither the queue nor the
+// dial goes with the reset.
 func (l *RecordedLease) advisable(r *Recording, place int) advisor.Lease {
 	end := l.End
 	if end.IsZero() {
 		end = r.To
 	}
-	return advisor.Lease{
+	a := advisor.Lease{
 		Arrived: l.Start.Sub(r.From), Acquired: l.Acquired.Sub(r.From), Ended: end.Sub(r.From),
-		Dial: l.Dial, Reset: l.Reset, Unused: l.Unused, InUse: l.InUse, Place: place, Failed: l.Acquired.IsZero(),
+		Dial: l.Dial, Unused: l.Unused, InUse: l.InUse, Place: place, Failed: l.Acquired.IsZero(),
 	}
+	a.Reset = max(a.Acquired-a.Arrived-l.Queue-l.Dial, 0)
+	return a
 }
 
 // recordedFor is how long the recording is, as far as all who came are in it.

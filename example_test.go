@@ -360,3 +360,19 @@ func ExampleConnector_Stats() {
 	fmt.Printf("%s: %d of %d in use, %d idle, %d waiting\n", s.Name, s.InUse, s.Limit, s.Idle, s.Waiting)
 	// Output: shop: 1 of 20 in use, 0 idle, 0 waiting
 }
+
+// The limit that a pool should have, from a recording of its load.
+func ExampleConnector_Advise() {
+	db, err := sqllease.Open("pgx", "", sqllease.Config{Name: "orders", MaxOpen: 10, Discovery: sqllease.NoDiscovery})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	connector, _ := sqllease.ConnectorOf(db)
+	connector.Record(10_000)
+
+	db.Exec("UPDATE fruit SET name = 'pear'") // in a service: a busy hour
+
+	fmt.Println(connector.Advise(sqllease.Goal{Wait: 10 * time.Millisecond}))
+	// Output: pool "orders": the limit is not the problem: 99 % of the callers got a connection at once, and the goal is 10ms. Which limit it needs cannot be said: the recording has only 1 acquire. Let it record some thousands.
+}

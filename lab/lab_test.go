@@ -174,7 +174,7 @@ func (m measured) best() (best, collapse int) {
 	least := slices.Index(m.means, slices.Min(m.means))
 	good := func(k int) bool { return k <= least || float64(m.means[k]) <= 1.05*float64(m.means[least]) }
 	for k := least + 1; k < len(m.limits); k++ {
-		if float64(m.means[k]) > 1.1*float64(m.means[least]) {
+		if float64(m.means[k]) > 1.25*float64(m.means[least]) {
 			collapse = m.limits[k]
 			break
 		}

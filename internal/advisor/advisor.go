@@ -97,7 +97,7 @@ type Place struct {
 // What of the pool's behaviour counts as worse than the best.
 const (
 	asGood = 1.05 // a mean response up to this many times the best is as good
-	worse  = 1.10 // from this on it is worse
+	worse  = 1.25 // from this on it is worse
 )
 
 // Advise returns the limit that the pool should have for what was recorded.
