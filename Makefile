@@ -44,6 +44,7 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 	go test -tags sqllease_no_assembly . ./internal/callstack
 	cd demo && go test ./...
 	cd bench && go test ./...
+	cd lab && go test -run 'Page|Refused' .
 
 .PHONY: test-oldest
 test-oldest: ## the library's tests with the oldest Go that go.mod allows

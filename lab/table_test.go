@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -129,18 +130,43 @@ func (m measured) cell(a sqllease.Advice) string {
 	if !m.right(a) {
 		s = "**" + s + "**"
 	}
+	if a.Collapse > 0 {
+		s += fmt.Sprintf(", below %d", a.Collapse)
+	}
 	return s
 }
 
 // fill writes a block of the page.
 func fill(t *testing.T, name, text string) {
 	require.False(t, t.Failed(), "the page is not written: something failed")
-	old, err := os.ReadFile(page)
+	before, _, after := block(t, name)
+	require.NoError(t, os.WriteFile(page, []byte(before+text+after), 0o644)) //nolint:gosec // it is a document
+}
+
+// block is a block of the page, and what is around it.
+func block(t *testing.T, name string) (before, inside, after string) {
+	text, err := os.ReadFile(page)
 	require.NoError(t, err)
 	begins, ends := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
-	before, rest, found := strings.Cut(string(old), begins)
+	before, rest, found := strings.Cut(string(text), begins)
 	require.True(t, found, begins)
-	_, after, found := strings.Cut(rest, ends)
+	inside, after, found = strings.Cut(rest, ends)
 	require.True(t, found, ends)
-	require.NoError(t, os.WriteFile(page, []byte(before+begins+text+ends+after), 0o644)) //nolint:gosec // it is a document
+	return before + begins, inside, ends + after
+}
+
+// What the page has is a row for each scene, and no other.
+func TestThePageHasEveryScene(t *testing.T) {
+	rows := regexp.MustCompile(`(?m)^\| (.*?) \|`)
+	for name, scenes := range map[string][]scene{"known": known, "unknowable": unknowable} {
+		var has, want []string
+		_, inside, _ := block(t, name)
+		for _, row := range rows.FindAllStringSubmatch(inside, -1)[1:] {
+			has = append(has, row[1])
+		}
+		for _, s := range scenes {
+			want = append(want, s.name)
+		}
+		assert.Equal(t, want, has, "make lab writes the page again")
+	}
 }
