@@ -12,7 +12,7 @@ import (
 
 func TestAdviceKeepsToFloorAndCeiling(t *testing.T) {
 	load := loadOf{rate: poisson(600), work: exponential(0.01)}
-	recording := recorded(world{slower: gunther(0.02, 0.001)}, load.callers(1, 15), 20)
+	recording := recorded(world{slower: gunther(0.02, 0.001)}, load.callers(1, 8), 20)
 	goal := Goal{Wait: 10 * time.Millisecond}
 	free := Advise(recording, goal)
 	require.Empty(t, free.Refused)
@@ -40,7 +40,7 @@ func TestAdviceKeepsToFloorAndCeiling(t *testing.T) {
 // Connections that never come back are no part of the recording, but they are in use.
 func TestConnectionsThatNeverComeBackAreAdded(t *testing.T) {
 	load := loadOf{rate: poisson(600), work: exponential(0.01)}
-	recording := recorded(world{slower: steady}, load.callers(1, 15), 20)
+	recording := recorded(world{slower: steady}, load.callers(1, 8), 20)
 	goal := Goal{Wait: 10 * time.Millisecond}
 	slices.SortStableFunc(recording.Leases, func(a, b Lease) int { return cmp.Compare(a.Arrived, b.Arrived) })
 	for i, taken := range newLoad(recording).in.taken {

@@ -21,7 +21,7 @@ func TestTheSlowdownOfAServerIsFound(t *testing.T) {
 		} {
 			t.Run(server+", "+name, func(t *testing.T) {
 				work.rate = poisson(800)
-				l := newLoad(recorded(world{slower: slower}, work.callers(3, 20), 25))
+				l := newLoad(recorded(world{slower: slower}, work.callers(3, 12), 25))
 				by, known := newFitter(l).fit()
 				require.True(t, known)
 				got := ""
