@@ -107,9 +107,17 @@ func (a Advice) whether() string {
 		if a.Recorded.Wait == 0 {
 			within = "at once"
 		}
-		return fmt.Sprintf("the limit is not the problem: %s got a connection %s, and the goal is %v.", a.callers(), within, round(a.Goal.Wait))
+		return fmt.Sprintf("the limit is not the problem: %s got a connection %s, and the goal is %s.", a.callers(), within, a.goal())
 	}
-	return fmt.Sprintf("callers wait for connections: %s got one within %v, but the goal is %v.", a.callers(), round(a.Recorded.Wait), round(a.Goal.Wait))
+	return fmt.Sprintf("callers wait for connections: %s got one within %v, but the goal is %s.", a.callers(), round(a.Recorded.Wait), a.goal())
+}
+
+// goal is how long they may wait.
+func (a Advice) goal() string {
+	if a.Goal.Wait == a.Hold {
+		return fmt.Sprintf("%v, the median hold", round(a.Goal.Wait))
+	}
+	return fmt.Sprint(round(a.Goal.Wait))
 }
 
 // callers are those of whom the goal speaks.

@@ -25,6 +25,8 @@ func TestAdviceSaysWhatToDo(t *testing.T) {
 				`Set the limit to 12 (it is 10 now; by this recording it is between 11 and 12). No more than 10 connections were in use at once so far, so record again after the change.`},
 		"right": {enough, func(a *Advice) { a.Limit, a.Low, a.High, a.Met = 60, 60, 60, true },
 			`pool "orders": the limit is not the problem: 99 % of the callers got a connection within 2ms, and the goal is 10ms. The limit of 60 is right.`},
+		"no goal of its own": {enough, func(a *Advice) { a.Limit, a.Low, a.High, a.Met, a.Hold = 60, 60, 60, true, 10*ms },
+			`pool "orders": the limit is not the problem: 99 % of the callers got a connection within 2ms, and the goal is 10ms, the median hold. The limit of 60 is right.`},
 		"too high": {enough, func(a *Advice) { a.Limit, a.Low, a.High, a.Met = 20, 18, 22, true },
 			`pool "orders": the limit is not the problem: 99 % of the callers got a connection within 2ms, and the goal is 10ms. ` +
 				`A limit of 20 would be enough (it is 60 now; by this recording it is between 18 and 22).`},
@@ -39,14 +41,14 @@ func TestAdviceSaysWhatToDo(t *testing.T) {
 				`It needs more, but how many cannot be said: no more than 10 connections were in use at once, and how the server does with many more is not known. To find out, set the limit to 20, and record again.`},
 		"other causes": {enough, func(a *Advice) {
 			a.Limit, a.Low, a.High, a.Met, a.Floor, a.Held = 20, 20, 20, true, 9, 1
-			a.UnusedShare, a.DialShare, a.SlowShare, a.Hold, a.Closed = 0.5, 0.3, 0.6, 10*ms, true
+			a.UnusedShare, a.DialShare, a.SlowShare, a.Hold, a.Closed = 0.5, 0.3, 0.6, 12*ms, true
 		}, `pool "orders": the limit is not the problem: 99 % of the callers got a connection within 2ms, and the goal is 10ms. ` +
 			`A limit of 20 would be enough (it is 60 now). Never go below 9: requests that hold a connection and wait for another could deadlock. ` +
 			`All the time 1 connection was in use and did not come back: look for leaks. ` +
 			`Callers seem to ask again as soon as they were served, so with another limit they come at other times: record again after a change. ` +
 			`50 % of the time, connections that were checked out were unused: give them back sooner, and you need fewer. ` +
 			`30 % of the acquires opened a new connection: raise SetMaxIdleConns, so that connections are kept. ` +
-			`60 % of the time is in a few long holds (100ms and more): make these shorter first.`},
+			`60 % of the time is in a few long holds (120ms and more): make these shorter first.`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.change(&c.of)
