@@ -140,6 +140,8 @@ func (a Advice) advised() string {
 	switch {
 	case a.Limit == a.Recorded.Limit:
 		return fmt.Sprintf("The limit of %d is right%s.", a.Limit, between)
+	case !a.Met && a.Enough:
+		return fmt.Sprintf("But calls would be faster with a limit of %d (%s%s).", a.Limit, a.now(), between)
 	case !a.Met:
 		return fmt.Sprintf("No limit meets the goal; the best is %d (%s%s). Make the calls shorter, or fewer.", a.Limit, a.now(), between)
 	case a.Enough:

@@ -33,6 +33,9 @@ func TestAdviceSaysWhatToDo(t *testing.T) {
 		"no limit is enough": {waits, func(a *Advice) { a.Limit, a.Low, a.High, a.Ceiling = 12, 12, 12, 12 },
 			`pool "orders": callers wait for connections: 99 % of the callers got one within 120ms, but the goal is 10ms. ` +
 				`No limit meets the goal; the best is 12 (it is 10 now). Make the calls shorter, or fewer. The server has only 12 connections for this pool.`},
+		"enough, and too many": {enough, func(a *Advice) { a.Limit, a.Low, a.High = 8, 7, 9 },
+			`pool "orders": the limit is not the problem: 99 % of the callers got a connection within 2ms, and the goal is 10ms. ` +
+				`But calls would be faster with a limit of 8 (it is 60 now; by this recording it is between 7 and 9).`},
 		"low load": {enough, func(a *Advice) { a.Refused, a.Seen = RefusedLoadTooLow, 1 },
 			`pool "orders": the limit is not the problem: 99 % of the callers got a connection within 2ms, and the goal is 10ms. ` +
 				`Which limit it needs cannot be said: hardly more than 1 connection was in use at once. Record again in a busy hour.`},

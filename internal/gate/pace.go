@@ -83,8 +83,8 @@ func (g *Gate[S, C]) Full(met string) {
 func (g *Gate[S, C]) Rejoin(w *Waiter[S, C], now clock.Instant) (waits bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	others := g.dialing > 0 || g.waiters.len > 0
-	if g.shut || g.open == g.dialing && !(w.crowd && others) {
+	refusedForEachOther := w.crowd && (g.dialing > 0 || g.waiters.len > 0)
+	if g.shut || g.open == g.dialing && !refusedForEachOther {
 		return false
 	}
 	g.rejoinLocked(w, now)
