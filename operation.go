@@ -124,7 +124,7 @@ func (o *operation) end(result *error) {
 		return // a copy of o, in the rows, goes on
 	}
 	now := clock.Now()
-	if !o.h.single || !o.asked { // else it is in this call until it ends, but for some nanoseconds
+	if !o.h.single || !o.asked || o.call == callPrepare { // else it is in this call until it ends, but for some nanoseconds
 		o.lease.leave(now)
 	}
 	switch {

@@ -126,7 +126,10 @@ func (st *stmt) Close() error {
 	}
 	returned := false
 	defer st.h.guard(&returned)
+	l := &st.p.of.lease
+	l.pause()
 	err := st.p.inner.Close()
+	l.resume()
 	returned = true
 	return err
 }

@@ -28,6 +28,22 @@ func (l *lease) rested(step uint64, now clock.Instant) {
 	l.rest.longest = max(l.rest.longest, took)
 }
 
+// pause has it count as used until resume, between two calls: a statement is closed, for which some
+// drivers ask the server, and which is no call that anybody is told of.
+func (l *lease) pause() {
+	if l.inCall == callNone {
+		l.rested(l.steps(), clock.Now())
+	}
+}
+
+func (l *lease) resume() {
+	if l.inCall == callNone {
+		l.mu.Lock()
+		l.settleLocked(clock.Now())
+		l.mu.Unlock()
+	}
+}
+
 // stampBegin notes the time at which a row begins to be read, or what is left of them.
 func (l *lease) stampBegin() {
 	now, step := clock.Now(), l.steps()

@@ -26,7 +26,7 @@ func holds(t *testing.T, db *sql.DB) []HoldSite {
 // unusedPool is a pool on a driver whose calls take 10 ms.
 func unusedPool(t *testing.T, rows int, cfg Config) *sql.DB {
 	f := &leakFake{takes: map[string]time.Duration{}}
-	for _, call := range []string{"query", "exec", "begin", "commit", "next"} {
+	for _, call := range []string{"query", "exec", "begin", "commit", "next", "close"} {
 		f.takes[call] = 10 * time.Millisecond
 	}
 	for i := range max(rows, 1) {
@@ -36,6 +36,33 @@ func unusedPool(t *testing.T, rows int, cfg Config) *sql.DB {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
+}
+
+// What database/sql does for one call of its own is several of the driver's, if that prepares what is
+// to be run.
+func TestAConnectionIsUsedWhileAStatementIsPrepared(t *testing.T) {
+	for name, call := range map[string]func(*sql.DB) error{
+		"exec":  func(db *sql.DB) error { _, err := db.Exec("UPDATE t SET a = ?", 1); return err },
+		"query": func(db *sql.DB) error { var n int; return db.QueryRow("SELECT a FROM t WHERE b = ?", 1).Scan(&n) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &leakFake{takes: map[string]time.Duration{"prepare": 30 * time.Millisecond}, rows: [][]driver.Value{{int64(1)}}, skips: true}
+				db, err := OpenDB(f, Config{MaxOpen: 1})
+				require.NoError(t, err)
+				c, _ := ConnectorOf(db)
+				c.Record(10)
+				for range 5 {
+					require.NoError(t, call(db))
+				}
+				for _, l := range c.Recording().Leases {
+					assert.Equal(t, []time.Duration{30 * time.Millisecond, 0}, []time.Duration{l.Hold(l.End), l.Unused})
+				}
+				assert.Empty(t, holds(t, db))
+				require.NoError(t, db.Close())
+			})
+		})
+	}
 }
 
 func TestAPlaceIsToldForHowLongItsConnectionsWereUnused(t *testing.T) {
@@ -75,6 +102,16 @@ func TestAPlaceIsToldForHowLongItsConnectionsWereUnused(t *testing.T) {
 			}
 			require.NoError(t, rows.Err())
 		}, 460 * time.Millisecond, 400 * time.Millisecond, 100 * time.Millisecond},
+		"a statement that is closed": {func(t *testing.T, db *sql.DB) {
+			tx, err := db.BeginTx(ctx, nil)
+			require.NoError(t, err)
+			st, err := tx.PrepareContext(ctx, "UPDATE t SET a = 1")
+			require.NoError(t, err)
+			elapse(time.Second)
+			require.NoError(t, st.Close())
+			elapse(time.Second)
+			require.NoError(t, tx.Commit())
+		}, 2030 * time.Millisecond, 2 * time.Second, time.Second},
 		"before rows are closed": {func(t *testing.T, db *sql.DB) {
 			rows, err := db.QueryContext(ctx, "SELECT a FROM t")
 			require.NoError(t, err)
