@@ -74,6 +74,11 @@ faults: ## have servers, proxies and networks misbehave, and write what applicat
 lab: ## compare the advisor's limits with every limit, in virtual time, and write that into docs/sizing.md; some minutes
 	cd lab && go test -count 1 -timeout 30m -v -write .
 
+.PHONY: sizing
+sizing: ## try limits on MariaDB and PostgreSQL, ask the advisor, and write that into docs/sizing.md; some minutes, on a quiet machine
+	scripts/install-servers.sh
+	cd integration && go test -count 1 -timeout 30m -v ./sizing -write
+
 SOAK ?= 30m
 .PHONY: soak
 soak: ## random faults against MariaDB under load, and a look for what leaked: make soak SOAK=5m
