@@ -1,0 +1,255 @@
+package livepage
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sqllease/sqllease"
+)
+
+// This file draws what is no lease: dials and ends of connections, reports, the queue, the axis.
+
+// life is how long a connection was there, as far as the picture has it.
+type life struct{ from, to float64 }
+
+// drawEvents draws what happened.
+func (d *painter) drawEvents() {
+	lives := make([]life, len(d.Lanes))
+	for i := range lives {
+		lives[i] = life{0, 100}
+	}
+	for i := range d.pool.Connections {
+		c := &d.pool.Connections[i]
+		if at, drawn := d.at[c.Number]; drawn {
+			lives[at].from = max(0, d.x(d.To.Add(-time.Duration(c.Age))))
+		}
+	}
+	rec := &d.pool.recording
+	marks := map[markKey]*mark{}
+	for i := range rec.Events {
+		e := &rec.Events[i]
+		x := d.x(e.At)
+		if x > 100 {
+			break
+		}
+		at, drawn := d.at[e.Connection]
+		switch {
+		case e.Kind == sqllease.EventDialed && drawn:
+			lives[at].from = max(0, x)
+			d.drawDial(at, x, e.Took)
+		case e.Kind == sqllease.EventClosed && drawn:
+			lives[at].to = max(0, x)
+			d.drawEnd(at, x, e)
+		case x >= 0:
+			d.drawMark(marks, x, e)
+		}
+	}
+	for i, l := range lives {
+		if l.to > l.from {
+			d.box("life", int(100*l.from), max(1, int(100*(l.to-l.from))), fmt.Sprintf("%.1f", float64(d.Lanes[i].Y)+float64(d.Pitch-2)/2-0.5), "1")
+		}
+	}
+}
+
+func (d *painter) drawDial(at int, x float64, took time.Duration) {
+	w := 100 * float64(took) / float64(d.To.Sub(d.From))
+	if x < 0 {
+		return
+	}
+	from := max(0, x-max(w, shortest))
+	d.box("dial", int(100*from), max(1, int(100*(x-from))), fmt.Sprint(d.Lanes[at].Y+d.Pitch/2-4), "5")
+}
+
+func (d *painter) drawEnd(at int, x float64, e *sqllease.RecordedEvent) {
+	if x < 0 || len(d.Ends) >= mostEnds {
+		return
+	}
+	d.Ends = append(d.Ends, end{X: percentOf(min(x, 99.5)), Y: d.Lanes[at].Mid, Bad: died(e.Why) || e.Why == "panicked" || e.Why == "reclaimed",
+		Text: fmt.Sprintf("connection %d closed at %s: %s", e.Connection, clock(e.At), closeWords(e.Why))})
+}
+
+// closeReasons say why a connection was closed.
+var closeReasons = map[string]string{
+	"expired":      "it reached Config.MaxLifetime",
+	"idle_limit":   "in time, before the server's idle limit",
+	"cancelled":    "a call was cancelled, and the driver gave the connection up",
+	"cut":          "the server or the network cut it during a call",
+	"reset_failed": "it was found dead",
+	"invalid":      "the driver called it invalid",
+	"panicked":     "the driver panicked",
+	"suspect":      "it was as old as one that was found dead",
+	"surplus":      "more were idle than database/sql keeps",
+	"limit":        "the limit was lowered",
+	"flushed":      "the pool was flushed",
+	"role_changed": "its server takes no writes any more",
+	"reclaimed":    "it was taken back from a leak",
+	"shutdown":     "the pool was closed",
+}
+
+func closeWords(why string) string {
+	if words := closeReasons[why]; words != "" {
+		return words
+	}
+	return shown(why)
+}
+
+// markKey has marks of one kind that are close together be one.
+type markKey struct {
+	kind sqllease.EventKind
+	x    int
+}
+
+// drawMark draws a line through all lanes.
+func (d *painter) drawMark(marks map[markKey]*mark, x float64, e *sqllease.RecordedEvent) {
+	row, text, class := 0, string(e.Kind), "leak"
+	switch e.Kind {
+	case sqllease.EventLeak:
+	case sqllease.EventSlowCall:
+		row, class = 1, "slow"
+	case sqllease.EventStandstill:
+		row, class = 1, "still"
+	case sqllease.EventFlush:
+		row, class = 2, "flush"
+	case sqllease.EventLimit:
+		row, class, text = 2, "limit", fmt.Sprintf("limit %d", e.Limit)
+	default: // of a connection that is not drawn, or a dial that failed: see drawQueue
+		return
+	}
+	key := markKey{e.Kind, int(x / 6)}
+	if m := marks[key]; m != nil {
+		m.many(text, e)
+		d.replace(m)
+		return
+	}
+	if len(d.Marks) >= mostMarks {
+		return
+	}
+	m := mark{X: percentOf(x), Text: text, Class: class, Y: markRow * (row + 1), Lease: e.Lease, Title: clock(e.At) + " " + text, n: 1, id: len(d.Marks)}
+	if e.Found != "" {
+		m.Title += ": " + clip(shown(e.Found), 200)
+	}
+	d.Marks = append(d.Marks, m)
+	marks[key] = &m
+}
+
+// many notes that a mark stands for one more.
+func (m *mark) many(text string, e *sqllease.RecordedEvent) {
+	if m.n++; e.Kind == sqllease.EventLimit {
+		m.Text = text // the last one counts
+		return
+	}
+	m.Text = fmt.Sprintf("%s ×%d", e.Kind, m.n)
+}
+
+func (d *painter) replace(m *mark) { d.Marks[m.id] = *m }
+
+// clock is a time of day, as the picture's axis has it.
+func clock(t time.Time) string { return t.Local().Format("15:04:05") }
+
+// change is a caller who comes, or goes.
+type change struct {
+	at time.Time
+	by int
+}
+
+// drawQueue draws how many waited.
+func (d *painter) drawQueue() {
+	rec := &d.pool.recording
+	var changes []change
+	lost := map[int]map[string]int{}
+	fails := func(at time.Time, why string) {
+		if x := d.x(at); x >= 0 && x <= 100 {
+			column := int(x / 2)
+			if lost[column] == nil {
+				lost[column] = map[string]int{}
+			}
+			lost[column][why]++
+		}
+	}
+	for _, all := range [][]sqllease.RecordedLease{rec.Leases, rec.Waiting} {
+		for i := range all {
+			l := &all[i]
+			if !d.wanted(l) {
+				continue
+			}
+			if l.Acquired.IsZero() && !l.End.IsZero() {
+				fails(l.End, "no connection: "+shown(string(l.Outcome)))
+			}
+			if until := l.Start.Add(l.Queue); l.Queue > 0 && until.After(d.From) && l.Start.Before(d.To) {
+				changes = append(changes, change{l.Start, 1})
+				if until.Before(d.To) {
+					changes = append(changes, change{until, -1})
+				}
+			}
+		}
+	}
+	for i := range rec.Events {
+		if e := &rec.Events[i]; e.Kind == sqllease.EventDialFailed {
+			fails(e.At, "dial failed: "+shown(e.Why))
+		}
+	}
+	d.drawSteps(changes)
+	d.drawLost(lost)
+}
+
+// drawSteps draws the area: in each column the most who waited in it.
+func (d *painter) drawSteps(changes []change) {
+	const wide = 400
+	slices.SortFunc(changes, func(a, b change) int { return a.at.Compare(b.at) })
+	var steps [wide]int
+	now, next := 0, 0
+	for column := range steps {
+		until := d.From.Add(time.Duration(column+1) * d.To.Sub(d.From) / wide)
+		steps[column] = now
+		for ; next < len(changes) && changes[next].at.Before(until); next++ {
+			now += changes[next].by
+			steps[column] = max(steps[column], now)
+		}
+		d.Queue.Peak = max(d.Queue.Peak, steps[column])
+	}
+	if d.Queue.Peak == 0 {
+		return
+	}
+	var b strings.Builder
+	b.WriteString("M0 100")
+	for column, n := range steps {
+		if column > 0 && steps[column-1] == n {
+			continue
+		}
+		fmt.Fprintf(&b, "H%dV%d", column*10000/wide, 100-int(math.Round(100*float64(n)/float64(d.Queue.Peak))))
+	}
+	b.WriteString("H10000V100z")
+	d.Queue.D = b.String()
+}
+
+func (d *painter) drawLost(lost map[int]map[string]int) {
+	for column, of := range lost {
+		var texts []string
+		for why, n := range of {
+			texts = append(texts, fmt.Sprintf("%d × %s", n, why))
+		}
+		slices.Sort(texts)
+		d.Queue.Lost = append(d.Queue.Lost, mark{X: percentOf(float64(column)*2 + 1), Text: "×", Title: strings.Join(texts, "\n"), Y: d.Queue.Y + 12})
+	}
+	slices.SortFunc(d.Queue.Lost, func(a, b mark) int { return strings.Compare(a.X, b.X) })
+}
+
+// drawTicks draws the axis: four or five times that are round.
+func (d *painter) drawTicks() {
+	span := d.To.Sub(d.From)
+	step := time.Second
+	for _, s := range []time.Duration{time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second,
+		time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute} {
+		if step = s; span/s <= 5 {
+			break
+		}
+	}
+	for at := d.From.Truncate(step).Add(step); at.Before(d.To); at = at.Add(step) {
+		if x := d.x(at); x >= 4 && x <= 96 {
+			d.Ticks = append(d.Ticks, tick{percentOf(x), clock(at)})
+		}
+	}
+}
