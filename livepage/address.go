@@ -13,6 +13,7 @@ import (
 type address struct {
 	Pool  string        // its key; empty: the one that needs somebody to look
 	Span  time.Duration // how much time the picture has
+	fits  bool          // nobody has said how much: as much as is recorded, and standardSpan at most
 	Until time.Time     // its right end, frozen; zero: now
 	Place string        // only places with this in their name
 	All   bool          // all connections, not only the first
@@ -42,9 +43,9 @@ var spans = []time.Duration{
 
 // addressOf reads an address. What cannot be meant is left out.
 func addressOf(q url.Values) address {
-	a := address{Pool: q.Get("pool"), Span: standardSpan, Place: clip(q.Get("place"), 200), All: q.Get("lanes") == "all", Look: q.Get("now") == "1", sort: map[string]string{}}
+	a := address{Pool: q.Get("pool"), Span: standardSpan, fits: true, Place: clip(q.Get("place"), 200), All: q.Get("lanes") == "all", Look: q.Get("now") == "1", sort: map[string]string{}}
 	if d, err := time.ParseDuration(q.Get("span")); err == nil {
-		a.Span = min(max(d, shortestSpan), longestSpan)
+		a.Span, a.fits = min(max(d, shortestSpan), longestSpan), false
 	}
 	a.Until = timeOf(q.Get("until"))
 	a.Lease, _ = strconv.ParseUint(q.Get("lease"), 10, 64)
@@ -78,7 +79,7 @@ func (a address) String() string {
 		}
 	}
 	set("pool", a.Pool)
-	if a.Span != standardSpan {
+	if !a.fits {
 		set("span", spanText(a.Span))
 	}
 	if !a.Until.IsZero() {
@@ -115,7 +116,7 @@ func (a address) ofPool(key string) address {
 	return a
 }
 
-func (a address) withSpan(d time.Duration) address { a.Span = d; return a }
+func (a address) withSpan(d time.Duration) address { a.Span, a.fits = d, false; return a }
 func (a address) withUntil(t time.Time) address    { a.Until = t; return a }
 func (a address) withLease(id uint64) address      { a.Lease, a.Look = id, false; return a }
 func (a address) withPlace(place string) address   { a.Place = place; return a }
@@ -131,6 +132,18 @@ func (a address) sorted(table, by string) address {
 	}
 	a.sort = to
 	return a
+}
+
+// fit chooses how much time the picture has, where nobody has said so.
+func (a *address) fit(recorded time.Duration) {
+	if !a.fits || a.Span != standardSpan {
+		return
+	}
+	for _, d := range spans[1:] {
+		if a.Span = d; d >= recorded || d >= standardSpan {
+			return
+		}
+	}
 }
 
 // zoomed is the next span that is shorter, or longer; the same where there is none.

@@ -28,7 +28,7 @@ func (d *painter) drawEvents() {
 		}
 	}
 	rec := &d.pool.recording
-	marks := map[markKey]*mark{}
+	last := map[sqllease.EventKind]int{} // the last mark of each kind
 	for i := range rec.Events {
 		e := &rec.Events[i]
 		x := d.x(e.At)
@@ -44,7 +44,7 @@ func (d *painter) drawEvents() {
 			lives[at].to = max(0, x)
 			d.drawEnd(at, x, e)
 		case x >= 0:
-			d.drawMark(marks, x, e)
+			d.drawMark(last, x, e)
 		}
 	}
 	for i, l := range lives {
@@ -52,6 +52,13 @@ func (d *painter) drawEvents() {
 			d.box("life", int(100*l.from), max(1, int(100*(l.to-l.from))), fmt.Sprintf("%.1f", float64(d.Lanes[i].Y)+float64(d.Pitch-2)/2-0.5), "1")
 		}
 	}
+}
+
+// hasMarks tells whether room is needed for what stands above the lanes.
+func (d *painter) hasMarks() bool {
+	return slices.ContainsFunc(d.pool.recording.Events, func(e sqllease.RecordedEvent) bool {
+		return e.At.After(d.From) && (isReport(e.Kind) || e.Kind == sqllease.EventFlush || e.Kind == sqllease.EventLimit)
+	})
 }
 
 func (d *painter) drawDial(at int, x float64, took time.Duration) {
@@ -96,14 +103,8 @@ func closeWords(why string) string {
 	return shown(why)
 }
 
-// markKey has marks of one kind that are close together be one.
-type markKey struct {
-	kind sqllease.EventKind
-	x    int
-}
-
 // drawMark draws a line through all lanes.
-func (d *painter) drawMark(marks map[markKey]*mark, x float64, e *sqllease.RecordedEvent) {
+func (d *painter) drawMark(last map[sqllease.EventKind]int, x float64, e *sqllease.RecordedEvent) {
 	row, text, class := 0, string(e.Kind), "leak"
 	switch e.Kind {
 	case sqllease.EventLeak:
@@ -118,33 +119,38 @@ func (d *painter) drawMark(marks map[markKey]*mark, x float64, e *sqllease.Recor
 	default: // of a connection that is not drawn, or a dial that failed: see drawQueue
 		return
 	}
-	key := markKey{e.Kind, int(x / 6)}
-	if m := marks[key]; m != nil {
-		m.many(text, e)
-		d.replace(m)
+	if at, drawn := last[e.Kind]; drawn && x-d.Marks[at].at < markGap {
+		d.Marks[at].many(x, text, e)
 		return
 	}
 	if len(d.Marks) >= mostMarks {
 		return
 	}
-	m := mark{X: percentOf(x), Text: text, Class: class, Y: markRow * (row + 1), Lease: e.Lease, Title: clock(e.At) + " " + text, n: 1, id: len(d.Marks)}
+	m := mark{X: percentOf(x), Text: text, Class: class, Y: markRow * (row + 1), Lease: e.Lease, Title: clock(e.At) + " " + text, Lines: []string{percentOf(x)}, at: x, line: x, n: 1}
 	if e.Found != "" {
 		m.Title += ": " + clip(shown(e.Found), 200)
 	}
+	last[e.Kind] = len(d.Marks)
 	d.Marks = append(d.Marks, m)
-	marks[key] = &m
 }
 
+// markGap has marks of one kind that are closer share their text, in percent; lineGap their line.
+const (
+	markGap = 11
+	lineGap = 0.4
+)
+
 // many notes that a mark stands for one more.
-func (m *mark) many(text string, e *sqllease.RecordedEvent) {
+func (m *mark) many(x float64, text string, e *sqllease.RecordedEvent) {
+	if x-m.line >= lineGap {
+		m.Lines, m.line = append(m.Lines, percentOf(x)), x
+	}
 	if m.n++; e.Kind == sqllease.EventLimit {
 		m.Text = text // the last one counts
 		return
 	}
 	m.Text = fmt.Sprintf("%s ×%d", e.Kind, m.n)
 }
-
-func (d *painter) replace(m *mark) { d.Marks[m.id] = *m }
 
 // clock is a time of day, as the picture's axis has it.
 func clock(t time.Time) string { return t.Local().Format("15:04:05") }

@@ -30,6 +30,7 @@ func (r *reader) frozen(p *pool, at time.Time) *pool {
 	f.readQueue(r, &rec)
 	f.readPlaces(r, &rec)
 	f.readLongest(r, &rec)
+	f.readBusiest(r, &rec)
 	f.group()
 	f.State, f.Sentence = sentence(f)
 	return f

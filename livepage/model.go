@@ -60,6 +60,7 @@ type pool struct {
 	Dials       dials   `json:"dials"`
 	Failed      int     `json:"failed_acquires_last_minute"`
 	Died        int     `json:"connections_died_last_minute"`
+	Busiest     busiest `json:"busiest_last_minute"`
 
 	HeldBy      []heldBy     `json:"held_by"`
 	WaitsBy     []heldBy     `json:"waiting_by"`
@@ -77,6 +78,12 @@ type pool struct {
 	connector *sqllease.Connector
 	recording sqllease.Recording
 	leases    map[uint64]*sqllease.Lease // those that are checked out, by their number
+}
+
+// busiest is the line of code that had most of the connections' time.
+type busiest struct {
+	site
+	Share float64 `json:"share"` // of the time that connections were checked out, from 0 to 1
 }
 
 // dials are those that failed since the last one that did not.

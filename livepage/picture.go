@@ -31,8 +31,8 @@ const (
 type picture struct {
 	From, To      time.Time
 	Lanes         []lane
-	Hidden        int    // connections that are not drawn
-	Bars          []bar  // those that are links
+	Hidden        int       // connections that are not drawn
+	Bars          []bar     // those that are links
 	Paths         []outline // all others, and what belongs to them
 	Ends          []end
 	Marks         []mark
@@ -41,6 +41,7 @@ type picture struct {
 	Unrecorded    string // the width of the part that was not recorded; empty: there is none
 	Top, Bottom   int    // of the lanes
 	Height, Pitch int
+	Lower         int // from the top of the lanes to the end
 	Drawn         int // bars, in all
 	Merged        int // leases that fell together with others
 }
@@ -78,10 +79,12 @@ type end struct {
 }
 
 type mark struct {
-	n, id                 int // how many it stands for; its number
 	X, Text, Title, Class string
 	Y                     int
-	Lease                 uint64
+	Lease                 uint64   // of the first
+	Lines                 []string // where it has lines
+	at, line              float64  // where it stands, and the last of its lines
+	n                     int      // how many it stands for
 }
 
 type tick struct{ X, Text string }
@@ -130,6 +133,9 @@ func draw(p *pool, s *sites, a address) *picture {
 	d := &painter{
 		picture: &picture{From: to.Add(-a.Span), To: to, Top: markRow*markRows + 5},
 		pool:    p, sites: s, filter: strings.ToLower(a.Place), at: map[uint64]int{}, paths: map[string]*strings.Builder{},
+	}
+	if !d.hasMarks() {
+		d.Top = 6
 	}
 	rods := d.collect()
 	d.lay(rods, a.All)
@@ -252,6 +258,7 @@ func (d *painter) lay(rods map[uint64][]rod, all bool) {
 	d.Bottom = d.Top + max(1, len(lanes))*d.Pitch
 	d.Queue.Y = d.Bottom + axisHeight
 	d.Height = d.Queue.Y + queueHeight + 8
+	d.Lower = d.Queue.Y + queueHeight - d.Top
 }
 
 // merge has what falls on one column fall together, and takes fewer columns until all fits.

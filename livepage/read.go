@@ -46,6 +46,7 @@ func (r *reader) read(c *sqllease.Connector, key string) *pool {
 	p.readQueue(r, &rec)
 	p.readPlaces(r, &rec)
 	p.readLongest(r, &rec)
+	p.readBusiest(r, &rec)
 	for _, s := range stats.Sites {
 		p.Leaks = append(p.Leaks, leakSite{r.sites.of(s.Stack), s.Class.String(), s.Times, s.Last})
 	}
@@ -212,6 +213,34 @@ func (p *pool) readPlaces(r *reader, rec *sqllease.Recording) {
 		return cmp.Or(cmp.Compare(b.Held, a.Held), cmp.Compare(b.Waited, a.Waited), cmp.Compare(a.Place, b.Place))
 	})
 	p.Places = p.Places[:min(len(p.Places), mostRows)]
+}
+
+// readBusiest finds who had most of the time in which connections were checked out lately.
+func (p *pool) readBusiest(r *reader, rec *sqllease.Recording) {
+	from, took, all := rec.To.Add(-lastMinute), map[site]time.Duration{}, time.Duration(0)
+	for _, leases := range [][]sqllease.RecordedLease{rec.Leases, rec.Out} {
+		for i := range leases {
+			l := &leases[i]
+			end := l.End
+			if end.IsZero() {
+				end = rec.To
+			}
+			if l.Acquired.IsZero() || end.Before(from) {
+				continue
+			}
+			since := l.Acquired
+			if since.Before(from) {
+				since = from
+			}
+			took[r.sites.of(l.Stack)] += end.Sub(since)
+			all += end.Sub(since)
+		}
+	}
+	for at, d := range took {
+		if share := float64(d) / float64(max(all, 1)); share > p.Busiest.Share {
+			p.Busiest = busiest{at, share}
+		}
+	}
 }
 
 // readLongest finds the longest leases that are over.

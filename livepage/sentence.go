@@ -147,7 +147,10 @@ func whoHolds(p *pool) string {
 	if p.Waiting == 0 {
 		return text
 	}
-	return join(text, slowCalls(p))
+	if text = join(text, slowCalls(p)); text != "" || p.Busiest.Share < 0.3 {
+		return text
+	}
+	return fmt.Sprintf("Most of their time goes to %s: %.0f %% in the last minute.", p.Busiest.Place, 100*p.Busiest.Share)
 }
 
 // slowCalls tells of calls that take long, where callers wait.

@@ -84,6 +84,7 @@ func (h *handler) of(doc *document, a *address) *document {
 		out.chosen = out.Pools[at]
 	}
 	a.Pool = out.chosen.Key
+	a.fit(out.chosen.recording.To.Sub(out.chosen.recording.From))
 	if a.Lease == 0 && !a.At.At.IsZero() {
 		a.Lease = leaseAt(out.chosen, a.At, a.Span)
 	}

@@ -91,12 +91,12 @@ func (s *streams) shutDown(r *http.Request) <-chan struct{} {
 // serveStream sends the page of an address again and again, and once if it is frozen.
 func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, a address) {
 	control := http.NewResponseController(w)
-	if control.Flush() != nil {
-		http.Error(w, "something between the page and its server keeps answers back: reload the page to see what has changed", http.StatusNotImplemented)
-		return
-	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	if r.Method == http.MethodHead {
+		return
+	}
+	if control.Flush() != nil {
+		http.Error(w, "something between the page and its server keeps answers back: reload the page to see what has changed", http.StatusNotImplemented)
 		return
 	}
 	h.steps.come()
@@ -117,7 +117,8 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, a address)
 			_ = send(w, "frozen", nil)
 			return
 		}
-		a.Pool = again.Pool // the pool stays, whichever is worst later
+		a.Pool, a.Span = again.Pool, again.Span // what it has chosen stays, whatever comes later
+		a.Lease, a.At = again.Lease, point{}
 		next := time.NewTimer(now.Truncate(stepEvery).Add(stepEvery).Sub(now))
 		select {
 		case <-next.C:
