@@ -43,7 +43,7 @@ var spans = []time.Duration{
 
 // addressOf reads an address. What cannot be meant is left out.
 func addressOf(q url.Values) address {
-	a := address{Pool: q.Get("pool"), Span: standardSpan, fits: true, Place: clip(q.Get("place"), 200), All: q.Get("lanes") == "all", Look: q.Get("now") == "1", sort: map[string]string{}}
+	a := address{Pool: shown(q.Get("pool")), Span: standardSpan, fits: true, Place: clip(shown(q.Get("place")), 200), All: q.Get("lanes") == "all", Look: q.Get("now") == "1", sort: map[string]string{}}
 	if d, err := time.ParseDuration(q.Get("span")); err == nil {
 		a.Span, a.fits = min(max(d, shortestSpan), longestSpan), false
 	}

@@ -32,6 +32,7 @@ func (r *reader) frozen(p *pool, at time.Time) *pool {
 	f.readLongest(r, &rec)
 	f.readBusiest(r, &rec)
 	f.group()
+	f.noNulls()
 	f.State, f.Sentence = sentence(f)
 	return f
 }

@@ -51,9 +51,23 @@ func (r *reader) read(c *sqllease.Connector, key string) *pool {
 		p.Leaks = append(p.Leaks, leakSite{r.sites.of(s.Stack), s.Class.String(), s.Times, s.Last})
 	}
 	p.group()
+	p.noNulls()
 	p.State, p.Sentence = sentence(p)
 	p.Advice = advice(c)
 	return p
+}
+
+// noNulls has JSON say of an empty table that it is empty.
+func (p *pool) noNulls() {
+	p.HeldBy, p.WaitsBy, p.Out, p.Queue, p.Places = some(p.HeldBy), some(p.WaitsBy), some(p.Out), some(p.Queue), some(p.Places)
+	p.Connections, p.Reports, p.Leaks, p.Longest = some(p.Connections), some(p.Reports), some(p.Leaks), some(p.Longest)
+}
+
+func some[T any](rows []T) []T {
+	if rows == nil {
+		return []T{}
+	}
+	return rows
 }
 
 // advice is what an advisor says of a pool, as a paragraph of plain text; empty: nothing.

@@ -73,7 +73,7 @@ func (h *handler) read() *document {
 // of is a document as an address wants it: one pool has a picture, another time may be shown, a
 // lease may be pinned.
 func (h *handler) of(doc *document, a *address) *document {
-	out := &document{At: doc.At, Pools: append([]*pool(nil), doc.Pools...)}
+	out := &document{At: doc.At, Pools: append([]*pool{}, doc.Pools...)}
 	at := out.choose(a)
 	if at < 0 {
 		return out

@@ -136,7 +136,7 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, a address)
 func (h *handler) changed(a *address, now time.Time, sent map[string]string) map[string]string {
 	changed := map[string]string{}
 	for name, text := range h.sections(h.of(h.steps.at(now), a), *a) {
-		if sent[name] != text {
+		if was, known := sent[name]; !known || was != text {
 			sent[name], changed[name] = text, text
 		}
 	}

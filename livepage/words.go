@@ -13,7 +13,7 @@ func duration(d time.Duration) string {
 	switch {
 	case d <= 0:
 		return "0 s"
-	case d < time.Millisecond:
+	case d < 999500*time.Nanosecond:
 		return fmt.Sprintf("%d µs", max(1, d.Round(time.Microsecond)/time.Microsecond))
 	case d < 999500*time.Microsecond:
 		return fmt.Sprintf("%d ms", d.Round(time.Millisecond)/time.Millisecond)

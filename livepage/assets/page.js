@@ -10,13 +10,27 @@
   const params = (at) => new URLSearchParams(at.replace(/^\?/, ""));
   const streamOf = (at) => { const q = params(at); q.set("format", "stream"); q.delete("now"); return "?" + q; };
 
+  // While a button of the pointer is down nothing is replaced: its click would be lost.
+  let pressed = false, pending = [];
+  document.addEventListener("pointerdown", () => { pressed = true; }, true);
+  for (const up of ["pointerup", "pointercancel"]) document.addEventListener(up, () => {
+    pressed = false;
+    setTimeout(() => { const all = pending; pending = []; for (const parts of all) show(parts); });
+  }, true);
+
+  // selected tells whether somebody has selected text in a part, and is about to copy it.
+  function selected(part) {
+    const selection = getSelection();
+    return selection && !selection.isCollapsed && part.contains(selection.anchorNode);
+  }
+
   // put replaces the inside of a part. What has the focus keeps it, and what was scrolled stays.
   function put(name, html) {
     const part = byId(name);
     if (!part) return;
     const active = document.activeElement;
     const inside = part.contains(active);
-    if (inside && active.tagName === "INPUT") return; // somebody types
+    if (inside && active.tagName === "INPUT" || selected(part)) return; // somebody types, or copies
     const key = inside ? active.dataset.key : "";
     const lefts = [...part.querySelectorAll(".scroll, pre")].map((e) => [e.scrollLeft, e.scrollTop]);
     part.innerHTML = html;
@@ -37,6 +51,7 @@
   }
 
   function show(parts) {
+    if (pressed) { pending.push(parts); return; }
     for (const [name, html] of Object.entries(parts)) if (!only || only.includes(name)) put(name, html);
     say();
     hideTipOfGone();
