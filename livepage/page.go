@@ -121,8 +121,8 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request, a address) {
 
 // The templates call these.
 
-// More is how many are not.
-func (v *view) More(n int) int { return max(0, n-mostRows) }
+// More is how many rows of n are not shown, where most are.
+func (v *view) More(n, most int) int { return max(0, n-most) }
 
 // Header is the header of a column that sorts.
 type header struct{ Link, Label, Sort, Mark, Class string }

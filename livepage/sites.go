@@ -1,7 +1,7 @@
 package livepage
 
 import (
-	"hash/maphash"
+	"math/bits"
 	"strings"
 	"sync"
 
@@ -24,17 +24,12 @@ type stackKey struct {
 // mostSites bounds the memory: an application has fewer.
 const mostSites = 4096
 
-var siteSeed = maphash.MakeSeed()
-
 // of is the place of a stack.
 func (s *sites) of(stack sqllease.Stack) site {
 	key := stackKey{frames: len(stack)}
-	var h maphash.Hash
-	h.SetSeed(siteSeed)
 	for _, pc := range stack {
-		maphash.WriteComparable(&h, pc)
+		key.hash = bits.RotateLeft64((key.hash^uint64(pc))*0x9E3779B97F4A7C15, 29)
 	}
-	key.hash = h.Sum64()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at, known := s.known[key]; known {
