@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # The modules of this repository; the root one is the library.
-MODULES := . demo integration integration/sqlite integration/e2e bench
+MODULES := . demo integration integration/sqlite integration/e2e bench livepage/browsertest
 
 # Where the library must build, although no test runs there: see docs/support.md.
 PLATFORMS := linux/arm64 linux/386 darwin/arm64 windows/amd64
@@ -31,7 +31,7 @@ OLDEST := go$(shell sed -n 's/^go //p' go.mod)
 NEWEST := go1.27.4
 
 .PHONY: test
-test: announce test-unit test-oldest test-newest test-integration e2e ## every test; installs the servers it needs
+test: announce test-unit test-oldest test-newest test-page test-integration e2e ## every test; installs the servers it needs
 
 .PHONY: announce
 announce:
@@ -58,6 +58,16 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 	scripts/install-servers.sh
 	cd integration && go test -p 1 ./...
 	cd integration/sqlite && go test ./...
+
+.PHONY: test-page
+test-page: ## the live page, with clicks and keys in a headless browser
+	scripts/install-browser.sh
+	cd livepage/browsertest && go test -count 1 ./...
+
+.PHONY: page-pictures
+page-pictures: ## draw docs/livepage-*.png in a headless browser
+	scripts/install-browser.sh
+	cd livepage/browsertest && go run ./draw ../../docs
 
 .PHONY: faults
 faults: ## have servers, proxies and networks misbehave, and write what applications see into docs/lifetime.md

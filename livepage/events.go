@@ -254,7 +254,7 @@ func (d *painter) drawTicks() {
 		}
 	}
 	for at := d.From.Truncate(step).Add(step); at.Before(d.To); at = at.Add(step) {
-		if x := d.x(at); x >= 4 && x <= 96 {
+		if x := d.x(at); x >= 8 && x <= 92 {
 			d.Ticks = append(d.Ticks, tick{percentOf(x), clock(at)})
 		}
 	}

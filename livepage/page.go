@@ -256,3 +256,6 @@ func (c *connection) Because() string {
 	}
 	return shown(c.Why)
 }
+
+// Lasts tells whether the use is worth its time.
+func (g *heldBy) Lasts() bool { return time.Duration(g.UseFor) >= unusedAfter }

@@ -250,8 +250,10 @@ func TestZoom(t *testing.T) {
 	b.addressHas("span=1m")
 	b.shows(".span", "1 min")
 	b.click("#zoomout")
+	b.shows(".span", "2 min")
 	b.click("#zoomout")
 	b.addressHas("span=5m")
+	b.shows(".span", "5 min")
 	b.do(chromedp.Evaluate(`document.querySelector(".plot").dispatchEvent(new WheelEvent("wheel", {deltaY: -100, ctrlKey: true, bubbles: true, cancelable: true}))`, nil))
 	b.addressHas("span=2m")
 }
@@ -261,7 +263,7 @@ func TestABarIsPinned(t *testing.T) {
 	s.Dispute()
 	b.becomes(live)
 	b.becomes(`document.querySelector(".bar text")?.textContent.startsWith("export.go")`)
-	b.becomes(`document.querySelector(".bar rect").getBoundingClientRect().width > 30`)
+	b.becomes(`document.querySelector(".bar .edge").getBoundingClientRect().width > 30`)
 	var x, y float64
 	b.do(chromedp.Evaluate(`(r => r.left + r.width / 2)(document.querySelector(".bar .edge").getBoundingClientRect())`, &x),
 		chromedp.Evaluate(`(r => r.top + r.height / 2)(document.querySelector(".bar .edge").getBoundingClientRect())`, &y))
