@@ -54,11 +54,19 @@ func (d *painter) drawEvents() {
 	}
 }
 
-// hasMarks tells whether room is needed for what stands above the lanes.
-func (d *painter) hasMarks() bool {
-	return slices.ContainsFunc(d.pool.recording.Events, func(e sqllease.RecordedEvent) bool {
-		return e.At.After(d.From) && (isReport(e.Kind) || e.Kind == sqllease.EventFlush || e.Kind == sqllease.EventLimit)
-	})
+// markRows are the rows in which marks stand above the lanes, by their kind.
+var markRows = map[sqllease.EventKind]int{
+	sqllease.EventLeak: 1, sqllease.EventSlowCall: 2, sqllease.EventStandstill: 2, sqllease.EventFlush: 3, sqllease.EventLimit: 3,
+}
+
+// rowsOfMarks is how many rows are needed.
+func (d *painter) rowsOfMarks() (rows int) {
+	for _, e := range d.pool.recording.Events {
+		if e.At.After(d.From) {
+			rows = max(rows, markRows[e.Kind])
+		}
+	}
+	return rows
 }
 
 func (d *painter) drawDial(at int, x float64, took time.Duration) {
@@ -105,17 +113,17 @@ func closeWords(why string) string {
 
 // drawMark draws a line through all lanes.
 func (d *painter) drawMark(last map[sqllease.EventKind]int, x float64, e *sqllease.RecordedEvent) {
-	row, text, class := 0, string(e.Kind), "leak"
+	text, class := string(e.Kind), "leak"
 	switch e.Kind {
 	case sqllease.EventLeak:
 	case sqllease.EventSlowCall:
-		row, class = 1, "slow"
+		class = "slow"
 	case sqllease.EventStandstill:
-		row, class = 1, "still"
+		class = "still"
 	case sqllease.EventFlush:
-		row, class = 2, "flush"
+		class = "flush"
 	case sqllease.EventLimit:
-		row, class, text = 2, "limit", fmt.Sprintf("limit %d", e.Limit)
+		class, text = "limit", fmt.Sprintf("limit %d", e.Limit)
 	default: // of a connection that is not drawn, or a dial that failed: see drawQueue
 		return
 	}
@@ -126,7 +134,7 @@ func (d *painter) drawMark(last map[sqllease.EventKind]int, x float64, e *sqllea
 	if len(d.Marks) >= mostMarks {
 		return
 	}
-	m := mark{X: percentOf(x), Text: text, Class: class, Y: markRow * (row + 1), Lease: e.Lease, Title: clock(e.At) + " " + text, Lines: []string{percentOf(x)}, at: x, line: x, n: 1}
+	m := mark{X: percentOf(x), Text: text, Class: class, Y: markRow * markRows[e.Kind], Lease: e.Lease, Title: clock(e.At) + " " + text, Lines: []string{percentOf(x)}, at: x, line: x, n: 1}
 	if e.Found != "" {
 		m.Title += ": " + clip(shown(e.Found), 200)
 	}

@@ -124,7 +124,7 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request, a address) {
 // More is how many rows of n are not shown, where most are.
 func (v *view) More(n, most int) int { return max(0, n-most) }
 
-// Header is the header of a column that sorts.
+// header is that of a column that sorts.
 type header struct{ Link, Label, Sort, Mark, Class string }
 
 func (v *view) header(table, name, label, class, link, how string) header {
@@ -230,11 +230,17 @@ func (s state) Words() string {
 	return map[state]string{well: "well", watch: "watch it", trouble: "trouble"}[s]
 }
 
-// Doing, Idle, Expiry and Recorded are for the templates what they are for the text.
-func (h *holder) Doing() string       { return h.doing() }
+// Doing says what a connection is used for.
+func (h *holder) Doing() string { return h.doing() }
+
+// IdleFor says for how long a connection is idle.
 func (c *connection) IdleFor() string { return c.idle() }
-func (c *connection) Expiry() string  { return c.expires() }
-func (p *pool) Since() string         { return p.recorded() }
+
+// Expiry says when a connection ends.
+func (c *connection) Expiry() string { return c.expires() }
+
+// Since says since when there is a recording.
+func (p *pool) Since() string { return p.recorded() }
 
 // Words is what a use is.
 func (u use) Words() string { return u.words() }
@@ -257,5 +263,7 @@ func (c *connection) Because() string {
 	return shown(c.Why)
 }
 
-// Lasts tells whether the use is worth its time.
-func (g *heldBy) Lasts() bool { return time.Duration(g.UseFor) >= unusedAfter }
+// Lasts tells whether it is worth saying for how long the connection is used so.
+func (g *heldBy) Lasts() bool {
+	return time.Duration(g.UseFor) >= unusedAfter && g.UseFor < g.Longest*9/10
+}

@@ -99,7 +99,6 @@ type queue struct {
 
 const (
 	markRow     = 13
-	markRows    = 3
 	queueHeight = 46
 	axisHeight  = 20
 )
@@ -131,12 +130,10 @@ type painter struct {
 func draw(p *pool, s *sites, a address) *picture {
 	to := p.recording.To
 	d := &painter{
-		picture: &picture{From: to.Add(-a.Span), To: to, Top: markRow*markRows + 5},
+		picture: &picture{From: to.Add(-a.Span), To: to},
 		pool:    p, sites: s, filter: strings.ToLower(a.Place), at: map[uint64]int{}, paths: map[string]*strings.Builder{},
 	}
-	if !d.hasMarks() {
-		d.Top = 6
-	}
+	d.Top = markRow*d.rowsOfMarks() + 6
 	rods := d.collect()
 	d.lay(rods, a.All)
 	d.drawBars(d.merge(rods))

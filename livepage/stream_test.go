@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +27,7 @@ type viewer struct {
 	mu        sync.Mutex
 	header    http.Header
 	text      strings.Builder // guarded by mu
-	deadline  time.Time
+	deadline  time.Time // guarded by mu
 	fails     error // of each write
 	unflushed bool  // it cannot flush
 	code      int
@@ -50,7 +51,18 @@ func (v *viewer) FlushError() error {
 	return nil
 }
 
-func (v *viewer) SetWriteDeadline(t time.Time) error { v.deadline = t; return nil }
+func (v *viewer) SetWriteDeadline(t time.Time) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.deadline = t
+	return nil
+}
+
+func (v *viewer) until() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.deadline
+}
 
 // events are those that came, each with its parts.
 func (v *viewer) events(t *testing.T) (kinds []string, parts []map[string]string) {
@@ -87,11 +99,11 @@ func wait(d time.Duration) {
 }
 
 // countingPage is a page that counts how often its pools are read.
-func countingPage(t *testing.T) (*handler, *int) {
-	h, reads := page(t).(*handler), 0
+func countingPage(t *testing.T) (*handler, *atomic.Int32) {
+	h, reads := page(t).(*handler), new(atomic.Int32)
 	read := h.steps.read
-	h.steps.read = func() *document { reads++; return read() }
-	return h, &reads
+	h.steps.read = func() *document { reads.Add(1); return read() }
+	return h, reads
 }
 
 func TestAStreamSendsWhatChanges(t *testing.T) {
@@ -106,7 +118,7 @@ func TestAStreamSendsWhatChanges(t *testing.T) {
 		require.Len(t, parts, 1)
 		assert.Len(t, parts[0], len(sectionNames), "first all of it")
 		assert.Contains(t, parts[0]["sentences"], "All is well: 0 of 2 in use")
-		assert.Equal(t, time.Now().Add(10*time.Second), v.deadline)
+		assert.Equal(t, time.Now().Add(10*time.Second), v.until())
 
 		wait(1500 * time.Millisecond)
 		held := conn(t, db)
@@ -129,7 +141,7 @@ func TestWhileNobodyLooksNothingIsDone(t *testing.T) {
 		open(t, sqllease.Config{Name: "shop", MaxOpen: 2})
 		h, reads := countingPage(t)
 		wait(time.Hour)
-		assert.Zero(t, *reads)
+		assert.Zero(t, reads.Load())
 
 		var viewers [5]viewer
 		var leave [5]context.CancelFunc
@@ -138,16 +150,16 @@ func TestWhileNobodyLooksNothingIsDone(t *testing.T) {
 			leave[i], done[i] = watches(h, "/?format=stream", &viewers[i])
 		}
 		synctest.Wait()
-		assert.Equal(t, 1, *reads, "they share what is read")
+		assert.Equal(t, int32(1), reads.Load(), "they share what is read")
 		wait(10 * time.Second)
-		assert.Equal(t, 11, *reads, "once a second")
+		assert.Equal(t, int32(11), reads.Load(), "once a second")
 		for i := range viewers {
 			leave[i]()
 			<-done[i]
 		}
 		assert.Nil(t, h.steps.doc, "and then it is let go")
 		wait(time.Hour)
-		assert.Equal(t, 11, *reads)
+		assert.Equal(t, int32(11), reads.Load())
 	})
 }
 

@@ -75,11 +75,11 @@ func percent(part, whole time.Duration) string {
 	if whole <= 0 || part <= 0 {
 		return "0 %"
 	}
-	if share := 100 * part.Seconds() / whole.Seconds(); share < 1 {
+	share := 100 * part.Seconds() / whole.Seconds()
+	if share < 1 {
 		return "<1 %"
-	} else {
-		return fmt.Sprintf("%.0f %%", share)
 	}
+	return fmt.Sprintf("%.0f %%", share)
 }
 
 // shown is text of the application's, or of a server's, made safe to show: it is valid, in one

@@ -420,4 +420,3 @@ func TestNamesFromElsewhereRunNothing(t *testing.T) {
 	assert.Nil(t, b.is("window.evil ?? null"))
 	assert.Equal(t, `"><script>window.evil=1</script>`, b.is(`document.getElementById("place").value`))
 }
-

@@ -50,6 +50,7 @@ func documents(ctx context.Context, folder string) error {
 	defer s.Close()
 	server := httptest.NewServer(livepage.Handler(livepage.Pools(s.Pool)))
 	defer server.Close()
+	defer server.CloseClientConnections() // of the page that the browser still has
 	s.Day(0.9)
 	for _, at := range []time.Duration{22, 31, 40, 48, 54} {
 		time.AfterFunc(at*time.Second, s.Dispute)
@@ -58,7 +59,7 @@ func documents(ctx context.Context, folder string) error {
 	s.Day(1.2)
 	time.Sleep(6 * time.Second)
 	for _, scheme := range []string{"light", "dark"} {
-		if err := draw(ctx, server.URL+"/?span=1m", filepath.Join(folder, "livepage-"+scheme+".png"), 1100, 690, scheme == "dark"); err != nil {
+		if err := draw(ctx, server.URL+"/?span=1m", filepath.Join(folder, "livepage-"+scheme+".png"), 1100, 840, scheme == "dark"); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,6 @@ import (
 type Server struct {
 	Slower atomic.Int64 // by how much more each call takes, in thousandths
 	Down   atomic.Bool  // it takes no new connections
-	number atomic.Int64
 }
 
 // takes is how long statements take.
