@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/sqllease/sqllease"
 )
@@ -12,9 +13,9 @@ import (
 // so there is one only when somebody asks.
 type looks struct {
 	mu   sync.Mutex
-	of   *sqllease.Connector       // guarded by mu: the pool
-	at   time.Time                 // guarded by mu
-	seen map[uint64]sqllease.Lease // guarded by mu: by number
+	of   weak.Pointer[sqllease.Connector] // guarded by mu: the pool
+	at   time.Time                        // guarded by mu
+	seen map[uint64]sqllease.Lease        // guarded by mu: by number
 }
 
 // lookLasts is for how long it is shown.
@@ -24,7 +25,7 @@ func (l *looks) look(c *sqllease.Connector) {
 	leases := c.LeasesNow()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.of, l.at, l.seen = c, time.Now(), map[uint64]sqllease.Lease{}
+	l.of, l.at, l.seen = weak.Make(c), time.Now(), map[uint64]sqllease.Lease{}
 	for _, lease := range leases {
 		l.seen[lease.ID] = lease
 	}
@@ -35,7 +36,7 @@ func (l *looks) found(c *sqllease.Connector, id uint64) (texts []string, at time
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lease, ok := l.seen[id]
-	if !ok || l.of != c || time.Since(l.at) > lookLasts {
+	if !ok || l.of != weak.Make(c) || time.Since(l.at) > lookLasts {
 		return nil, time.Time{}
 	}
 	for _, g := range lease.Now {

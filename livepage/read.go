@@ -134,13 +134,13 @@ func since(from, to time.Time) seconds { return seconds(max(0, to.Sub(from))) }
 
 // readOut reads the leases that are out, the oldest first.
 func (p *pool) readOut(r *reader, rec *sqllease.Recording, leases []sqllease.Lease) {
-	blocked, leaked := map[uint64]string{}, map[uint64]bool{}
+	blocked, leaked := map[uint64]*sqllease.RecordedEvent{}, map[uint64]bool{}
 	for i := range rec.Events {
 		switch e := &rec.Events[i]; e.Kind {
 		case sqllease.EventLeak:
 			leaked[e.Lease] = true
 		case sqllease.EventSlowCall:
-			_, blocked[e.Lease], _ = strings.Cut(e.Found, "; blocked by ")
+			blocked[e.Lease] = e
 		}
 	}
 	on := make(map[uint64]uint64, len(p.Connections))
@@ -156,7 +156,11 @@ func (p *pool) readOut(r *reader, rec *sqllease.Recording, leases []sqllease.Lea
 		}
 		h.Use = useOf(l)
 		if l.Busy {
-			h.Call, h.Blocked = string(l.Call), shown(blocked[l.ID])
+			h.Call = string(l.Call)
+			if e := blocked[l.ID]; e != nil && !e.At.Before(l.Since) { // it is of this call
+				_, by, _ := strings.Cut(e.Found, "; blocked by ")
+				h.Blocked = shown(by)
+			}
 		}
 		h.Leaked = leaked[l.ID] && h.Use.isUnused()
 		p.Out = append(p.Out, h)

@@ -92,6 +92,7 @@ func (s *streams) shutDown(r *http.Request) <-chan struct{} {
 func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, a address) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would keep it back
 	if r.Method == http.MethodHead {
 		return
 	}
@@ -99,6 +100,7 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, a address)
 		http.Error(w, "something between the page and its server keeps answers back: reload the page to see what has changed", http.StatusNotImplemented)
 		return
 	}
+	a.Look = false
 	h.steps.come()
 	defer h.steps.leave()
 	ends := time.NewTimer(streamLasts)

@@ -27,9 +27,9 @@ type viewer struct {
 	mu        sync.Mutex
 	header    http.Header
 	text      strings.Builder // guarded by mu
-	deadline  time.Time // guarded by mu
-	fails     error // of each write
-	unflushed bool  // it cannot flush
+	deadline  time.Time       // guarded by mu
+	fails     error           // of each write
+	unflushed bool            // it cannot flush
 	code      int
 }
 

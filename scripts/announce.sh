@@ -3,11 +3,11 @@
 set -euo pipefail
 row() { printf '  %-40s%s\n' "$1" "$2"; }
 
-echo 'make test fetches these where they are missing, 620 MB in all:'
+echo 'make test fetches these where they are missing, 740 MB in all:'
 row 'Go modules' '240 MB'
 row "$1, $2" '140 MB, as Go modules'
 row 'mariadb-server, postgresql, pgbouncer, haproxy' '90 MB of Debian packages, by apt-get as root; not started as services'
 row 'Prometheus' '150 MB of Go modules; built from source into .cache, some minutes on two cores'
-row 'chromium' '100 MB of Debian packages, likewise; or set BROWSER_PATH'
+row 'chromium, fonts-liberation' '120 MB of Debian packages, likewise'
 echo 'make test-unit fetches only modules.'
 echo

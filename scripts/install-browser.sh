@@ -7,5 +7,5 @@ set -euo pipefail
 for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do
 	command -v "$name" >/dev/null && exit 0
 done
-echo 'Installs Debian packages: chromium, about 100 MB with all that it needs.'
+echo 'Installs Debian packages: chromium fonts-liberation, about 120 MB with all that it needs.'
 exec "$(dirname "${BASH_SOURCE[0]}")/apt-install.sh" 'The tests of the live page' chromium fonts-liberation

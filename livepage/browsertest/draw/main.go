@@ -56,10 +56,10 @@ func documents(ctx context.Context, folder string) error {
 		time.AfterFunc(at*time.Second, s.Dispute)
 	}
 	time.Sleep(72 * time.Second)
-	s.Day(1.2)
+	s.Day(1.6)
 	time.Sleep(6 * time.Second)
 	for _, scheme := range []string{"light", "dark"} {
-		if err := draw(ctx, server.URL+"/?span=1m", filepath.Join(folder, "livepage-"+scheme+".png"), 1100, 840, scheme == "dark"); err != nil {
+		if err := draw(ctx, server.URL+"/?span=1m", filepath.Join(folder, "livepage-"+scheme+".png"), 1100, 816, scheme == "dark"); err != nil {
 			return err
 		}
 	}
