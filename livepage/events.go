@@ -12,21 +12,8 @@ import (
 
 // This file draws what is no lease: dials and ends of connections, reports, the queue, the axis.
 
-// life is how long a connection was there, as far as the picture has it.
-type life struct{ from, to float64 }
-
 // drawEvents draws what happened.
 func (d *painter) drawEvents() {
-	lives := make([]life, len(d.Lanes))
-	for i := range lives {
-		lives[i] = life{0, 100}
-	}
-	for i := range d.pool.Connections {
-		c := &d.pool.Connections[i]
-		if at, drawn := d.at[c.Number]; drawn {
-			lives[at].from = max(0, d.x(d.To.Add(-time.Duration(c.Age))))
-		}
-	}
 	rec := &d.pool.recording
 	last := map[sqllease.EventKind]int{} // the last mark of each kind
 	for i := range rec.Events {
@@ -38,19 +25,28 @@ func (d *painter) drawEvents() {
 		at, drawn := d.at[e.Connection]
 		switch {
 		case e.Kind == sqllease.EventDialed && drawn:
-			lives[at].from = max(0, x)
 			d.drawDial(at, x, e.Took)
 		case e.Kind == sqllease.EventClosed && drawn:
-			lives[at].to = max(0, x)
 			d.drawEnd(at, x, e)
 		case x >= 0:
 			d.drawMark(last, x, e)
 		}
 	}
-	for i, l := range lives {
-		if l.to > l.from {
-			d.box("life", int(100*l.from), max(1, int(100*(l.to-l.from))), fmt.Sprintf("%.1f", float64(d.Lanes[i].Y)+float64(d.Pitch-2)/2-0.5), "1")
+	for i := range d.Lanes {
+		for _, of := range d.Lanes[i].stays {
+			d.drawStay(i, of)
 		}
+	}
+}
+
+// drawStay draws the line on which a connection was there.
+func (d *painter) drawStay(i int, s *stay) {
+	from, to := max(0, d.x(s.from)), 100.0
+	if !s.to.IsZero() {
+		to = min(100, d.x(s.to))
+	}
+	if to > from {
+		d.box("life", int(100*from), max(1, int(100*(to-from))), trimmed(float64(d.Lanes[i].Y)+float64(d.Pitch-2)/2-0.5), "1")
 	}
 }
 

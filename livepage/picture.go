@@ -11,7 +11,7 @@ import (
 	"github.com/sqllease/sqllease"
 )
 
-// The picture: a lane for each connection, a bar for each lease, the queue below. It is bounded:
+// The picture: a lane for each connection that is open, a bar for each lease, the queue below. It is bounded:
 // of lanes, of bars, of those that are links of their own. What does not fit falls together: leases
 // that are on one column of the picture become one bar, which shows how much of its time was used.
 
@@ -46,10 +46,12 @@ type picture struct {
 	Merged        int // leases that fell together with others
 }
 
+// lane has the connections of one line: each was opened after the one before it was closed.
 type lane struct {
-	Connection, Server uint64
+	Connection, Server uint64 // the last one
 	Y, Mid             int
 	Out                bool
+	stays              []*stay
 }
 
 // bar is a lease, or what fell together.
@@ -196,75 +198,15 @@ func (d *painter) wanted(l *sqllease.RecordedLease) bool {
 	return strings.Contains(strings.ToLower(at.Place+" "+at.Function), d.filter)
 }
 
-// lay chooses the lanes: of more than fit, those that are out, the oldest first, and then the
-// busiest. They stand in the order of their numbers, so that none moves without need.
-func (d *painter) lay(rods map[uint64][]rod, all bool) {
-	type candidate struct {
-		number, server uint64
-		out            bool
-		busy           time.Duration
-	}
-	known := map[uint64]*candidate{}
-	if d.filter == "" {
-		for i := range d.pool.Connections {
-			c := &d.pool.Connections[i]
-			known[c.Number] = &candidate{number: c.Number, server: c.Server}
-		}
-	}
-	for number, of := range rods {
-		c := known[number]
-		if c == nil {
-			c = &candidate{number: number, server: of[len(of)-1].lease.ConnectionID}
-			known[number] = c
-		}
-		for i := range of {
-			c.busy += of[i].long()
-			c.out = c.out || of[i].lease.End.IsZero()
-		}
-	}
-	lanes := make([]*candidate, 0, len(known))
-	for _, c := range known {
-		lanes = append(lanes, c)
-	}
-	slices.SortFunc(lanes, func(a, b *candidate) int {
-		if a.out != b.out {
-			if a.out {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(cmp.Compare(b.busy, a.busy), cmp.Compare(a.number, b.number))
-	})
-	most := mostLanes
-	if all {
-		most = allLanes
-	}
-	if d.Hidden = max(0, len(lanes)-most); d.Hidden > 0 {
-		lanes = lanes[:most]
-	}
-	slices.SortFunc(lanes, func(a, b *candidate) int { return cmp.Compare(a.number, b.number) })
-	d.Pitch = 22
-	if len(lanes) > 12 {
-		d.Pitch = 16
-	}
-	for i, c := range lanes {
-		y := d.Top + i*d.Pitch
-		d.Lanes = append(d.Lanes, lane{c.number, c.server, y, y + d.Pitch/2 + 4, c.out})
-		d.at[c.number] = i
-	}
-	d.Bottom = d.Top + max(1, len(lanes))*d.Pitch
-	d.Queue.Y = d.Bottom + axisHeight
-	d.Height = d.Queue.Y + queueHeight + 8
-	d.Lower = d.Queue.Y + queueHeight - d.Top
-}
-
 // merge has what falls on one column fall together, and takes fewer columns until all fits.
 func (d *painter) merge(rods map[uint64][]rod) (all []rod) {
 	for most := columns; ; most /= 2 {
 		all = all[:0]
 		width := d.To.Sub(d.From) / time.Duration(most)
 		for i := range d.Lanes {
-			all = mergeLane(all, rods[d.Lanes[i].Connection], i, width, d.From)
+			for _, of := range d.Lanes[i].stays {
+				all = mergeLane(all, rods[of.number], i, width, d.From)
+			}
 		}
 		if len(all) <= mostBars || most <= 4 {
 			return all[:min(len(all), mostBars)]

@@ -75,14 +75,15 @@ func TestABarHasItsShares(t *testing.T) {
 }
 
 func TestALeaseThatIsOutShowsWhatItDoesNow(t *testing.T) {
-	of := recorded(sqllease.Recording{Out: []sqllease.RecordedLease{lease(1, 7, 30000, 0), lease(2, 8, -60000, 0)}})
+	of := recorded(sqllease.Recording{Out: []sqllease.RecordedLease{lease(1, 7, 30000, 0), lease(2, 8, 31000, 0)}})
+	of.recording.Out[1].Acquired = at(3 * time.Minute)
 	of.Out = []holder{{Lease: 1, Leaked: true}}
 	p := drawn(of, "")
 	require.Len(t, p.Bars, 2)
-	assert.Equal(t, []part{{"earlier", "50.00%", "1.67%", "8", "16"}, {"unused", "51.67%", "48.33%", "8", "16"}}, p.Bars[0].Parts)
-	assert.Equal(t, "leaked", p.Bars[0].Class)
-	assert.Contains(t, p.Bars[0].Text, "checked out for 30 s, unused for 29 s (reported as leaked)")
-	assert.Equal(t, []string{"0.00%", "100.00%"}, []string{p.Bars[1].X, p.Bars[1].W}, "it began before the picture")
+	assert.Equal(t, []part{{"earlier", "50.00%", "1.67%", "30", "16"}, {"unused", "51.67%", "48.33%", "30", "16"}}, p.Bars[1].Parts)
+	assert.Equal(t, "leaked", p.Bars[1].Class)
+	assert.Contains(t, p.Bars[1].Text, "checked out for 30 s, unused for 29 s (reported as leaked)")
+	assert.Equal(t, []string{"0.00%", "100.00%"}, []string{p.Bars[0].X, p.Bars[0].W}, "it began before the picture, and stands first")
 	assert.True(t, p.Lanes[0].Out)
 }
 
@@ -144,6 +145,25 @@ func TestEventsAreDrawn(t *testing.T) {
 	assert.Equal(t, []string{"50.00%", "51.67%"}, p.Marks[0].Lines)
 	assert.Contains(t, p.Marks[0].Title, "leak: shop/a.go:1: unused")
 	assert.Equal(t, "1 × dial failed: connection_refused", p.Queue.Lost[0].Title)
+}
+
+func TestAConnectionTakesALaneThatIsFree(t *testing.T) {
+	event := func(kind sqllease.EventKind, second int, connection uint64) sqllease.RecordedEvent {
+		return sqllease.RecordedEvent{Kind: kind, At: at(4*time.Minute + time.Duration(second)*time.Second), Connection: connection}
+	}
+	of := recorded(sqllease.Recording{Leases: []sqllease.RecordedLease{lease(1, 1, 1000, 5000), lease(2, 2, 2000, 6000), lease(3, 3, 30000, 40000), lease(4, 4, 31000, 40000)}, Events: []sqllease.RecordedEvent{
+		event(sqllease.EventDialed, 0, 1), event(sqllease.EventDialed, 1, 2), event(sqllease.EventClosed, 10, 2), event(sqllease.EventDialed, 20, 3), event(sqllease.EventClosed, 21, 1), event(sqllease.EventDialed, 22, 4),
+	}})
+	p := drawn(of, "")
+	require.Len(t, p.Lanes, 2)
+	begun := at(4 * time.Minute).UnixMilli()
+	assert.Equal(t, fmt.Sprintf("1:%d 4:%d ", begun, begun+22000), p.Lanes[0].Stays())
+	assert.Equal(t, fmt.Sprintf("2:%d 3:%d ", begun+1000, begun+20000), p.Lanes[1].Stays())
+	assert.Equal(t, uint64(4), p.Lanes[0].Connection, "the last one")
+
+	p = draw(of, &sites{}, addressOf(url.Values{"span": {"35s"}}))
+	require.Len(t, p.Lanes, 2, "nothing moves as time goes by")
+	assert.Equal(t, uint64(4), p.Lanes[0].Connection)
 }
 
 func TestTheQueueIsDrawnInSteps(t *testing.T) {
