@@ -133,10 +133,10 @@ func TestEventsAreDrawn(t *testing.T) {
 		{Kind: sqllease.EventFlush, At: last.Add(57 * time.Second)},
 	}}
 	p := drawn(recorded(rec), "")
-	assert.Equal(t, "M1000 52h1000v5h-1000z", pathOf(p, "dial"))
-	assert.Equal(t, "M2000 54.5h6000v1h-6000zM0 76.5h9000v1h-9000z", pathOf(p, "life"), "from its dial to its end")
-	assert.Equal(t, []end{{"80.00%", "connection 7 closed at " + clock(last.Add(48*time.Second)) + ": the server or the network cut it during a call", 60, true},
-		{"90.00%", "connection 8 closed at " + clock(last.Add(54*time.Second)) + ": in time, before the server's idle limit", 82, false}}, p.Ends)
+	assert.Equal(t, "M1000 74h1000v5h-1000z", pathOf(p, "dial"))
+	assert.Equal(t, "M0 54.5h9000v1h-9000zM1000 76.5h7000v1h-7000z", pathOf(p, "life"), "from its dial to its end")
+	assert.Equal(t, []end{{"80.00%", "connection 7 closed at " + clock(last.Add(48*time.Second)) + ": the server or the network cut it during a call", 82, true},
+		{"90.00%", "connection 8 closed at " + clock(last.Add(54*time.Second)) + ": in time, before the server's idle limit", 60, false}}, p.Ends)
 	var marks []string
 	for _, m := range p.Marks {
 		marks = append(marks, m.X+" "+m.Text)
