@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sqllease/sqllease"
 )
 
 // unusedAfter is for how long a connection is unused before the sentence says so: between two
@@ -26,15 +28,15 @@ func sentence(p *pool) (state, string) {
 			return trouble, text
 		}
 	}
-	held := whoHolds(p)
-	if p.Waiting == 0 && held == "" && p.Failed+p.Died == 0 && !p.isFull() {
+	held, lost := whoHolds(p), losses(p)
+	if p.Waiting == 0 && held == "" && lost == "" && !p.isFull() {
 		return well, fmt.Sprintf("All is well: %s in use, nobody waits.", p.inUse())
 	}
 	how := state(watch)
 	if p.Failed > 0 || time.Duration(p.LongestWait) >= time.Second {
 		how = trouble
 	}
-	return how, join(usage(p), held, losses(p))
+	return how, join(usage(p), held, lost)
 }
 
 // join makes one text of those that say something.
@@ -172,7 +174,8 @@ func takes(n int) string {
 	return "take"
 }
 
-// losses tells of callers who got no connection, and of connections that died.
+// losses tells of callers who got no connection, of connections that died, and of what was
+// reported and is over.
 func losses(p *pool) string {
 	var text string
 	if p.Failed > 0 {
@@ -181,7 +184,35 @@ func losses(p *pool) string {
 	if p.Died > 0 {
 		text = join(text, fmt.Sprintf("%s died in the last minute.", count(p.Died, "connection")))
 	}
-	return text
+	return join(text, lately(p))
+}
+
+// lately tells of leaks and standstills of the last minute that are over.
+func lately(p *pool) string {
+	still, leaks, out := 0, 0, map[uint64]bool{}
+	for i := range p.Out {
+		out[p.Out[i].Lease] = p.Out[i].Leaked
+	}
+	for _, r := range p.Reports {
+		switch {
+		case time.Duration(r.Ago) > lastMinute:
+		case r.Kind == string(sqllease.EventStandstill) && p.StandsStill == 0:
+			still++
+		case r.Kind == string(sqllease.EventLeak) && !out[r.Lease]:
+			leaks++
+		}
+	}
+	return join(reported(leaks, "leak"), reported(still, "standstill"))
+}
+
+func reported(n int, what string) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "1 " + what + " was reported in the last minute, and is over."
+	}
+	return fmt.Sprintf("%d %ss were reported in the last minute, and are over.", n, what)
 }
 
 // by names the places of some: ", all by shop/export.go:150".

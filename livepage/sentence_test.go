@@ -55,6 +55,8 @@ func TestTheSentence(t *testing.T) {
 		"too much to do":        {full(pool{Waiting: 3, LongestWait: 500 * ms, Busiest: busiest{site{Place: "shop/report.go:8"}, 0.724}}), watch, "8 of 8 connections are in use, 3 callers wait, the longest for 500 ms. Most of their time goes to shop/report.go:8: 72 % in the last minute."},
 		"some got none":         {pool{Limit: 8, InUse: 2, Failed: 17}, trouble, "2 of 8 connections are in use, nobody waits. 17 callers got no connection in the last minute."},
 		"some died":             {pool{Limit: 8, InUse: 2, Died: 1}, watch, "2 of 8 connections are in use, nobody waits. 1 connection died in the last minute."},
+		"leaks that are over":   {pool{Limit: 8, InUse: 1, Out: leaked(1, "shop/a.go:1", 30*second), Reports: []report{{Kind: "leak", Lease: 0}, {Kind: "leak", Lease: 7}, {Kind: "leak", Lease: 8}, {Kind: "leak", Lease: 9, Ago: 61 * second}}}, trouble, "1 connection has leaked: checked out but unused for 30 s, by shop/a.go:1. 1 of 8 connections are in use, nobody waits. 2 leaks were reported in the last minute, and are over."},
+		"it stood still":        {pool{Limit: 8, Reports: []report{{Kind: "standstill", Ago: 5 * second}}}, watch, "0 of 8 connections are in use, nobody waits. 1 standstill was reported in the last minute, and is over."},
 		"blocked": {func() pool {
 			p := pool{Limit: 8, InUse: 2, Out: out(2, "shop/order.go:88", inCall, 12*second)}
 			p.Out[0].Blocked, p.Out[1].Blocked = "row lock on shop.stock: connection 4711 of pool \"shop\" (lease 17), taken by shop/export.go:150", "row lock on shop.stock"

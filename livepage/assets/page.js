@@ -33,6 +33,7 @@
     if (inside && active.tagName === "INPUT" || selected(part)) return; // somebody types, or copies
     const key = inside ? active.dataset.key : "";
     const lefts = [...part.querySelectorAll(".scroll, pre")].map((e) => [e.scrollLeft, e.scrollTop]);
+    if (name === "sentences" || name === "who") part.style.minHeight = part.offsetHeight + "px"; // what is below does not jump
     part.innerHTML = html;
     [...part.querySelectorAll(".scroll, pre")].forEach((e, i) => { if (lefts[i]) [e.scrollLeft, e.scrollTop] = lefts[i]; });
     if (key) {
@@ -197,6 +198,7 @@
     if (e.key === " " && own(document.activeElement)) { e.preventDefault(); document.activeElement.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true })); }
   });
 
+  window.addEventListener("resize", () => { for (const id of ["sentences", "who"]) byId(id).style.minHeight = ""; });
   window.addEventListener("popstate", () => { frozen = true; go(location.search || "?", false); });
   document.addEventListener("visibilitychange", () => { if (document.hidden) close(); else if (!frozen) open(); });
   window.addEventListener("pagehide", close);
