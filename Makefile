@@ -47,11 +47,11 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 
 .PHONY: test-oldest
 test-oldest: ## the library's tests with the oldest Go that go.mod allows
-	GOTOOLCHAIN=$(OLDEST) go vet . && GOTOOLCHAIN=$(OLDEST) go test .
+	GOTOOLCHAIN=$(OLDEST) go vet . ./livepage && GOTOOLCHAIN=$(OLDEST) go test . ./livepage
 
 .PHONY: test-newest
 test-newest: ## the library's tests with the newest Go
-	GOTOOLCHAIN=$(NEWEST) go vet . && GOTOOLCHAIN=$(NEWEST) go test .
+	GOTOOLCHAIN=$(NEWEST) go vet . ./livepage && GOTOOLCHAIN=$(NEWEST) go test . ./livepage
 
 .PHONY: test-integration
 test-integration: ## the tests on real servers, drivers and ORMs; needs a C compiler for SQLite
@@ -117,7 +117,7 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 	done
 	for platform in $(PLATFORMS); do \
 		echo "build for $$platform"; \
-		GOOS=$${platform%/*} GOARCH=$${platform#*/} go build .; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} go build . ./livepage; \
 	done
 	GOARCH=arm64 go vet ./internal/callstack
 

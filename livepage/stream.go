@@ -145,12 +145,13 @@ func (h *handler) changed(a *address, now time.Time, sent map[string]string) map
 	return changed
 }
 
-// send sends an event. JSON has no line breaks, which would end it.
+// send sends an event, and for how many milliseconds to wait where the stream ends. JSON has no line
+// breaks, which would end it.
 func send(w http.ResponseWriter, event string, parts map[string]string) error {
 	data, err := json.Marshal(parts)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", event, data)
+	_, err = fmt.Fprintf(w, "event: %s\nretry: 1000\ndata: %s\n\n", event, data)
 	return err
 }

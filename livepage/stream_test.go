@@ -70,7 +70,7 @@ func (v *viewer) events(t *testing.T) (kinds []string, parts []map[string]string
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for event := range strings.SplitSeq(strings.TrimSuffix(v.text.String(), "\n\n"), "\n\n") {
-		kind, data, ok := strings.Cut(event, "\ndata: ")
+		kind, data, ok := strings.Cut(event, "\nretry: 1000\ndata: ")
 		require.True(t, ok, event)
 		require.NotContains(t, data, "\n")
 		of := map[string]string{}
@@ -278,7 +278,7 @@ func TestTheWriteTimeoutOfAServerEndsNoStream(t *testing.T) {
 	open(t, sqllease.Config{Name: "shop"})
 	_, address := served(t, page(t), 50*time.Millisecond)
 	r := stream(t, address)
-	for range 6 { // two more events take a second or two
+	for range 8 { // two more events take a second or two
 		_, err := r.ReadString('\n')
 		require.NoError(t, err)
 	}

@@ -46,6 +46,7 @@
   function say() {
     const state = document.querySelector(".pool .state"), text = document.querySelector(".pool .sentence");
     if (!text) return;
+    document.title = state.textContent.trim().split(" ")[0] + " " + document.querySelector(".pool .name").textContent + " – sqllease";
     const now = state.textContent + text.textContent.replace(/[\d.,]+( (µs|ms|s|min|h|d)\b)?/g, "#");
     if (now !== said && said !== "") byId("said").textContent = text.textContent;
     said = now;
@@ -76,7 +77,7 @@
     stream.addEventListener("frozen", () => { close(); state("frozen"); });
     stream.onerror = () => { // it asks again by itself, unless the answer was none
       if (stream.readyState === EventSource.CLOSED) { close(); state("lost"); retry = setTimeout(open, 3000); }
-      else retry = setTimeout(() => state("lost"), 5000);
+      else { clearTimeout(retry); retry = setTimeout(() => state("lost"), 5000); }
     };
     stream.onopen = () => clearTimeout(retry);
   }

@@ -146,6 +146,7 @@ func TestItIsLive(t *testing.T) {
 	b.shows(".sentence", "1 caller waits")
 	b.shows("#queue", "shop/report.go")
 	b.shows("#said", "1 caller waits")
+	assert.Contains(t, b.is("document.title"), "shop – sqllease")
 	assert.Equal(t, "trouble", b.is(`new Promise(r => setTimeout(() => r(document.querySelector(".pool").classList[1]), 2500))`).(string), "it waits for more than a second")
 }
 
