@@ -46,6 +46,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := addressOf(query)
+	if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		a.Look = false // a page from elsewhere does not have the process stopped
+	}
 	switch query.Get("format") {
 	case "", "html":
 		h.servePage(w, r, a)

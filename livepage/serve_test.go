@@ -9,7 +9,9 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,6 +158,56 @@ func TestJSON(t *testing.T) {
 			assert.NotContains(t, w.Body.String(), "secret")
 		})
 	})
+}
+
+func TestAPageFromElsewhereLooksAtNothing(t *testing.T) {
+	db, c := open(t, sqllease.Config{Name: "shop"})
+	held := conn(t, db)
+	h := page(t, Pools(c))
+	now := func(site string) bool {
+		r, w := httptest.NewRequest(http.MethodGet, "/?format=json&lease=1&now=1", nil), httptest.NewRecorder()
+		r.Header.Set("Sec-Fetch-Site", site)
+		h.ServeHTTP(w, r)
+		return strings.Contains(w.Body.String(), `"now": [`)
+	}
+	assert.False(t, now("cross-site"))
+	assert.True(t, now("same-origin"))
+	require.NoError(t, held.Close())
+}
+
+func TestAnAdvisorHasItsParagraph(t *testing.T) {
+	was := advice
+	defer func() { advice = was }()
+	advice = func(c *sqllease.Connector) string { return "Have 12 connections in <" + c.Name() + ">." }
+	_, c := open(t, sqllease.Config{Name: "shop"})
+	h := page(t, Pools(c))
+	assert.Contains(t, get(h, "/").Body.String(), `<p class="advice">Have 12 connections in &lt;shop&gt;.</p>`)
+	assert.Contains(t, get(h, "/?format=text").Body.String(), "Have 12 connections in <shop>.")
+	assert.Contains(t, get(h, "/?format=json").Body.String(), `"advice": "Have 12 connections in`)
+}
+
+func TestPoolsAreReadWhileTheyWork(t *testing.T) {
+	db, c := open(t, sqllease.Config{Name: "shop", MaxOpen: 3})
+	h := page(t, Pools(c), Record(500))
+	var work sync.WaitGroup
+	for range 6 {
+		work.Go(func() {
+			for range 300 {
+				tx, err := db.BeginTx(context.Background(), nil)
+				if assert.NoError(t, err) {
+					_, _ = tx.Exec("UPDATE t SET n = 1")
+					assert.NoError(t, tx.Commit())
+				}
+			}
+		})
+	}
+	for i := range 30 {
+		for _, format := range []string{"html", "json", "text"} {
+			assert.Equal(t, http.StatusOK, get(h, "/?lease="+strconv.Itoa(10*i)+"&format="+format).Code)
+		}
+	}
+	work.Wait()
+	assert.Contains(t, get(h, "/?format=text").Body.String(), "All is well: 0 of 3 in use, nobody waits.")
 }
 
 // names are the fields that JSON has of a type.
