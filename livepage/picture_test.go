@@ -233,7 +233,7 @@ func TestAnEarlierTimeIsWorkedOutFromTheRecording(t *testing.T) {
 	of := recorded(sqllease.Recording{Limit: 4, Leases: []sqllease.RecordedLease{lease(1, 7, 1000, 5000), lease(2, 8, 10000, 40000), waits}, Out: []sqllease.RecordedLease{lease(4, 7, 29000, 0), lease(5, 9, 55000, 0)},
 		Events: []sqllease.RecordedEvent{{Kind: sqllease.EventLimit, At: at(4 * time.Minute), Limit: 2}, {Kind: sqllease.EventLimit, At: at(5 * time.Minute), Limit: 4}}})
 	was := (&reader{}).frozen(of, at(4*time.Minute+30*time.Second))
-	assert.Equal(t, "2 of 2 connections are in use, 1 caller waits, for 10 s so far.", strings.Split(was.Sentence, " Most")[0])
+	assert.Equal(t, "2 of 2 connections are in use, 1 caller waits, for 10 s so far.", strings.Split(was.Sentence, " In the last minute")[0])
 	require.Len(t, was.Out, 2)
 	assert.Equal(t, []uint64{2, 4}, []uint64{was.Out[0].Lease, was.Out[1].Lease})
 	assert.Equal(t, 20*second, was.Out[0].Held)

@@ -152,7 +152,7 @@ func whoHolds(p *pool) string {
 	if text = join(text, slowCalls(p)); text != "" || p.Busiest.Share < 0.3 {
 		return text
 	}
-	return fmt.Sprintf("Most of their time goes to %s: %.0f %% in the last minute.", p.Busiest.Place, 100*p.Busiest.Share)
+	return fmt.Sprintf("In the last minute, %s had %.0f %% of their time.", p.Busiest.Place, 100*p.Busiest.Share)
 }
 
 // slowCalls tells of calls that take long, where callers wait.
