@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 # The modules of this repository; the root one is the library.
-MODULES := . demo integration integration/sqlite integration/e2e bench lab
+MODULES := . demo integration integration/sqlite integration/e2e bench lab livepage/browsertest
 
 # Where the library must build, although no test runs there: see docs/support.md.
 PLATFORMS := linux/arm64 linux/386 darwin/arm64 windows/amd64
@@ -31,7 +31,7 @@ OLDEST := go$(shell sed -n 's/^go //p' go.mod)
 NEWEST := go1.27.4
 
 .PHONY: test
-test: announce test-unit test-oldest test-newest test-stuck test-integration e2e ## every test; installs the servers it needs
+test: announce test-unit test-oldest test-newest test-stuck test-page test-integration e2e ## every test; installs the servers it needs
 
 .PHONY: announce
 announce:
@@ -49,11 +49,11 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 
 .PHONY: test-oldest
 test-oldest: ## the library's tests with the oldest Go that go.mod allows
-	GOTOOLCHAIN=$(OLDEST) go vet . && GOTOOLCHAIN=$(OLDEST) go test .
+	GOTOOLCHAIN=$(OLDEST) go vet . ./livepage && GOTOOLCHAIN=$(OLDEST) go test . ./livepage
 
 .PHONY: test-newest
 test-newest: ## the library's tests with the newest Go
-	GOTOOLCHAIN=$(NEWEST) go vet . && GOTOOLCHAIN=$(NEWEST) go test .
+	GOTOOLCHAIN=$(NEWEST) go vet . ./livepage && GOTOOLCHAIN=$(NEWEST) go test . ./livepage
 
 .PHONY: test-stuck
 test-stuck: ## what is reported of the deadlock that Go 1.27.0 has in database/sql
@@ -64,6 +64,16 @@ test-integration: ## the tests on real servers, drivers and ORMs; needs a C comp
 	scripts/install-servers.sh
 	cd integration && go test -p 1 ./...
 	cd integration/sqlite && go test ./...
+
+.PHONY: test-page
+test-page: ## the live page, with clicks and keys in a headless browser
+	scripts/install-browser.sh
+	cd livepage/browsertest && go test -count 1 ./...
+
+.PHONY: page-pictures
+page-pictures: ## draw docs/livepage-*.png in a headless browser
+	scripts/install-browser.sh
+	cd livepage/browsertest && go run ./draw ../../docs
 
 .PHONY: faults
 faults: ## have servers, proxies and networks misbehave, and write what applications see into docs/lifetime.md
@@ -122,7 +132,7 @@ lint: $(GOLANGCI) ## gofmt, go vet and golangci-lint over every module
 	done
 	for platform in $(PLATFORMS); do \
 		echo "build for $$platform"; \
-		GOOS=$${platform%/*} GOARCH=$${platform#*/} go build .; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} go build . ./livepage; \
 	done
 	GOARCH=arm64 go vet ./internal/callstack
 

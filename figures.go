@@ -43,6 +43,8 @@ type Stats struct {
 	IdleLimit        time.Duration // the idle limit that new connections have; 0: none known
 	LearnedIdleLimit time.Duration // the one that was learned from connections that were found dead; 0: none
 	Lifetime         time.Duration // how long a connection may live at most; many end earlier, so that not all end together; 0: for ever
+	StandsStill      time.Duration // for how long the pool has stood still (see Standstill); 0: it does not, or not for long enough to be reported
+	Deadlocked       bool          // it stands still, and that is a deadlock
 	OldestHold       time.Duration // the longest time that a connection has been checked out
 	OldestWait       time.Duration // how long the first in the queue has waited for a connection
 

@@ -70,13 +70,17 @@ func (l Lease) doing() string {
 
 // shorten cuts a statement to what fits a line.
 func shorten(statement string) string {
-	const most = 120
-	if len(statement) <= most {
-		return statement
+	return cut(statement, 120)
+}
+
+// cut cuts a text to at most so many bytes, and says that it did.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	cut := most
-	for cut > 0 && statement[cut]&0xC0 == 0x80 { // not inside a character
-		cut--
+	at := most
+	for at > 0 && text[at]&0xC0 == 0x80 { // not inside a character
+		at--
 	}
-	return statement[:cut] + "…"
+	return text[:at] + "…"
 }

@@ -137,6 +137,15 @@ func (l Leak) happened() string {
 // noteOneAMinute is for a place that holds more connections than this record is of.
 const noteOneAMinute = "the next report of this place is in the log after a minute at the earliest; Config.OnLeak gets every report"
 
+// recordedTexts are those that a recording has of the report.
+func (l *Leak) recordedTexts() (found, fix string) {
+	found = l.Stack.site() + ": " + l.doing()
+	if texts := l.blame.texts(); len(texts) > 0 {
+		found += "; blocked by " + strings.Join(texts, ", which waits for ")
+	}
+	return found, l.Fix()
+}
+
 // LogValue is the report as attributes, what matters most first.
 func (l Leak) LogValue() slog.Value {
 	return slog.GroupValue(append([]slog.Attr{slog.String("pool", l.Pool)}, l.attrs()...)...)

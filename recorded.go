@@ -77,6 +77,8 @@ type RecordedEvent struct {
 	Lease        uint64        // the number of the lease, of a leak or a slow call; else 0
 	Why          string        // why it was closed, as sqllease.close.reason says it in telemetry, or what the dial met with; else empty
 	Limit        int           // the new limit, if it changed; else 0
+	Found        string        // what a report has found, in one line of at most 1 KiB; of what is no report: empty
+	Fix          string        // what to do about it, likewise
 }
 
 // EventKind is what happened.

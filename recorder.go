@@ -43,6 +43,8 @@ type event struct {
 	lease   uint64
 	why     string
 	limit   int
+	found   string
+	fix     string
 }
 
 // longestRecorded is the longest statement that is kept with its lease: so the memory is bounded.
@@ -93,6 +95,16 @@ func (r *recorder) happened(e event) {
 		e.at = clock.Now()
 		r.events.Add(&e)
 	}
+}
+
+// reported keeps that something was reported. Its texts are made only where they are kept.
+func (r *recorder) reported(e event, texts func() (found, fix string)) {
+	if !r.events.On() {
+		return
+	}
+	found, fix := texts()
+	e.found, e.fix = cut(found, longestRecorded), cut(fix, longestRecorded)
+	r.happened(e)
 }
 
 // spells are for how long a lease had something open.

@@ -59,6 +59,7 @@ func (c *Connector) Recording() Recording {
 	for _, e := range events {
 		out.Events = append(out.Events, RecordedEvent{
 			Kind: e.kind, At: e.at.On(day), Took: e.took, Connection: e.session, ConnectionID: e.server, Lease: e.lease, Why: e.why, Limit: e.limit,
+			Found: e.found, Fix: e.fix,
 		})
 	}
 	return out

@@ -104,7 +104,7 @@ func (r *reports) count(l *Leak) {
 		return
 	case l.Class == ClassBusy:
 		r.slowCalls.Add(1)
-		r.recorder.happened(event{kind: EventSlowCall, lease: l.ID})
+		r.recorder.reported(event{kind: EventSlowCall, lease: l.ID}, l.recordedTexts)
 		r.metrics.slowCall()
 		return
 	case l.Class == ClassProven:
@@ -113,7 +113,7 @@ func (r *reports) count(l *Leak) {
 	default:
 		if !l.told {
 			r.leaks.Add(1)
-			r.recorder.happened(event{kind: EventLeak, lease: l.ID})
+			r.recorder.reported(event{kind: EventLeak, lease: l.ID}, l.recordedTexts)
 		}
 	}
 	if l.Class != ClassUnused || !l.told {
@@ -158,7 +158,7 @@ func (r *reports) tellNested(n *nesting) {
 // tellStandstill tells it of a pool that stands still, or did, likewise.
 func (r *reports) tellStandstill(s *still) {
 	if !s.Over {
-		r.recorder.happened(event{kind: EventStandstill})
+		r.recorder.reported(event{kind: EventStandstill}, s.recordedTexts)
 	}
 	if r.cfg.OnStandstill != nil {
 		go r.toldApplication(aFunction, func() { r.cfg.OnStandstill(s.Standstill) })

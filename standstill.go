@@ -140,6 +140,11 @@ func (s Standstill) end() string {
 	return "it lasts until one of those who hold a connection gives it back"
 }
 
+// recordedTexts are those that a recording has of the report.
+func (s *Standstill) recordedTexts() (found, fix string) {
+	return fmt.Sprintf("%s; held by %s; waiting at %s", s.happened(), lines(s.Held), lines(s.Waits)), s.Fix()
+}
+
 // LogValue is the report as attributes, what matters most first.
 func (s Standstill) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.Duration("for", round(s.For)), slog.Time("since", s.Since)}

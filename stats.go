@@ -33,6 +33,9 @@ func (c *Connector) stats() Stats {
 		if since := c.queue.sinceLocked(); !since.IsZero() {
 			s.OldestWait = now.Sub(since)
 		}
+		if still := c.queue.still; still != nil && still.told && s.Waiting > 0 { // else the next look sees that it is over
+			s.StandsStill, s.Deadlocked = now.Sub(still.since), still.deadlock
+		}
 	})
 	s.Timeouts, s.Cancelled = c.counts.timeouts.Load(), c.counts.givenUp.Load()
 	s.Closed = c.counts.closedStats()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/livepage"
 )
 
 // This file runs the demo: it starts all there is, and shows it.
@@ -114,6 +115,7 @@ func (d *demonstration) listen(app *shop) (url string, err error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", d.telemetry.instrument(app.routes()))
 	mux.Handle("/metrics", d.telemetry.scrape())
+	mux.Handle("/debug/sqllease/", livepage.Handler())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
@@ -171,6 +173,7 @@ func (d *demonstration) printHead() {
 	fmt.Fprintf(d.out, "The report at the end has six items: 2 to 5 are the mistakes.\n\n")
 	fmt.Fprintf(d.out, "  database  %s\n", d.db.about)
 	fmt.Fprintf(d.out, "  service   %s, metrics for Prometheus at /metrics\n", d.load.url)
+	fmt.Fprintf(d.out, "  live page %s/debug/sqllease/\n", d.load.url)
 	if d.opt.otlp != "" {
 		fmt.Fprintf(d.out, "  traces    to %s, by OTLP over gRPC\n", d.opt.otlp)
 	}
