@@ -85,7 +85,7 @@ const (
 // String is the advice as people read it: one paragraph.
 func (a Advice) String() string {
 	if a.Leases == 0 {
-		return fmt.Sprintf("pool %q: nothing is recorded: call Connector.Record, and ask again after a busy hour", a.Pool)
+		return fmt.Sprintf("pool %q: nothing is recorded yet: call Connector.Record, and ask again after a busy hour", a.Pool)
 	}
 	parts := []string{fmt.Sprintf("pool %q: %s", a.Pool, a.whether())}
 	if a.Refused != "" {

@@ -132,7 +132,7 @@ func TestAPoolThatRecordsNothingGivesNoAdvice(t *testing.T) {
 	defer func() { assert.NoError(t, c.Close()) }()
 	a := c.Advise(Goal{})
 	assert.Equal(t, RefusedTooFewLeases, a.Refused)
-	assert.Equal(t, `pool "orders": nothing is recorded: call Connector.Record, and ask again after a busy hour`, a.String())
+	assert.Equal(t, `pool "orders": nothing is recorded yet: call Connector.Record, and ask again after a busy hour`, a.String())
 }
 
 func TestAdviceKnowsWhatTheServerHasForThePool(t *testing.T) {

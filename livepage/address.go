@@ -11,16 +11,17 @@ import (
 
 // address is all that the page's address says of what is shown: a link to it shows the same.
 type address struct {
-	Pool  string        // its key; empty: the one that needs somebody to look
-	Span  time.Duration // how much time the picture has
-	fits  bool          // nobody has said how much: as much as is recorded, and standardSpan at most
-	Until time.Time     // its right end, frozen; zero: now
-	Place string        // only places with this in their name
-	All   bool          // all connections, not only the first
-	Lease uint64        // the lease that is pinned; 0: none
-	Look  bool          // look at what the goroutines do now
-	At    point         // where somebody pointed in the picture
-	sort  map[string]string
+	Pool   string        // its key; empty: the one that needs somebody to look
+	Span   time.Duration // how much time the picture has
+	fits   bool          // nobody has said how much: as much as is recorded, and standardSpan at most
+	Until  time.Time     // its right end, frozen; zero: now
+	Place  string        // only places with this in their name
+	All    bool          // all connections, not only the first
+	Lease  uint64        // the lease that is pinned; 0: none
+	Look   bool          // look at what the goroutines do now
+	Advise bool          // ask the advisor
+	At     point         // where somebody pointed in the picture
+	sort   map[string]string
 }
 
 // point is a place in the picture.
@@ -43,7 +44,7 @@ var spans = []time.Duration{
 
 // addressOf reads an address. What cannot be meant is left out.
 func addressOf(q url.Values) address {
-	a := address{Pool: shown(q.Get("pool")), Span: standardSpan, fits: true, Place: clip(shown(q.Get("place")), 200), All: q.Get("lanes") == "all", Look: q.Get("now") == "1", sort: map[string]string{}}
+	a := address{Pool: shown(q.Get("pool")), Span: standardSpan, fits: true, Place: clip(shown(q.Get("place")), 200), All: q.Get("lanes") == "all", Look: q.Get("now") == "1", Advise: q.Get("advise") == "1", sort: map[string]string{}}
 	if d, err := time.ParseDuration(q.Get("span")); err == nil {
 		a.Span, a.fits = min(max(d, shortestSpan), longestSpan), false
 	}
@@ -95,6 +96,9 @@ func (a address) String() string {
 	if a.Look {
 		set("now", "1")
 	}
+	if a.Advise {
+		set("advise", "1")
+	}
 	for table, by := range a.sort {
 		set("sort_"+table, by)
 	}
@@ -122,6 +126,7 @@ func (a address) withLease(id uint64) address      { a.Lease, a.Look = id, false
 func (a address) withPlace(place string) address   { a.Place = place; return a }
 func (a address) withAll(all bool) address         { a.All = all; return a }
 func (a address) withLook() address                { a.Look = true; return a }
+func (a address) withAdvice(asked bool) address    { a.Advise = asked; return a }
 
 func (a address) sorted(table, by string) address {
 	to := map[string]string{table: by}

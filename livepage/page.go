@@ -173,6 +173,9 @@ func (v *view) PlaceLink(place string) string { return v.A.withPlace(place).Stri
 // FreezeLink is the page of this moment.
 func (v *view) FreezeLink() string { return v.A.withUntil(v.At).String() }
 
+// AdviceLink asks the advisor, or lets go of what it has said.
+func (v *view) AdviceLink(asked bool) string { return v.A.withAdvice(asked).String() }
+
 // LiveLink is the page of now.
 func (v *view) LiveLink() string { return v.A.withUntil(time.Time{}).String() }
 

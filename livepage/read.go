@@ -53,7 +53,6 @@ func (r *reader) read(c *sqllease.Connector, key string) *pool {
 	p.group()
 	p.noNulls()
 	p.State, p.Sentence = sentence(p)
-	p.Advice = advice(c)
 	return p
 }
 
@@ -69,9 +68,6 @@ func some[T any](rows []T) []T {
 	}
 	return rows
 }
-
-// advice is what an advisor says of a pool, as a paragraph of plain text; empty: nothing.
-var advice = func(*sqllease.Connector) string { return "" }
 
 // readEvents reads what happened.
 func (p *pool) readEvents(rec *sqllease.Recording, leases []sqllease.Lease) {

@@ -13,6 +13,7 @@ type handler struct {
 	reader   reader
 	steps    steps
 	looks    looks
+	advices  advices
 	streams  streams
 }
 
@@ -85,6 +86,9 @@ func (h *handler) of(doc *document, a *address) *document {
 		out.Frozen, out.At = true, a.Until
 		out.Pools[at] = h.reader.frozen(out.Pools[at], a.Until)
 		out.chosen = out.Pools[at]
+	}
+	if a.Advise {
+		h.advised(out)
 	}
 	a.Pool = out.chosen.Key
 	a.fit(out.chosen.recording.To.Sub(out.chosen.recording.From))

@@ -175,15 +175,30 @@ func TestAPageFromElsewhereLooksAtNothing(t *testing.T) {
 	require.NoError(t, held.Close())
 }
 
-func TestAnAdvisorHasItsParagraph(t *testing.T) {
-	was := advice
-	defer func() { advice = was }()
-	advice = func(c *sqllease.Connector) string { return "Have 12 connections in <" + c.Name() + ">." }
-	_, c := open(t, sqllease.Config{Name: "shop"})
+func TestTheAdvisorIsAskedWhereSomebodyWantsToKnow(t *testing.T) {
+	db, c := open(t, sqllease.Config{Name: `"shop": <b>`})
 	h := page(t, Pools(c))
-	assert.Contains(t, get(h, "/").Body.String(), `<p class="advice">Have 12 connections in &lt;shop&gt;.</p>`)
-	assert.Contains(t, get(h, "/?format=text").Body.String(), "Have 12 connections in <shop>.")
-	assert.Contains(t, get(h, "/?format=json").Body.String(), `"advice": "Have 12 connections in`)
+	for _, format := range []string{"html", "text", "json"} {
+		assert.NotContains(t, get(h, "/?format="+format).Body.String(), "recording has only")
+	}
+	_, err := db.Exec("UPDATE t SET a = 1")
+	require.NoError(t, err)
+	html := get(h, "/?advise=1").Body.String()
+	assert.Contains(t, html, `<p class="advice"><b>Advice</b> The limit is not the problem:`)
+	assert.Contains(t, html, "the recording has only 1 acquire.")
+	assert.Contains(t, html, "advise=1&amp;", "other links of the page keep it")
+	_, err = db.Exec("UPDATE t SET a = 1")
+	require.NoError(t, err)
+	assert.Contains(t, get(h, "/?advise=1&format=text").Body.String(), "the recording has only 1 acquire.", "it is asked once a minute at most")
+	assert.Contains(t, get(h, "/?advise=1&format=json").Body.String(), `"advice": "The limit is not the problem`)
+	said := h.(*handler).advices.of(c, time.Now().Add(adviceLasts))
+	assert.Contains(t, said, "the recording has only 2 acquires.")
+}
+
+func TestTheAdvisorSaysThatNothingIsRecorded(t *testing.T) {
+	_, c := open(t, sqllease.Config{Name: "shop"})
+	h := page(t, Pools(c), Record(0))
+	assert.Contains(t, get(h, "/?advise=1").Body.String(), "<b>Advice</b> Nothing is recorded")
 }
 
 func TestPoolsAreReadWhileTheyWork(t *testing.T) {

@@ -139,7 +139,7 @@ func (s *search) answer(a *Advice, of Recording) {
 		reason = a.bound(of)
 	}
 	if reason != "" {
-		a.refuse(reason, of.Ceiling)
+		a.refuse(reason, of)
 	}
 }
 
@@ -246,13 +246,13 @@ func (a *Advice) bound(of Recording) Refusal {
 
 // refuse takes the limit back. It is worth a try where the recording is of the pool as it is, and
 // does not reach far enough.
-func (a *Advice) refuse(reason Refusal, ceiling int) {
+func (a *Advice) refuse(reason Refusal, of Recording) {
 	a.Refused = reason
 	switch reason {
 	case GaveUp, ClosedLoop, Overload, TooFar, SlowdownUnknown:
-		a.Try = a.Limit
-		if ceiling > 0 {
-			a.Try = min(a.Try, ceiling)
+		a.Try = max(a.Limit, of.Floor)
+		if of.Ceiling > 0 {
+			a.Try = min(a.Try, of.Ceiling)
 		}
 	}
 	a.Limit, a.Met = 0, false

@@ -112,3 +112,13 @@ func ended(r Recording, by time.Duration) Recording {
 	r.Leases = slices.DeleteFunc(r.Leases, func(l Lease) bool { return l.Ended > by })
 	return r
 }
+
+func TestALimitThatIsWorthATryIsNoneThatCanDeadlock(t *testing.T) {
+	of := recorded(world{slower: gunther(0.01, 0)}, loadOf{rate: bursts(300, 1500, 1, 0.1), work: exponential(0.01)}.callers(1, 60), 6)
+	for _, c := range []struct{ floor, ceiling, try int }{{0, 0, 12}, {40, 0, 40}, {40, 20, 20}, {0, 8, 8}} {
+		of.Floor, of.Ceiling = c.floor, c.ceiling
+		a := Advise(of, Goal{Wait: 10 * time.Millisecond})
+		assert.Equal(t, TooFar, a.Refused)
+		assert.Equal(t, c.try, a.Try, "%+v", c)
+	}
+}

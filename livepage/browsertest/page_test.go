@@ -334,6 +334,17 @@ func TestNothingIsWiderThanAPhone(t *testing.T) {
 	assert.Equal(t, 360.0, b.is("document.documentElement.scrollWidth"))
 }
 
+func TestTheAdvisorIsAskedByAClick(t *testing.T) {
+	_, b := opens(t, 2, "")
+	b.becomes(live)
+	b.click("#advise")
+	b.addressHas("advise=1")
+	b.shows(".advice", "Nothing is recorded yet")
+	b.becomes(live)
+	b.click(".advice a")
+	b.becomes(`!document.querySelector(".advice") && !location.search.includes("advise")`)
+}
+
 func TestWithTheKeyboardAlone(t *testing.T) {
 	s, b := opens(t, 2, "?span=15s")
 	s.Dispute()
@@ -350,7 +361,7 @@ func TestWithTheKeyboardAlone(t *testing.T) {
 			break
 		}
 	}
-	assert.Equal(t, []string{"skip", "held-shop/export.go:11-shop.(*Shop).Export", "freeze", "earlier", "in", "out", "place", "filter", "bar-1"}, order)
+	assert.Equal(t, []string{"skip", "advice", "held-shop/export.go:11-shop.(*Shop).Export", "freeze", "earlier", "in", "out", "place", "filter", "bar-1"}, order)
 	outline := b.is(`getComputedStyle(document.activeElement).outlineStyle`)
 	assert.Equal(t, "solid", outline, "the focus is seen")
 	b.shows("#tip", "shop/export.go")
