@@ -59,7 +59,7 @@ func documents(ctx context.Context, folder string) error {
 	s.Day(1.6)
 	time.Sleep(6 * time.Second)
 	for _, scheme := range []string{"light", "dark"} {
-		if err := draw(ctx, server.URL+"/?span=1m", filepath.Join(folder, "livepage-"+scheme+".png"), 1100, 816, scheme == "dark"); err != nil {
+		if err := draw(ctx, server.URL+"/?span=1m", filepath.Join(folder, "livepage-"+scheme+".png"), 1100, 940, scheme == "dark"); err != nil {
 			return err
 		}
 	}
