@@ -59,8 +59,9 @@ type lease struct {
 	inCall   call          // guarded by mu; callNone: unused
 	last     call          // guarded by mu
 	inTx     bool          // guarded by mu
-	since    clock.Instant // guarded by mu, but for the holder's reads: when the call in flight began, or the last one ended; zero: there was none
+	since    clock.Instant // guarded by mu, but for the holder's reads: when the call in flight began, or the last one ended, or a statement was closed; zero: there was none
 	settled  uint64        // guarded by mu: the step of reading at that time
+	closing  bool          // guarded by mu: a statement is being closed, which is no call
 	query    string        // guarded by mu
 	begun    clock.Instant // guarded by mu: when the last call began
 	tx       *txSpan       // guarded by mu, but for the holder's reads: the transaction that is open; nil: none
@@ -80,6 +81,9 @@ type lease struct {
 	caller  atomic.Uint64 // the goroutine that used it last; 0: not known
 	readAt  atomic.Int64  // the instant at which a row was begun or read; not of every row
 	stamped atomic.Uint64 // the step of that row
+
+	closed   bool          // for the holder: a statement was closed since the last call
+	answered clock.Instant // likewise: when that call had ended; zero: there was none
 
 	rest rest       // for the holder, and whoever takes the session from it
 	open spells     // likewise: what was open on it, for how long
@@ -173,6 +177,7 @@ func (l *lease) begin(number uint64, acquired clock.Instant, p parts, single boo
 	l.inCall, l.last = callNone, callNone
 	l.settleLocked(0)
 	l.query, l.begun = "", 0
+	l.closed, l.closing = false, false
 	l.rest = rest{}
 	if l.open.any() {
 		l.open = spells{}
@@ -233,7 +238,7 @@ func (l *lease) enter(c call, query string, now clock.Instant) (rested clock.Ins
 }
 
 func (l *lease) enterLocked(c call, query string, now clock.Instant) (rested clock.Instant) {
-	rested = l.since
+	rested, l.closed = l.answeredAt(), false
 	l.inCall, l.last = c, c
 	l.begun = now
 	if l.tx != nil {
@@ -319,6 +324,7 @@ func (l *lease) closeResult(r *rows, now clock.Instant) {
 	if l.latest == r.result {
 		l.latest, l.rows = 0, nil
 	}
+	l.closed = false
 	l.settleLocked(now)
 	l.mu.Unlock()
 }
@@ -367,6 +373,9 @@ func (l *lease) stateLocked(now clock.Instant) (busy bool, since clock.Instant) 
 		l.step, l.stepped = step, now
 	}
 	since = cmp.Or(l.since, l.acquired)
+	if l.closing {
+		return true, since
+	}
 	if l.inCall != callNone || step == l.settled {
 		return l.inCall != callNone, since
 	}
@@ -379,8 +388,8 @@ func (l *lease) stateLocked(now clock.Instant) (busy bool, since clock.Instant) 
 // heard notes when its session was heard of last: at the end of its last call, if there was
 // one. Its caller is the holder, who ends it.
 func (l *lease) heard(s *session) {
-	if !l.since.IsZero() {
-		s.Heard(l.since)
+	if at := l.answeredAt(); !at.IsZero() {
+		s.Heard(at)
 	}
 }
 
@@ -433,7 +442,7 @@ func (l *lease) read(now clock.Instant) Lease {
 	busy, since := l.stateLocked(now)
 	out.Busy, out.Since = busy, since.On(day)
 	out.Call = l.last.name()
-	if busy && l.inCall == callNone {
+	if busy && l.inCall == callNone && !l.closing {
 		out.Call = CallRows
 	}
 	out.InTx = l.inTx

@@ -32,7 +32,7 @@ type RecordedLease struct {
 	Acquired time.Time     // when the connection was handed out; zero: it was not
 	End      time.Time     // when it was given back, or the acquire failed; zero: it is not over
 
-	Unused      time.Duration // part of the hold: no call was in flight
+	Unused      time.Duration // part of the hold: no call was in flight; zero where the application had the driver's own connection
 	Reading     time.Duration // part of the hold: rows were open, and used
 	Transaction time.Duration // the part of the hold that was in a transaction, used or not
 

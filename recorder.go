@@ -1,6 +1,7 @@
 package sqllease
 
 import (
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -15,6 +16,8 @@ type recorder struct {
 	leases recording.Ring[kept]
 	events recording.Ring[event]
 	since  clock.Instant // guarded by the gate's lock: when it began to keep what it has; zero: it does not
+
+	sizing sync.Mutex // held while the size changes, of all of it
 }
 
 // kept is a lease that has ended, or an acquire that failed.
@@ -67,6 +70,9 @@ func (r *recorder) ended(s *session, now clock.Instant, how Outcome) {
 	k.id, k.session, k.connection, k.inUse = l.id, l.number, l.connection, uint64(s.Among()) //nolint:gosec // it is not negative
 	k.acquired, k.ended, k.outcome = l.acquired, now, how
 	k.unused, k.reading, k.inTransaction = l.rest.all, l.open.rows.took, l.open.transaction.took
+	if l.raw { // what the application does with the driver's own connection is not known
+		k.unused = 0
+	}
 	if l.openRows > 0 {
 		k.reading += l.open.rows.until(now, l.rest.all)
 	}

@@ -32,16 +32,36 @@ func (l *lease) rested(step uint64, now clock.Instant) {
 // drivers ask the server, and which is no call that anybody is told of.
 func (l *lease) pause() {
 	if l.inCall == callNone {
-		l.rested(l.steps(), clock.Now())
+		now := clock.Now()
+		l.rested(l.steps(), now)
+		if !l.closed {
+			l.closed, l.answered = true, l.since
+		}
+		l.close(true, now)
 	}
 }
 
 func (l *lease) resume() {
 	if l.inCall == callNone {
-		l.mu.Lock()
-		l.settleLocked(clock.Now())
-		l.mu.Unlock()
+		l.close(false, clock.Now())
 	}
+}
+
+// close notes that a statement begins to be closed, or is.
+func (l *lease) close(begins bool, now clock.Instant) {
+	l.mu.Lock()
+	l.closing = begins
+	l.settleLocked(now)
+	l.mu.Unlock()
+}
+
+// answeredAt is when the last call ended; zero: there was none. Whether the server was asked by a
+// statement that was closed is not known. Its caller is the holder, in no call.
+func (l *lease) answeredAt() clock.Instant {
+	if l.closed {
+		return l.answered
+	}
+	return l.since
 }
 
 // stampBegin notes the time at which a row begins to be read, or what is left of them.

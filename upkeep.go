@@ -366,7 +366,7 @@ func (c *Connector) endedUnused(l *lease, now clock.Instant) {
 	if l.acquired.IsZero() || l.raw { // what the application does with the driver's own connection is not known
 		return
 	}
-	if l.inCall == callNone { // else it is in one that never ended
+	if l.inCall == callNone && !l.closing { // else it is in one that never ended
 		l.rested(l.steps(), now)
 	}
 	if l.rest.all >= leastUnused {

@@ -49,9 +49,9 @@ func addressOf(q url.Values) address {
 		a.Span, a.fits = min(max(d, shortestSpan), longestSpan), false
 	}
 	a.Until = timeOf(q.Get("until"))
-	a.Lease, _ = strconv.ParseUint(q.Get("lease"), 10, 64)
+	a.Lease = numberOf(q.Get("lease"))
 	if number, at, ok := strings.Cut(q.Get("at"), "."); ok {
-		a.At.Connection, _ = strconv.ParseUint(number, 10, 64)
+		a.At.Connection = numberOf(number)
 		a.At.At = timeOf(at)
 	}
 	for _, table := range sortTables {
@@ -60,6 +60,15 @@ func addressOf(q url.Values) address {
 		}
 	}
 	return a
+}
+
+// numberOf reads a number; zero: it is none.
+func numberOf(text string) uint64 {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // timeOf reads milliseconds since 1970; zero: it is no such time.

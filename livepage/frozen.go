@@ -34,6 +34,9 @@ func (r *reader) frozen(p *pool, at time.Time) *pool {
 	f.group()
 	f.noNulls()
 	f.State, f.Sentence = sentence(f)
+	if rec.From.IsZero() || at.Before(rec.From) {
+		f.State, f.Sentence = watch, "How the pool was then is not known: it was not recorded, or is not any more."
+	}
 	return f
 }
 
@@ -66,13 +69,18 @@ func rewind(rec *sqllease.Recording, at time.Time) sqllease.Recording {
 }
 
 // limitAt is the limit as it was: the last one that was set by then. What it was before the first
-// change is not known, and the limit of now stands for it where nothing changed.
+// change is not known: 0. The limit of now stands for it where nothing changed.
 func limitAt(rec *sqllease.Recording, at time.Time) int {
-	limit := rec.Limit
+	limit, changed := 0, false
 	for _, e := range rec.Events {
-		if e.Kind == sqllease.EventLimit && !e.At.After(at) {
-			limit = e.Limit
+		if e.Kind == sqllease.EventLimit {
+			if changed = true; !e.At.After(at) {
+				limit = e.Limit
+			}
 		}
+	}
+	if !changed {
+		return rec.Limit
 	}
 	return limit
 }

@@ -106,7 +106,11 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request, a address) {
 		h.look(read, &a)
 	}
 	a.Look = false // the links of the page look at nothing again
+	stream := a
 	doc := h.of(read, &a)
+	if stream.Pool == "" || stream.Pool == a.Pool { // else what it asks for may come back, and until then it is told that it is gone
+		stream = a
+	}
 	parts := h.sections(doc, a)
 	html := map[string]template.HTML{}
 	for name, text := range parts {
@@ -116,7 +120,7 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request, a address) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	_ = templates.ExecuteTemplate(w, "page.html", map[string]any{"Part": html, "Stream": a.String(), "Frozen": doc.Frozen, "Names": sectionNames}) // the client may be gone
+	_ = templates.ExecuteTemplate(w, "page.html", map[string]any{"Part": html, "Stream": stream.String(), "Frozen": doc.Frozen, "Names": sectionNames}) // the client may be gone
 }
 
 // The templates call these.

@@ -2,7 +2,6 @@ package livepage
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -282,17 +281,4 @@ func (p *pool) readLongest(r *reader, rec *sqllease.Recording) {
 			Statement: shown(l.Statement), span: r.trace.of(l.SpanContext.TraceID().String(), l.SpanContext.IsValid()),
 		})
 	}
-}
-
-// keysOf are names by which pools are told apart: their own, with a number where several share one.
-func keysOf(pools []*sqllease.Connector) []string {
-	times, keys := map[string]int{}, make([]string, 0, len(pools))
-	for _, c := range pools {
-		name := shown(c.Name())
-		if times[name]++; times[name] > 1 {
-			name = fmt.Sprintf("%s (%d)", name, times[name])
-		}
-		keys = append(keys, name)
-	}
-	return keys
 }

@@ -15,6 +15,7 @@ type handler struct {
 	looks    looks
 	advices  advices
 	streams  streams
+	keys     keys
 }
 
 func newHandler(s settings) *handler {
@@ -50,6 +51,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 		a.Look = false // a page from elsewhere does not have the process stopped
 	}
+	if a.Until.After(time.Now()) {
+		a.Until = time.Time{} // it has not come
+	}
 	switch query.Get("format") {
 	case "", "html":
 		h.servePage(w, r, a)
@@ -68,7 +72,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) read() *document {
 	pools := h.settings.list()
 	doc := &document{At: time.Now(), Pools: make([]*pool, 0, len(pools))}
-	for i, key := range keysOf(pools) {
+	for i, key := range h.keys.of(pools) {
 		doc.Pools = append(doc.Pools, h.reader.read(pools[i], key))
 	}
 	return doc
@@ -89,6 +93,9 @@ func (h *handler) of(doc *document, a *address) *document {
 	}
 	if a.Advise {
 		h.advised(out)
+	}
+	if a.Pool != "" && a.Pool != out.chosen.Key {
+		a.Lease, a.At = 0, point{} // they are of that one
 	}
 	a.Pool = out.chosen.Key
 	a.fit(out.chosen.recording.To.Sub(out.chosen.recording.From))
@@ -164,7 +171,7 @@ func (h *handler) forPrograms(w http.ResponseWriter, a address, query url.Values
 	if query.Get("pool") == "" {
 		return doc, true
 	}
-	if doc.chosen == nil || doc.chosen.Key != query.Get("pool") {
+	if doc.chosen == nil || doc.chosen.Key != shown(query.Get("pool")) {
 		http.Error(w, "there is no such pool", http.StatusNotFound)
 		return nil, false
 	}

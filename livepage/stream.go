@@ -119,8 +119,13 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, a address)
 			_ = send(w, "frozen", nil)
 			return
 		}
-		a.Pool, a.Span = again.Pool, again.Span // what it has chosen stays, whatever comes later
-		a.Lease, a.At = again.Lease, point{}
+		a.Span = again.Span // what it has chosen stays, whatever comes later
+		if a.Pool == "" {
+			a.Pool = again.Pool
+		}
+		if a.Pool == again.Pool {
+			a.Lease, a.At = again.Lease, point{}
+		}
 		next := time.NewTimer(now.Truncate(stepEvery).Add(stepEvery).Sub(now))
 		select {
 		case <-next.C:
@@ -136,8 +141,11 @@ func (h *handler) serveStream(w http.ResponseWriter, r *http.Request, a address)
 
 // changed is the parts of the page that are not as they were sent last.
 func (h *handler) changed(a *address, now time.Time, sent map[string]string) map[string]string {
-	changed := map[string]string{}
-	for name, text := range h.sections(h.of(h.steps.at(now), a), *a) {
+	changed, doc := map[string]string{}, h.steps.at(now)
+	if !a.Until.Before(doc.At) { // frozen since it was read
+		doc = h.read()
+	}
+	for name, text := range h.sections(h.of(doc, a), *a) {
 		if was, known := sent[name]; !known || was != text {
 			sent[name], changed[name] = text, text
 		}

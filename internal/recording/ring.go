@@ -20,18 +20,19 @@ type Ring[T any] struct {
 func (r *Ring[T]) On() bool { return r.on.Load() }
 
 // Resize has it keep so many from now on; zero or less: none. What it has is let go, unless the
-// size is what it was.
-func (r *Ring[T]) Resize(n int) {
+// size is what it was: then nothing has changed.
+func (r *Ring[T]) Resize(n int) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n = max(n, 0); n == len(r.kept) {
-		return
+		return false
 	}
 	r.kept, r.added = nil, 0
 	if n > 0 {
 		r.kept = make([]T, n)
 	}
 	r.on.Store(n > 0)
+	return true
 }
 
 // Add keeps one more, which is copied.
