@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -63,13 +64,14 @@ func TestLimitsOnRealServers(t *testing.T) {
 				limits = limits[len(limits)/2 : len(limits)/2+1]
 			}
 			fmt.Fprintf(&text, "**%s**\n\n%s\n", s.name, s.table(t, limits))
+			var advice []string
 			for _, limit := range s.record {
 				a := s.advice(t, limit)
 				t.Log(a)
 				assert.NotZero(t, a.Leases)
-				fmt.Fprintf(&text, "Advice, recorded with %d: %s. ", limit, told(a))
+				advice = append(advice, fmt.Sprintf("with %d: %s", limit, told(a)))
 			}
-			text.WriteString("\n\n")
+			fmt.Fprintf(&text, "Advice, recorded %s.\n\n", strings.Join(advice, "; "))
 		})
 	}
 	fill(t, "real", strings.TrimRight(text.String(), "\n")+"\n")
@@ -124,22 +126,27 @@ func told(a sqllease.Advice) string {
 }
 
 // TestOnePoolOrTwo plays short calls and long ones to one pool, and to two with as many connections
-// together. The long ones keep six connections busy, on average.
+// together. The long ones keep seven connections busy, on average.
 func TestOnePoolOrTwo(t *testing.T) {
-	const rate, longShare, limit = 240, 20, 10 // one of 20 is long
+	const rate, longShare, limit = 280, 20, 10 // one of 20 is long
+	r := rand.New(rand.NewPCG(2, 2006))        //nolint:gosec // the same callers each time
+	long := make([]bool, 100_000)
+	for i := range long {
+		long[i] = r.IntN(longShare) == 0
+	}
 	text := "| 10 connections | short calls: half | 99 of 100 | long calls: half | 99 of 100 |\n|---|---|---|---|---|\n"
 	for _, c := range []struct {
 		name        string
-		short, long int // 0: the same pool
+		short, slow int // 0: the same pool
 	}{{"in one pool", limit, 0}, {"3 for short calls, 7 for long ones", 3, 7}, {"1 for short calls, 9 for long ones", 1, 9}} {
 		db := open(t, maria, database, c.short, sqllease.Config{})
 		other := db
-		if c.long > 0 {
-			other = open(t, maria, database, c.long, sqllease.Config{})
+		if c.slow > 0 {
+			other = open(t, maria, database, c.slow, sqllease.Config{})
 		}
 		quick, slow := scenes[0].do, plain("SELECT SLEEP(0.5)")
-		seen := play(t, rate, lasts(), func(ctx context.Context, n int) (int, error) {
-			if n%longShare == 0 {
+		seen := play(t, rate, 4*lasts(), func(ctx context.Context, n int) (int, error) {
+			if long[n] {
 				return 1, slow(ctx, other)
 			}
 			return 0, quick(ctx, db)
@@ -161,12 +168,12 @@ func TestTenInstances(t *testing.T) {
 		var work []call
 		var stops []func() error
 		for range instances {
-			db := open(t, maria, database, limit, sqllease.Config{})
+			db := open(t, postgres, database, limit, sqllease.Config{})
 			stops = append(stops, db.Close)
-			do := plain("SELECT SUM(n) FROM sized")
+			do := scenes[1].do
 			work = append(work, func(ctx context.Context, _ *sql.DB) error { return do(ctx, db) })
 		}
-		seen := play(t, 150, lasts(), func(ctx context.Context, n int) (int, error) { return 0, work[n%instances](ctx, nil) })
+		seen := play(t, scenes[1].rate, lasts(), func(ctx context.Context, n int) (int, error) { return 0, work[n%instances](ctx, nil) })
 		for _, stop := range stops {
 			require.NoError(t, stop())
 		}
