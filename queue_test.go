@@ -144,6 +144,6 @@ func TestTheWarningOfSlowAcquiresSaysWhatTheOldestHolderDoes(t *testing.T) {
 		require.NoError(t, p.PingContext(t.Context()))
 		records := log.take()
 		require.Len(t, records, 1)
-		assert.Regexp(t, `^goroutine \d+ waits to receive from a channel at main/queue_test.go:\d+ sqllease.TestTheWarning`, records[0].attrs["now"])
+		assert.Regexp(t, `^goroutine \d+ waits to receive from a channel at [^/ ]+/queue_test.go:\d+ sqllease.TestTheWarning`, records[0].attrs["now"])
 	})
 }

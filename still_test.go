@@ -104,8 +104,8 @@ func TestRowsAndInnerQueriesOnOtherGoroutinesAreToldOnce(t *testing.T) {
 		assert.Equal(t, []any{limit, SameTrace, false}, []any{s.Held[0].Connections, s.Held[0].Relation, s.Deadlock})
 		assert.Equal(t, []int{limit, limit, 2 * limit}, []int{s.Limit, s.InUse, s.Waiting})
 		assert.Regexp(t, `^sqllease: pool "orders": it stands still for \d[.0-9]*s: 8 callers wait, and nothing was done with any of the 4 connections
-  taken by   main/still_test.go:\d+ sqllease.readsAndAsks: 4 connections, unused for \d[.0-9]*s, with rows open; the same trace waits at main/still_test.go:\d+ sqllease.readsAndAsks.func\d+
-  waiting    main/still_test.go:\d+ sqllease.readsAndAsks.func\d+: 8 callers, the longest for \d[.0-9]*s
+  taken by   [^/ ]+/still_test.go:\d+ sqllease.readsAndAsks: 4 connections, unused for \d[.0-9]*s, with rows open; the same trace waits at [^/ ]+/still_test.go:\d+ sqllease.readsAndAsks.func\d+
+  waiting    [^/ ]+/still_test.go:\d+ sqllease.readsAndAsks.func\d+: 8 callers, the longest for \d[.0-9]*s
   fix        close the open rows first: call rows.Close\(\) before the inner statement \(a defer is too late\), or read them to their end; or raise the limit from 4 to at least 5: that is enough for 4 such requests at once, with 2 connections each
   end        it lasts until one of those who hold a connection gives it back
 $`, s.String())
@@ -195,7 +195,7 @@ func TestAStandstillOfGoroutinesThatWereStartedIsRelated(t *testing.T) {
 		require.Len(t, p.stands(), 1)
 		h := p.stands()[0].Held[0]
 		assert.Equal(t, []any{2, StartedByIt}, []any{h.Connections, h.Relation})
-		assert.Regexp(t, `with rows open; goroutine \d+ waits for other goroutines at main/still_test.go:\d+ sqllease.readsAndAsks; a goroutine that it started waits at main/still_test.go:\d+ sqllease.readsAndAsks.func\d+$`, h.String())
+		assert.Regexp(t, `with rows open; goroutine \d+ waits for other goroutines at [^/ ]+/still_test.go:\d+ sqllease.readsAndAsks; a goroutine that it started waits at [^/ ]+/still_test.go:\d+ sqllease.readsAndAsks.func\d+$`, h.String())
 		all.Wait()
 		leakPause(time.Second)
 		assert.Equal(t, []string{saidStill, saidOver}, p.messages(), "it is no leak")
