@@ -31,7 +31,7 @@ OLDEST := go$(shell sed -n 's/^go //p' go.mod)
 NEWEST := go1.27.4
 
 .PHONY: test
-test: announce test-unit test-oldest test-newest test-stuck test-page test-integration e2e ## every test; installs the servers it needs
+test: announce test-unit test-versions test-page test-integration e2e ## every test; installs the servers it needs
 
 .PHONY: announce
 announce:
@@ -46,6 +46,10 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 	cd demo && go test ./...
 	cd bench && go test ./...
 	cd lab && go test -run 'Page|Refused' .
+
+.PHONY: test-versions
+test-versions: ## the library's tests with other versions of Go, at once: their time is virtual
+	@$(MAKE) --no-print-directory -j3 -O test-oldest test-newest test-stuck
 
 .PHONY: test-oldest
 test-oldest: ## the library's tests with the oldest Go that go.mod allows
