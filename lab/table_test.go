@@ -3,22 +3,21 @@ package lab
 import (
 	"flag"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease"
+	"github.com/sqllease/sqllease/internal/page"
 )
 
-// page keeps the tables.
-const page = "../docs/sizing.md"
+// document keeps the tables.
+const document = "../docs/sizing.md"
 
-var write = flag.Bool("write", false, "write what was measured into "+page+" and its pictures")
+var write = flag.Bool("write", false, "write what was measured into "+document+" and its pictures")
 
 // outcome is what was measured of a scene, and what the advisor said.
 type outcome struct {
@@ -139,20 +138,7 @@ func (m measured) cell(a sqllease.Advice) string {
 // fill writes a block of the page.
 func fill(t *testing.T, name, text string) {
 	require.False(t, t.Failed(), "the page is not written: something failed")
-	before, _, after := block(t, name)
-	require.NoError(t, os.WriteFile(page, []byte(before+text+after), 0o644)) //nolint:gosec // it is a document
-}
-
-// block is a block of the page, and what is around it.
-func block(t *testing.T, name string) (before, inside, after string) {
-	text, err := os.ReadFile(page)
-	require.NoError(t, err)
-	begins, ends := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
-	before, rest, found := strings.Cut(string(text), begins)
-	require.True(t, found, begins)
-	inside, after, found = strings.Cut(rest, ends)
-	require.True(t, found, ends)
-	return before + begins, inside, ends + after
+	require.NoError(t, page.Fill(document, name, text))
 }
 
 // What the page has is a row for each scene, and no other.
@@ -160,7 +146,8 @@ func TestThePageHasEveryScene(t *testing.T) {
 	rows := regexp.MustCompile(`(?m)^\| (.*?) \|`)
 	for name, scenes := range map[string][]scene{"known": known, "unknowable": unknowable} {
 		var has, want []string
-		_, inside, _ := block(t, name)
+		_, inside, _, err := page.Block(document, name)
+		require.NoError(t, err)
 		for _, row := range rows.FindAllStringSubmatch(inside, -1)[1:] {
 			has = append(has, row[1])
 		}

@@ -3,21 +3,21 @@ package faults
 import (
 	"flag"
 	"fmt"
-	"os"
 	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sqllease/sqllease/internal/page"
 )
 
-// page keeps the table.
-const page = "../../docs/lifetime.md"
+// document keeps the table.
+const document = "../../docs/lifetime.md"
 
-var write = flag.Bool("write", false, "write what was seen into "+page)
+var write = flag.Bool("write", false, "write what was seen into "+document)
 
 // blocks are the parts of the table: each is between two comments of the page.
 var blocks = []block{
@@ -31,10 +31,6 @@ type block struct {
 	name string
 	has  func(expectation) bool
 }
-
-// begins and ends are the comments around it.
-func (b block) begins() string { return "<!-- " + b.name + ": begin -->\n" }
-func (b block) ends() string   { return "<!-- " + b.name + ": end -->\n" }
 
 // faults are the cases of a block.
 func (b block) faults() (all []fault) {
@@ -92,20 +88,14 @@ func (t *table) text(b block) string {
 // write writes the rows into the page.
 func (t *table) write(test *testing.T) {
 	require.False(test, test.Failed(), "the page is not written: a case failed")
-	text, err := os.ReadFile(page)
-	require.NoError(test, err)
-	filled := string(text)
 	for _, b := range blocks {
 		for _, f := range b.faults() {
 			require.Contains(test, t.rows, f.name, "the page is not written: not every case was played")
 		}
-		before, rest, found := strings.Cut(filled, b.begins())
-		require.True(test, found, b.begins())
-		_, after, found := strings.Cut(rest, b.ends())
-		require.True(test, found, b.ends())
-		filled = before + b.begins() + t.text(b) + b.ends() + after
 	}
-	require.NoError(test, os.WriteFile(page, []byte(filled), 0o644)) //nolint:gosec // it is a document
+	for _, b := range blocks {
+		require.NoError(test, page.Fill(document, b.name, t.text(b)))
+	}
 }
 
 // cell is an outcome as the table has it.
@@ -127,14 +117,10 @@ func shown(d time.Duration) string {
 
 // What the page has is a row for each case, and no other.
 func TestThePageHasEveryCase(t *testing.T) {
-	text, err := os.ReadFile(page)
-	require.NoError(t, err)
 	rows := regexp.MustCompile(`(?m)^\| (.*?) \| [^|]* \| [^|]* \|$`)
 	for _, b := range blocks {
-		_, rest, found := strings.Cut(string(text), b.begins())
-		require.True(t, found, b.begins())
-		inside, _, found := strings.Cut(rest, b.ends())
-		require.True(t, found, b.ends())
+		_, inside, _, err := page.Block(document, b.name)
+		require.NoError(t, err)
 		var has, want []string
 		for _, m := range rows.FindAllStringSubmatch(inside, -1)[1:] {
 			has = append(has, m[1])

@@ -15,7 +15,7 @@ var maria, postgres *servers.Server
 
 // write measures for long, and writes what was seen. Without it, each measurement is short, and only
 // what does not depend on the machine is asserted.
-var write = flag.Bool("write", false, "measure for some minutes, and write what was seen into "+page)
+var write = flag.Bool("write", false, "measure for some minutes, and write what was seen into "+document)
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -4,19 +4,18 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/sqllease/sqllease/integration/internal/servers"
+	"github.com/sqllease/sqllease/internal/page"
 )
 
-// page keeps the tables.
-const page = "../../docs/sizing.md"
+// document keeps the tables.
+const document = "../../docs/sizing.md"
 
 // fill writes a block of the page.
 func fill(t *testing.T, name, text string) {
@@ -26,14 +25,7 @@ func fill(t *testing.T, name, text string) {
 		return
 	}
 	require.False(t, t.Failed(), "the page is not written: something failed")
-	old, err := os.ReadFile(page)
-	require.NoError(t, err)
-	begins, ends := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
-	before, rest, found := strings.Cut(string(old), begins)
-	require.True(t, found, begins)
-	_, after, found := strings.Cut(rest, ends)
-	require.True(t, found, ends)
-	require.NoError(t, os.WriteFile(page, []byte(before+begins+text+ends+after), 0o644)) //nolint:gosec // it is a document
+	require.NoError(t, page.Fill(document, name, text))
 }
 
 // short is a time with two figures.
