@@ -361,7 +361,10 @@ func (c *Connector) warnUnattached() {
 
 // warnUnseen says once that waits happen where they cannot be seen.
 func (c *Connector) warnUnseen() {
-	if c.pools.some.Load() || !c.warned.opener.CompareAndSwap(false, true) {
+	c.pools.adopting.Lock() // Attach has database/sql dial for all whom it has queued
+	known := c.pools.some.Load()
+	c.pools.adopting.Unlock()
+	if known || !c.warned.opener.CompareAndSwap(false, true) {
 		return
 	}
 	c.cfg.warnAside("sqllease: callers queue inside database/sql, where sqllease cannot see them wait: "+
