@@ -87,7 +87,7 @@ func (a *acquire) leave(waits bool, refused error) {
 			_ = a.c.retire(s)
 		}
 	default:
-		a.c.gate.Unreserve()
+		a.c.gate.Unreserve(a.lane)
 	}
 }
 
@@ -166,7 +166,7 @@ func (a *acquire) tellQueue(ctx context.Context, queued time.Duration, s *sessio
 		case s != nil:
 			a.c.retireAside(s)
 		case err == nil:
-			a.c.gate.Unreserve()
+			a.c.gate.Unreserve(a.lane)
 		}
 	}()
 	a.c.tracing.part(ctx, a.traced, "pool.queue", a.at(a.Since()), queued)
@@ -176,21 +176,30 @@ func (a *acquire) tellQueue(ctx context.Context, queued time.Duration, s *sessio
 // failed makes the error of an acquire that the gate refused or let go, or that ended while
 // it dialed. The context is the caller's.
 func (a *acquire) failed(ctx context.Context, err error, place int) *AcquireError {
-	if err == gate.ErrShut {
+	switch err {
+	case gate.ErrShut:
 		err = ErrClosed
+	case gate.ErrOverloaded:
+		err = ErrOverloaded
 	}
-	e := a.c.gate.describe(clock.Now())
+	e := a.c.gate.describe(a.lane, a.c.cfg, clock.Now())
 	if place > 0 {
 		e.Waiting++ // it has left the queue to say so
 	}
 	e.Pool, e.Err, e.Position, e.Waited = a.c.cfg.Name, err, place, clock.Now().Sub(a.start)
 	e.Queued, e.DialErr = a.parts.queue, a.full
-	if err == context.DeadlineExceeded && ctx.Err() == nil {
+	if err == context.DeadlineExceeded && ctx.Err() == nil && !isOver(ctx) {
 		e.Within = a.c.cfg.AcquireTimeout
 	}
 	a.c.reports.sanitiseHolders(e)
 	a.refusal = e
 	return e
+}
+
+// isOver tells whether the deadline of a context has passed, of which it may not have taken notice.
+func isOver(ctx context.Context) bool {
+	at, ok := ctx.Deadline()
+	return ok && time.Until(at) <= 0
 }
 
 // notAcquired counts an acquire that failed.
@@ -207,6 +216,8 @@ func (c *Connector) countFailed(ctx context.Context, by *claim, p parts, now clo
 	switch {
 	case late:
 		c.counts.timeouts.Add(1)
+	case why == whyFlood:
+		c.counts.refused.Add(1)
 	case why == whyCancelled:
 		c.counts.givenUp.Add(1)
 	}
@@ -221,6 +232,7 @@ const (
 	whyCancelled = "context.Canceled"
 	whyClosed    = "closed"
 	whyDeadlock  = "deadlock"
+	whyFlood     = "overloaded" // Config.MaxWaiting, Config.QueueTarget
 	whyOther     = "other"
 )
 
@@ -233,12 +245,16 @@ func whyNot(ctx context.Context, err error, refusal *AcquireError) string {
 		return whyClosed
 	case refusal != nil && refusal.Err == ErrDeadlock:
 		return whyDeadlock
+	case refusal != nil && refusal.Err == ErrOverloaded:
+		return whyFlood
 	case err == errPanicked:
 		return "panic"
 	case ended != nil && errors.Is(ended, context.DeadlineExceeded), refusal == nil && endsNow(ctx, err):
 		return whyTooLate
 	case ended != nil:
 		return whyCancelled
+	case refusal != nil && refusal.Within == 0: // it would have been served after its deadline
+		return whyTooLate
 	case refusal != nil:
 		return whyLate
 	}
@@ -317,5 +333,5 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 //go:noinline
 func (c *Connector) claim(ctx context.Context, by *claim, now clock.Instant, skip int) {
 	by.start, by.stack, by.span = now, callstack.Capture(skip+1), trace.SpanContextFromContext(ctx)
-	by.goroutine, by.limit = callstack.Goroutine(), holdLimit(ctx, c.cfg.LeakThreshold)
+	by.goroutine, by.limit, by.lane = callstack.Goroutine(), holdLimit(ctx, c.cfg.LeakThreshold), c.laneOf(ctx)
 }

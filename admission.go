@@ -60,8 +60,14 @@ func (a admission) leasesLocked(most int, now clock.Instant) (out []Lease) {
 const mostHolders = 8
 
 // describe tells how full the pool is, for the error of a failed acquire.
-func (a admission) describe(now clock.Instant) (e *AcquireError) {
-	a.Look(func() { e = a.describeLocked(now) })
+func (a admission) describe(id gate.LaneID, cfg *settings, now clock.Instant) (e *AcquireError) {
+	a.Look(func() {
+		e = a.describeLocked(now)
+		if e.Lane = cfg.laneName(id); e.Lane != "" {
+			l := a.LaneLocked(id)
+			e.Waiting, e.LaneInUse, e.LaneMax = l.Waiting, l.Used, cfg.lanes.of[id].Max
+		}
+	})
 	return e
 }
 

@@ -174,6 +174,7 @@ func (c *Connector) setLimit(limit int) {
 	for _, s := range c.gate.SetLimit(limit) {
 		c.retireAside(s)
 	}
+	c.warnReserved(limit)
 	if limit != before {
 		c.recorder.happened(event{kind: EventLimit, limit: limit})
 	}

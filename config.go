@@ -59,6 +59,25 @@ type Config struct {
 	// wait. It never bounds the reset of a connection that database/sql had free.
 	AcquireTimeout time.Duration
 
+	// MaxWaiting is how many callers may wait for a connection at once, in each lane: who would
+	// be one more is refused at once, with an *AcquireError that unwraps to ErrOverloaded. Zero:
+	// any number.
+	MaxWaiting int
+
+	// QueueTarget refuses callers while more come than can be served, so that those who are served
+	// are served in time. If everybody who was served within ten times as long (100 ms at least) had
+	// waited for longer, those who have waited for longer are refused, until nobody waits: with an
+	// *AcquireError that unwraps to ErrOverloaded. So a short rush is waited for, and a flood is
+	// not. Choose what a caller can wait in good times: a tenth of their deadline, or less. Minimum:
+	// 1ms. Zero: nobody is refused for having waited.
+	QueueTarget time.Duration
+
+	// Lanes are shares of the pool for callers who differ, by name: WithLane says who is in which.
+	// At most Max connections are checked out at once in a lane, and Reserve connections are kept
+	// for it. Within that, whoever waits longest is served first. At most 16. Nil: all callers are
+	// alike.
+	Lanes map[string]Lane
+
 	// SlowAcquireThreshold is how long a caller may queue before a warning in the log
 	// names who has the connections: at most once a minute, while it lasts. The queue is
 	// looked at once a second. Zero: 5 seconds, or half of AcquireTimeout if that is

@@ -54,7 +54,6 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 		return nil, errOnOpener
 	}
 	before := c.arrivals.take(ctx, start)
-	a.Prepare(a, before.number)
 	a.before, a.called, a.start = before, h != nil, start
 	if before.number != 0 {
 		a.start = before.start
@@ -62,6 +61,7 @@ func (c *Connector) acquire(ctx context.Context, h *handle, start clock.Instant,
 	if c.cfg.AcquireTimeout > 0 {
 		a.deadline = a.start.Add(c.cfg.AcquireTimeout)
 	}
+	a.Prepare(a, before.number, a.lane, a.refusedAfter(ctx))
 	s, err := a.session(ctx)
 	if err != nil {
 		c.notAcquired(ctx, a, err)

@@ -65,6 +65,7 @@ type counters struct {
 	shared   atomic.Uint64 // statements
 	timeouts atomic.Uint64 // of acquires
 	givenUp  atomic.Uint64 // acquires whose callers cancelled them
+	refused  atomic.Uint64 // acquires refused with ErrOverloaded
 	closed   [closeReasons]atomic.Uint64
 	lost     atomic.Int64 // sessions taken from leases whose holders did not come back yet
 }

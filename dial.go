@@ -12,6 +12,7 @@ import (
 	"github.com/sqllease/sqllease/internal/bare"
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // dial connects a session in the room that the acquire has, which is given
@@ -30,7 +31,7 @@ func (a *acquire) dial(ctx context.Context) (*session, error) {
 		return s, err
 	}
 	ctx, bound := boundedBy(ctx, a.deadline)
-	s, err := a.c.dial(ctx)
+	s, err := a.c.dial(ctx, a.lane)
 	failed = err
 	if err == nil {
 		s.release = bound.keep()
@@ -75,7 +76,7 @@ func (a *acquire) startDial(ctx context.Context, start clock.Instant) (in contex
 	returned := false
 	defer func() {
 		if !returned {
-			a.c.gate.Unreserve()
+			a.c.gate.Unreserve(a.lane)
 		}
 	}()
 	in, span = a.c.tracing.startDial(ctx, a.traced, a.at(start))
@@ -128,13 +129,13 @@ func (b *dialBound) end() {
 	}
 }
 
-// dial connects a session in room that was reserved: it is held by the caller.
-func (c *Connector) dial(ctx context.Context) (s *session, err error) {
+// dial connects a session in room that was reserved for a lane: it is held by the caller.
+func (c *Connector) dial(ctx context.Context, lane gate.LaneID) (s *session, err error) {
 	start := clock.Now()
 	defer func() {
 		c.metrics.begin() // what the server is has been said, if ever
 		if s == nil {
-			c.dialFailed(ctx, cmp.Or(err, errPanicked), clock.Now().Sub(start))
+			c.dialFailed(ctx, lane, cmp.Or(err, errPanicked), clock.Now().Sub(start))
 		}
 	}()
 	number := c.counts.dials.Add(1)
@@ -155,7 +156,7 @@ func (c *Connector) dial(ctx context.Context) (s *session, err error) {
 	c.recognise(drivers.SystemOfConn(conn))
 	life := n.life.bounds(c.cfg.LifetimeJitter)
 	life.Pings = n.can.Pinger != nil
-	c.gate.Dialed(n, &n.Session, life, now)
+	c.gate.Dialed(n, &n.Session, life, lane, now)
 	if c.counts.flushes.Load() != flushes { // one came too late for Connect, and maybe too early for the gate
 		c.gate.End(&n.Session, now)
 	}
@@ -178,7 +179,7 @@ func (c *Connector) connectUnflushed(ctx context.Context) (conn driver.Conn, flu
 }
 
 // dialFailed counts a dial that failed, and gives its room back.
-func (c *Connector) dialFailed(ctx context.Context, err error, took time.Duration) {
+func (c *Connector) dialFailed(ctx context.Context, lane gate.LaneID, err error, took time.Duration) {
 	c.counts.dialErrors.Add(1)
 	why := whyNot(ctx, err, nil)
 	switch {
@@ -191,11 +192,11 @@ func (c *Connector) dialFailed(ctx context.Context, err error, took time.Duratio
 	c.recorder.happened(event{kind: EventDialFailed, took: took, why: why})
 	switch {
 	case isFull(err):
-		c.gate.Full(why)
+		c.gate.Full(why, lane)
 	case blames(ctx, err, took):
-		c.gate.Failed(why)
+		c.gate.Failed(why, lane)
 	default:
-		c.gate.Unreserve()
+		c.gate.Unreserve(lane)
 	}
 	c.refill() // it was on its way
 }

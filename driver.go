@@ -65,8 +65,11 @@ func (h *handle) ResetSession(ctx context.Context) error {
 		c.gate.Leave(&h.ticket)
 		return driver.ErrBadConn
 	}
-	s, fit := c.gate.Take(&h.ticket, h.statements > 0, start)
+	s, fit, barred := c.gate.Take(&h.ticket, h.statements > 0, c.laneOf(ctx), start)
 	switch {
+	case barred && h.statements == 0: // nobody wants a lock on it, so its first call may wait
+		h.pending, h.called = true, false
+		return nil
 	case s == nil:
 		c.arrivals.refused(ctx, c.gate.Gate, start)
 		return driver.ErrBadConn

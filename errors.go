@@ -18,6 +18,11 @@ var ErrClosed = errors.New("sqllease: the connector is closed; no connection can
 // ErrDeadlock is returned by an acquire that fails by [Config.FailDeadlockAfter].
 var ErrDeadlock = errors.New("sqllease: deadlock: every connection is held by a goroutine that waits for another")
 
+// ErrOverloaded is returned by an acquire that was refused since too many wait ([Config.MaxWaiting]),
+// or have waited for too long ([Config.QueueTarget]). Whoever serves a request may answer that it
+// is to come again later: docs/overload.md.
+var ErrOverloaded = errors.New("sqllease: overloaded: more callers want a connection than can be served")
+
 // errOutOfTime is the cause of an acquire that exceeded Config.AcquireTimeout.
 var errOutOfTime = errors.New("sqllease: acquire timeout")
 
@@ -34,8 +39,8 @@ func (e *ConfigError) Error() string {
 }
 
 // AcquireError is the error of an acquire that ended before it had a connection:
-// by the caller's context, by [Config.AcquireTimeout], by [Config.FailDeadlockAfter],
-// or because the connector was closed. It says how the pool stood, who held its
+// by the caller's context, by [Config.AcquireTimeout], by [Config.FailDeadlockAfter], by
+// [Config.MaxWaiting] or [Config.QueueTarget], or because the connector was closed. It says how the pool stood, who held its
 // connections, and whether it was dialing the server. Making one costs O(1); stacks are
 // symbolised when it is printed.
 type AcquireError struct {
@@ -44,7 +49,7 @@ type AcquireError struct {
 	InUse    int           // connections checked out
 	Idle     int           // connections that are ready
 	Dialing  int           // connections being dialed
-	Waiting  int           // waiters in the queue when it gave up, this one included
+	Waiting  int           // waiters in the queue, or in that of its lane, when it gave up, this one included if it was queued
 	Position int           // this waiter's place in the queue then, 1 is next; 0: it was not queued, or the connector was closed
 	Waited   time.Duration // how long this acquire took until it gave up
 	Within   time.Duration // Config.AcquireTimeout, if that ended it; 0: something else did
@@ -52,8 +57,12 @@ type AcquireError struct {
 	Dial     time.Duration // for how long it was dialing when it ended; 0: it was not
 	Server   string        // what it dialed, as host:port or the path of a socket; empty: it did not, or that is not known
 	Holders  []Lease       // the oldest leases, at most 8
-	Err      error         // context.DeadlineExceeded, context.Canceled, ErrDeadlock or ErrClosed
+	Err      error         // context.DeadlineExceeded, context.Canceled, ErrDeadlock, ErrOverloaded or ErrClosed
 	DialErr  error         // what the driver said of the dial that ended with it, or that was refused since the server has no room; nil: nothing more
+
+	Lane      string // its lane; empty: Config.Lanes has none
+	LaneInUse int    // connections that this lane had, dials included
+	LaneMax   int    // how many it may have; 0: any number
 
 	DialLimit   int    // how many connections may be dialed at once, since a dial has failed; 0: any number, or the pool is full
 	DialFailure string // what that dial met with, as error.type names it, such as "refused"; empty: there was none
@@ -96,7 +105,12 @@ func (e *AcquireError) others() string {
 
 // ended says after how long, and by what.
 func (e *AcquireError) ended() string {
-	if e.Within > 0 {
+	switch {
+	case e.Err == ErrOverloaded && e.Queued == 0:
+		return fmt.Sprintf("(refused at once, since %d wait already: Config.MaxWaiting)", e.Waiting)
+	case e.Err == ErrOverloaded:
+		return fmt.Sprintf("(refused after %v in the queue: everybody has waited for too long lately: Config.QueueTarget)", round(e.Queued))
+	case e.Within > 0:
 		return fmt.Sprintf("within %v (Config.AcquireTimeout)", e.Within)
 	}
 	return fmt.Sprintf("after %v (%s)", round(e.Waited), e.why())
@@ -151,6 +165,11 @@ func (e *AcquireError) load() string {
 	s := fmt.Sprintf("%d of %d in use, %d idle", e.InUse, e.Limit, e.Idle)
 	if e.Limit == 0 {
 		s = fmt.Sprintf("%d in use (no limit), %d idle", e.InUse, e.Idle)
+	}
+	if e.LaneMax > 0 {
+		s += fmt.Sprintf(", %d of %d in lane %q", e.LaneInUse, e.LaneMax, e.Lane)
+	} else if e.Lane != "" {
+		s += fmt.Sprintf(", %d in lane %q", e.LaneInUse, e.Lane)
 	}
 	if e.Dialing > 0 {
 		s += fmt.Sprintf(", %d being dialed", e.Dialing)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 	"github.com/sqllease/sqllease/internal/statement"
 )
 
@@ -20,6 +21,7 @@ type claim struct {
 	span      trace.SpanContext
 	goroutine uint64        // 0: not known
 	limit     time.Duration // how long the lease may be checked out but unused; not above zero: for ever
+	lane      gate.LaneID
 }
 
 // lease is the live record behind a Lease. It is part of its session, and used again

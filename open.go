@@ -244,7 +244,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	callstack.Find()
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)
-	c.gate.Gate = gate.New(cfg.MaxOpen, cfg.MinIdle, c.watch.ended, c.joined, c.wakeGateAt, c.pulse.now)
+	c.gate.Gate = gate.New(cfg.MaxOpen, cfg.MinIdle, cfg.lanes.of, c.watch.ended, c.joined, c.wakeGateAt, c.pulse.now)
 	c.gate.SetTrust(gate.Watchful, 0) // until a *sql.DB is attached
 	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }
 	c.pulse.c = c

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // A dial outlives a caller whose time runs out, for some seconds: what it leads to is for the
@@ -28,6 +29,7 @@ const mostLeft = 64
 // dialing is a dial on a goroutine of its own.
 type dialing struct {
 	c     *Connector
+	lane  gate.LaneID
 	ctx   context.Context
 	bound *dialBound
 
@@ -62,7 +64,7 @@ func (a *acquire) until(ctx context.Context) clock.Instant {
 // dialAhead dials for a caller whose time may run out before.
 func (a *acquire) dialAhead(ctx, outer context.Context, start clock.Instant) (*session, error) {
 	inner, bound := boundedBy(context.WithoutCancel(ctx), start.Add(dialGrace))
-	d := &dialing{c: a.c, ctx: inner, bound: bound, done: make(chan struct{})}
+	d := &dialing{c: a.c, lane: a.lane, ctx: inner, bound: bound, done: make(chan struct{})}
 	go d.run()
 	var over <-chan time.Time
 	if !a.deadline.IsZero() {
@@ -120,7 +122,7 @@ func (d *dialing) run() {
 		}
 		d.deliver()
 	}()
-	d.s, d.err = d.c.dial(d.ctx)
+	d.s, d.err = d.c.dial(d.ctx, d.lane)
 	d.returned = true
 }
 

@@ -121,10 +121,10 @@ func TestWhoMayNotDialIsInNoDeadlock(t *testing.T) {
 // failDial has a dial fail, for which there is room.
 func failDial(t *testing.T, c *Connector) {
 	w := &gate.Waiter[session, acquire]{}
-	w.Prepare(&acquire{c: c}, 0)
+	w.Prepare(&acquire{c: c}, 0, 0, 0)
 	s, waits, err := c.gate.Ask(w, clock.Now())
 	require.True(t, s == nil && !waits && err == nil)
-	c.gate.Failed(drivers.Refused)
+	c.gate.Failed(drivers.Refused, 0)
 }
 
 // What is dialed ahead keeps to the pace, and is made up for once the server answers. Its

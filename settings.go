@@ -24,6 +24,7 @@ type settings struct {
 	guessed   bool       // that, from the driver: the server may say otherwise
 	number    poolNumber // of a name that was made up
 	pooled    bool       // the connector takes its connections from a pgxpool
+	lanes     *lanes
 }
 
 // newSettings checks cfg and fills in what zero stands for.
@@ -61,12 +62,12 @@ func newSettings(cfg Config) (*settings, error) {
 	if cfg.MeterProvider == nil {
 		cfg.MeterProvider = otel.GetMeterProvider()
 	}
-	return &settings{Config: cfg}, nil
+	return &settings{Config: cfg, lanes: newLanes(&cfg)}, nil
 }
 
 // check returns a *ConfigError for the first field that cannot be meant.
 func (cfg *Config) check() error {
-	return cmp.Or(cfg.checkPool(), cfg.checkDurations(), cfg.checkJitter(), cfg.checkReclaim(), cfg.checkBlockers(), cfg.checkNames(), cfg.checkAttributes())
+	return cmp.Or(cfg.checkPool(), cfg.checkLanes(), cfg.checkDurations(), cfg.checkTargets(), cfg.checkJitter(), cfg.checkReclaim(), cfg.checkBlockers(), cfg.checkNames(), cfg.checkAttributes())
 }
 
 func (cfg *Config) checkPool() error {
@@ -74,7 +75,7 @@ func (cfg *Config) checkPool() error {
 		name  string
 		value int
 		zero  string
-	}{{"MaxOpen", cfg.MaxOpen, "no limit"}, {"MinIdle", cfg.MinIdle, "none"}, {"Instances", cfg.Instances, "one"}} {
+	}{{"MaxOpen", cfg.MaxOpen, "no limit"}, {"MinIdle", cfg.MinIdle, "none"}, {"Instances", cfg.Instances, "one"}, {"MaxWaiting", cfg.MaxWaiting, "any number"}} {
 		if f.value < 0 {
 			return &ConfigError{f.name, fmt.Sprint(f.value), "it is negative; use zero for " + f.zero}
 		}
@@ -95,6 +96,7 @@ func (cfg *Config) checkDurations() error {
 		value time.Duration
 	}{
 		{"AcquireTimeout", cfg.AcquireTimeout},
+		{"QueueTarget", cfg.QueueTarget},
 		{"MaxLifetime", cfg.MaxLifetime},
 		{"NetworkIdleLimit", cfg.NetworkIdleLimit},
 		{"ReclaimAfter", cfg.ReclaimAfter},

@@ -265,7 +265,7 @@ func (c *Connector) fillOne(ctx context.Context) error {
 	unbindLife, unbind := context.AfterFunc(c.life, bound.end), context.AfterFunc(ctx, bound.end)
 	defer unbindLife()
 	defer unbind()
-	s, err := c.dial(inner)
+	s, err := c.dial(inner, gate.NoLane)
 	if err != nil {
 		bound.end()
 		return err

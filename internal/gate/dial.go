@@ -11,14 +11,16 @@ func (g *Gate[S, C]) Replace(s *Session[S], w *Waiter[S, C], now clock.Instant) 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.counts.Closed[s.reason]++
-	if g.shut || !g.crowdedLocked() { // in a rest too: the server has the room that this one had
+	if g.shut || !g.crowdedLocked() && !g.barredLocked(w.lane) { // in a rest too: the server has the room that this one had
 		g.dialing++
+		g.occupyLocked(w.lane)
 		g.letDialLocked(w)
 		g.letLocked()
 		return false
 	}
-	g.open-- // nobody who waits may dial in it either
+	g.open-- // nobody who waits may dial in it either, but for those of other lanes
 	g.rejoinLocked(w, now)
+	g.laneFreedLocked(now)
 	return true
 }
 
@@ -30,7 +32,7 @@ func (g *Gate[S, C]) Reserve() bool {
 	if !g.missingLocked() || !g.paceAllowsLocked() {
 		return false
 	}
-	g.reserveLocked()
+	g.reserveLocked(NoLane)
 	return true
 }
 
@@ -47,20 +49,21 @@ func (g *Gate[S, C]) missingLocked() bool {
 
 // Unreserve gives back room in which nothing was dialed, or a dial failed of which the server
 // is not to blame: see Failed.
-func (g *Gate[S, C]) Unreserve() {
+func (g *Gate[S, C]) Unreserve(id LaneID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.unreserveLocked()
+	g.unreserveLocked(id)
 }
 
-// Dialed ends a dial that succeeded: whoever dialed holds the session. Its end may be earlier
+// Dialed ends a dial that succeeded: whoever dialed, for that lane, holds the session. Its end may be earlier
 // than life says, so that not too many end together.
-func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, now clock.Instant) {
+func (g *Gate[S, C]) Dialed(of *S, s *Session[S], life Life, id LaneID, now clock.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	life.End = g.spreadLocked(life, now)
 	s.of, s.life, s.era, s.fresh, s.used, s.heard = of, life, g.era, true, now, now
 	g.dialing--
-	g.holdLocked(s)
+	g.vacateLocked(id)
+	g.holdLocked(s, id)
 	g.quickenLocked()
 }

@@ -43,7 +43,7 @@ func TestAReadySessionEndsAtItsExpiry(t *testing.T) {
 		ticket, _ := giveBack(g, short)
 		giveBack(g, long)
 		after(time.Minute - 1)
-		s, fit := g.Take(ticket, true, clock.Now())
+		s, fit, _ := g.Take(ticket, true, 0, clock.Now())
 		require.True(t, s == short && fit)
 		after(10 * time.Minute) // held, it is left alone
 		short.Heard(clock.Now())
@@ -54,7 +54,7 @@ func TestAReadySessionEndsAtItsExpiry(t *testing.T) {
 		after(1)
 		require.Equal(t, 1, figures(g).Open)
 		assert.Equal(t, Expired, short.Reason())
-		s, fit = g.Take(ticket, true, clock.Now())
+		s, fit, _ = g.Take(ticket, true, 0, clock.Now())
 		assert.True(t, s == nil && !fit)
 		after(28*time.Minute + 1)
 		assert.Equal(t, uint64(2), figures(g).Counts.Closed[Expired])
@@ -66,7 +66,7 @@ func TestAnExpiryIsFoundByWhoeverComesFirst(t *testing.T) {
 	now := clock.Now()
 	for what, take := range map[string]func(g *Gate[conn, caller], ticket *Ticket[conn], at clock.Instant) *conn{
 		"Take": func(g *Gate[conn, caller], ticket *Ticket[conn], at clock.Instant) *conn {
-			s, fit := g.Take(ticket, false, at)
+			s, fit, _ := g.Take(ticket, false, 0, at)
 			assert.False(t, fit)
 			return s
 		},
@@ -148,7 +148,7 @@ func TestWhatWasNotUsedGoesBackToItsOldPlace(t *testing.T) {
 	require.Equal(t, []*conn{all[3], all[0], all[1], all[2]}, order(), "it was dialed before the others were used")
 
 	// Whoever reads the clock first may come to the lock later.
-	s, _ := g.Take(tickets[2], true, now.Add(20))
+	s, _, _ := g.Take(tickets[2], true, 0, now.Add(20))
 	g.Return(tickets[2], &s.Session, false, now.Add(11))
 	require.Equal(t, []*conn{all[3], all[0], all[1], all[2]}, order())
 }

@@ -26,8 +26,9 @@ var ErrShut = errors.New("the gate is shut")
 //  2. A session is held, ready or closing, and one goroutine at most may touch it.
 //  3. While somebody waits nobody else may dial: there is no room, or, since a dial has
 //     failed, as many dial as the pace allows. And no session is ready that may be given
-//     to one who waits (see takeableLocked).
-//  4. Whoever waits longest is served first.
+//     to one who waits (see takeableLocked). Those whose lane may have nothing more are
+//     not meant: see lanes.go.
+//  4. Whoever waits longest is served first, of those who may be.
 //  5. Every session that was dialed is closed by one closer, once.
 //
 // A session that nobody holds belongs to the gate, and not to whoever had it. What the
@@ -42,27 +43,27 @@ type Gate[S, C any] struct {
 	// application's, no lock but those that Look's callers name. The pool may hold
 	// its lock on a connection while it calls.
 	mu       sync.Mutex
-	limit    int                // guarded by mu; 0: none
-	open     int                // guarded by mu: sessions that exist or are being dialed
-	dialing  int                // guarded by mu: those being dialed
-	pace     pace               // guarded by mu: how many may be dialed at once
-	shut     bool               // guarded by mu
-	held     list[Session[S]]   // guarded by mu: in order of acquiring
-	ready    list[Session[S]]   // guarded by mu: in order of their last use
-	waiters  list[Waiter[S, C]] // guarded by mu: in order of their numbers
-	free     int                // guarded by mu: tickets that are free
-	keep     int                // how many sessions stay ready without tickets; set once
-	tended   int                // guarded by mu: those that are held to be looked after
-	trust    Trust              // guarded by mu
-	era      uint64             // guarded by mu: how often several pools have become one: see foreignLocked
-	holds    uint64             // guarded by mu: how many there were, the number of the last
-	arrivals uint64             // guarded by mu: likewise, of those who came to wait
-	bad      clock.Instant      // guarded by mu: when a session proved bad in its holder's hands last
-	silent   int                // guarded by mu: tickets dropped since somebody came to Ask last
-	patience int                // guarded by mu: how many of these arouse suspicion
-	expiries expiries[S]        // guarded by mu
-	waking   clock.Instant      // guarded by mu: when Wake is called next; zero: nobody asked for it
-	counts   Counts             // guarded by mu
+	limit    int              // guarded by mu; 0: none
+	open     int              // guarded by mu: sessions that exist or are being dialed
+	dialing  int              // guarded by mu: those being dialed
+	pace     pace             // guarded by mu: how many may be dialed at once
+	shut     bool             // guarded by mu
+	held     list[Session[S]] // guarded by mu: in order of acquiring
+	ready    list[Session[S]] // guarded by mu: in order of their last use
+	lanes    lanes[S, C]      // those who wait, by lane
+	free     int              // guarded by mu: tickets that are free
+	keep     int              // how many sessions stay ready without tickets; set once
+	tended   int              // guarded by mu: those that are held to be looked after
+	trust    Trust            // guarded by mu
+	era      uint64           // guarded by mu: how often several pools have become one: see foreignLocked
+	holds    uint64           // guarded by mu: how many there were, the number of the last
+	arrivals uint64           // guarded by mu: likewise, of those who came to wait
+	bad      clock.Instant    // guarded by mu: when a session proved bad in its holder's hands last
+	silent   int              // guarded by mu: tickets dropped since somebody came to Ask last
+	patience int              // guarded by mu: how many of these arouse suspicion
+	expiries expiries[S]      // guarded by mu
+	waking   clock.Instant    // guarded by mu: when Wake is called next; zero: nobody asked for it
+	counts   Counts           // guarded by mu
 }
 
 // hooks are called with mu held, and do no more than note something or arm a timer.
@@ -105,12 +106,12 @@ const (
 const grace = 10 * time.Millisecond
 
 // New makes a gate with a limit (zero: none) that keeps so many sessions ready for
-// which there is no ticket. The functions are called with the gate's lock held: ended
+// which there is no ticket, and has those lanes; nil: one. The functions are called with the gate's lock held: ended
 // when a hold ends, queued when a caller joins the queue, wakeAt when Wake is to be called
 // at some time, and doubt when the pool, trusted to be Alone, may queue callers itself:
 // then it counts as Draining until SetTrust says what it is.
-func New[S, C any](limit, keep int, ended func(*S), queued func(*C), wakeAt func(clock.Instant), doubt func()) *Gate[S, C] {
-	return &Gate[S, C]{limit: limit, keep: keep, patience: leastPatience, hooks: hooks[S, C]{ended, queued, wakeAt, doubt}}
+func New[S, C any](limit, keep int, lanes []Lane, ended func(*S), queued func(*C), wakeAt func(clock.Instant), doubt func()) *Gate[S, C] {
+	return &Gate[S, C]{limit: limit, keep: keep, lanes: newLanes[S, C](lanes), patience: leastPatience, hooks: hooks[S, C]{ended, queued, wakeAt, doubt}}
 }
 
 // Whoever had a session comes back, mostly, and the pool, which has dropped the ticket,
@@ -137,12 +138,17 @@ func (g *Gate[S, C]) drainsLocked() bool {
 
 // Take begins a hold for a ticket that leaves the free list: of the session that the
 // ticket had last, or else, unless it is to be its own, of the one used last. It never
-// waits. Without one it returns nil. One that has expired comes back with false: it is
-// closing, and the caller closes it.
-func (g *Gate[S, C]) Take(t *Ticket[S], own bool, now clock.Instant) (s *S, fit bool) {
+// waits. Without one it returns nil, as it does where the lane may have none now, which is
+// barred then. One that has expired comes back with false: it is closing, and the caller
+// closes it.
+func (g *Gate[S, C]) Take(t *Ticket[S], own bool, id LaneID, now clock.Instant) (s *S, fit, barred bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.unfreeLocked(t)
+	if g.barredLocked(id) {
+		g.settleLocked(now)
+		return nil, false, true
+	}
 	taken := t.last
 	if taken == nil || taken.place != ready {
 		taken = nil
@@ -152,15 +158,15 @@ func (g *Gate[S, C]) Take(t *Ticket[S], own bool, now clock.Instant) (s *S, fit 
 	}
 	if taken == nil {
 		g.settleLocked(now) // one that is ready may have no ticket now
-		return nil, false
+		return nil, false, false
 	}
 	g.ready.remove(&taken.node)
 	if taken.life.Expired(taken.heard, now) {
 		g.closeLocked(taken, Expired)
-		return taken.of, false
+		return taken.of, false, false
 	}
-	g.holdLocked(taken)
-	return taken.of, true
+	g.holdLocked(taken, id)
+	return taken.of, true, false
 }
 
 // Leave notes that a ticket has left the free list without asking for a session.
@@ -219,22 +225,24 @@ func (g *Gate[S, C]) Return(t *Ticket[S], s *Session[S], bad bool, now clock.Ins
 	defer g.mu.Unlock()
 	g.endLocked(s, now)
 	t.last, s.fresh = s, false
+	defer g.laneFreedLocked(now)
+	next := g.nextFitLocked(now)
 	switch {
 	case bad:
 		g.closeLocked(s, Bad)
 		return Closed
-	case (g.waiters.len > 0 || g.overLocked(1)) && !g.foreignLocked(s) && g.drainsLocked():
+	case (next != nil || g.overLocked(1)) && !g.foreignLocked(s) && g.drainsLocked():
 		g.readyLocked(s) // over the limit or not: its ticket is not to be refused for that
 		g.freeLocked(t)
 		return Kept
 	case !g.fitLocked(s, now):
 		return Closed
-	case g.waiters.len > 0 && g.trust == Private: // it may be of another pool
+	case next != nil && g.trust == Private: // it may be of another pool
 		g.closeLocked(s, Dropped)
 		return Closed
-	case g.waiters.len > 0:
+	case next != nil:
 		g.counts.Handovers++
-		g.serveLocked(g.waiters.first.of, s, now)
+		g.serveLocked(next, s, now)
 		return Handed
 	}
 	g.readyLocked(s)
@@ -258,6 +266,8 @@ func (g *Gate[S, C]) Drop(t *Ticket[S], now clock.Instant) *S {
 	own := s != nil && s.place == ready
 	switch {
 	case own && g.trust == Private:
+	case g.lanes.several && g.lanes.waiting > 0: // see Surplus
+		return nil
 	case g.ready.len <= max(g.free, g.keep):
 		return nil
 	case !own:
@@ -270,11 +280,12 @@ func (g *Gate[S, C]) Drop(t *Ticket[S], now clock.Instant) *S {
 
 // Surplus takes the sessions that no free ticket answers for, such as those whose caller
 // was refused and went away; not those that nobody has had so far, and that are younger than
-// freshFor. The caller closes them.
+// freshFor, nor any while those wait who left their tickets since their lane is barred. The
+// caller closes them.
 func (g *Gate[S, C]) Surplus(now clock.Instant) (surplus []*S) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.trust != Alone && g.trust != Private {
+	if g.trust != Alone && g.trust != Private || g.lanes.several && g.lanes.waiting > 0 {
 		return nil
 	}
 	g.ready.each(func(s *Session[S]) bool {
@@ -316,11 +327,13 @@ func (g *Gate[S, C]) Deliver(s *Session[S], now clock.Instant) (closes bool) {
 // parkLocked has a session that nobody holds served, ready or closing. spare says that it is
 // to be ready although no ticket would ever answer for it.
 func (g *Gate[S, C]) parkLocked(s *Session[S], now clock.Instant, spare bool) (closes bool) {
+	defer g.laneFreedLocked(now)
+	next := g.nextFitLocked(now)
 	switch {
 	case !g.fitLocked(s, now):
 		return true
-	case g.waiters.len > 0:
-		g.serveLocked(g.waiters.first.of, s, now)
+	case next != nil:
+		g.serveLocked(next, s, now)
 		return false
 	case !spare && g.ready.len >= max(g.free, g.keep):
 		g.closeLocked(s, Dropped)
@@ -345,6 +358,7 @@ func (g *Gate[S, C]) CondemnLocked(s *Session[S], why Reason, now clock.Instant)
 	if why == Bad {
 		g.bad = now
 	}
+	g.laneFreedLocked(now)
 }
 
 // Reject ends a hold that comes to nothing: the session does not go to who was given
@@ -354,6 +368,7 @@ func (g *Gate[S, C]) Reject(s *Session[S], why Reason) {
 	defer g.mu.Unlock()
 	g.rejectLocked(s, s.used)
 	g.closeLocked(s, why)
+	g.laneFreedLocked(clock.Now())
 }
 
 // Unfit tells whether a session that was ready, or handed over, and is held now, must
@@ -396,6 +411,7 @@ func (g *Gate[S, C]) SetLimit(n int) (over []*S) {
 	defer g.mu.Unlock()
 	g.limit = n
 	g.admitLocked()
+	g.laneFreedLocked(clock.Now()) // nothing is reserved at a limit that is too low for it
 	return g.trimLocked()
 }
 
@@ -438,9 +454,10 @@ func (g *Gate[S, C]) Shut() (all []*S) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.shut = true
-	for g.waiters.len > 0 {
-		g.RefuseLocked(g.waiters.first.of, ErrShut)
-	}
+	g.eachWaiterLocked(func(w *Waiter[S, C]) bool {
+		g.RefuseLocked(w, ErrShut)
+		return true
+	})
 	for s := g.ready.popFirst(); s != nil; s = g.ready.popFirst() {
 		g.closeLocked(s, ShutDown)
 		all = append(all, s.of)
@@ -451,8 +468,8 @@ func (g *Gate[S, C]) Shut() (all []*S) {
 // mostAtOnce bounds what one critical section does of what may be much.
 const mostAtOnce = 64
 
-// Wake does what is due: it serves those who wait what may be given to them by now, lets one
-// dial where nothing is heard of those who do, and
+// Wake does what is due: it serves those who wait what may be given to them by now, refuses
+// those who have waited for too long, lets one dial where nothing is heard of those who do, and
 // takes ready sessions that have expired, which the caller closes. It tells whether
 // there is more to be done at once.
 func (g *Gate[S, C]) Wake(now clock.Instant) (expired []*S, more bool) {
@@ -461,6 +478,7 @@ func (g *Gate[S, C]) Wake(now clock.Instant) (expired []*S, more bool) {
 	g.waking = 0
 	g.settleLocked(now)
 	g.overtakeLocked(now)
+	g.relieveLocked(now)
 	for range mostAtOnce {
 		if len(g.expiries) == 0 || g.expiries[0].due > now {
 			break

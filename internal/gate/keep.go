@@ -72,7 +72,7 @@ func (g *Gate[S, C]) TakeSilent(now clock.Instant) (taken []*S) {
 // ready for those who would dial another.
 func (g *Gate[S, C]) tendLocked(s *Session[S]) *S {
 	g.ready.remove(&s.node)
-	g.holdLocked(s)
+	g.holdLocked(s, NoLane)
 	s.tended = true
 	g.tended++
 	return s.of

@@ -30,7 +30,7 @@ func (g *Gate[S, C]) Look(f func()) {
 func (g *Gate[S, C]) FiguresLocked() Figures {
 	return Figures{
 		Limit: g.limit, Open: g.open, Held: g.held.len, Ready: g.ready.len, Dialing: g.dialing, Pace: g.pace.most, Failure: g.pace.met,
-		Waiting: g.waiters.len, Free: g.free, Shut: g.shut, Counts: g.counts,
+		Waiting: g.lanes.waiting, Free: g.free, Shut: g.shut, Counts: g.counts,
 	}
 }
 
@@ -60,15 +60,17 @@ func (g *Gate[S, C]) SinceLocked(number uint64, f func(*S) bool) {
 
 // EachWaiterLocked calls f for each who waits, the longest first, until f returns false.
 func (g *Gate[S, C]) EachWaiterLocked(f func(*Waiter[S, C], *C) bool) {
-	g.waiters.each(func(w *Waiter[S, C]) bool { return f(w, w.caller) })
+	g.eachWaiterLocked(func(w *Waiter[S, C]) bool { return f(w, w.caller) })
 }
 
 // FirstWaiterLocked is since when the first in the queue waits; zero: nobody does.
 func (g *Gate[S, C]) FirstWaiterLocked() clock.Instant {
-	if g.waiters.len == 0 {
-		return 0
-	}
-	return g.waiters.first.of.since
+	var since clock.Instant
+	g.eachWaiterLocked(func(w *Waiter[S, C]) bool {
+		since = w.since
+		return false
+	})
+	return since
 }
 
 // TakeReady takes sessions that are ready, at most that many, to be held by the caller

@@ -31,7 +31,7 @@ type caller struct {
 // newGate is a gate with its timer: where that is armed, and for when.
 func newGate(limit, keep int) (g *Gate[conn, caller], armed *clock.Instant) {
 	armed = new(clock.Instant)
-	g = New(limit, keep,
+	g = New(limit, keep, nil,
 		func(s *conn) { s.ended++ },
 		func(c *caller) { c.queued++ },
 		func(at clock.Instant) { *armed = at }, func() {})
@@ -41,7 +41,7 @@ func newGate(limit, keep int) (g *Gate[conn, caller], armed *clock.Instant) {
 // dialed is a session that was dialed in room that its caller has.
 func dialed(g *Gate[conn, caller], life Life, now clock.Instant) *conn {
 	s := &conn{}
-	g.Dialed(s, &s.Session, life, now)
+	g.Dialed(s, &s.Session, life, 0, now)
 	return s
 }
 
@@ -64,7 +64,7 @@ func heldAt(t testing.TB, g *Gate[conn, caller], now clock.Instant) *conn {
 // newWaiter is a waiter that is prepared.
 func newWaiter() *Waiter[conn, caller] {
 	w := &Waiter[conn, caller]{}
-	w.Prepare(&caller{}, 0)
+	w.Prepare(&caller{}, 0, 0, 0)
 	return w
 }
 

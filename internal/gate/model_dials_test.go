@@ -54,7 +54,7 @@ func (m *model) stepFailed() bool {
 		return false
 	}
 	met := pick(m.rand, []string{"refused", "timeout"})
-	m.g.Failed(met)
+	m.g.Failed(met, 0)
 	m.dialing--
 	m.pace = pace{most: 1, let: m.now, met: met}
 	m.didServe("failed", "failed: the next dials", m.admit)
@@ -82,7 +82,7 @@ func (m *model) refuse(w *modelWaiter) {
 }
 
 func (m *model) full() {
-	m.g.Full("full")
+	m.g.Full("full", 0)
 	m.dialing--
 	m.pace.most, m.pace.let, m.pace.met = 1, m.now, "full"
 	switch {
@@ -136,7 +136,7 @@ func (m *model) stepUnreserve() bool {
 		return false
 	}
 	m.did("unreserve")
-	m.g.Unreserve()
+	m.g.Unreserve(0)
 	m.dialing--
 	m.admit()
 	return true

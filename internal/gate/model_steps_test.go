@@ -129,7 +129,7 @@ func (m *model) stepTake() bool {
 		return false
 	}
 	own := m.rand.IntN(3) == 0
-	s, fit := m.g.Take(t.real, own, m.now)
+	s, fit, _ := m.g.Take(t.real, own, 0, m.now)
 	t.free = false
 	want := t.last
 	if want == nil || want.place != ready {

@@ -28,7 +28,7 @@ func (m *model) fromIdle() *modelWaiter {
 		w.number = pick(m.rand, m.arrived)
 		m.arrived = without(m.arrived, w.number)
 	}
-	w.real.Prepare(w.caller, w.number)
+	w.real.Prepare(w.caller, w.number, 0, 0)
 	return w
 }
 

@@ -55,17 +55,17 @@ func (g *Gate[S, C]) letDialLocked(w *Waiter[S, C]) { w.crowd = g.pace.most == 0
 // Failed ends a dial that the server, or the way to it, failed, and gives its room back. met
 // is what the dial met with, for [Figures.Failure]. A dial that failed for another reason,
 // such as a caller who went away, ends with Unreserve.
-func (g *Gate[S, C]) Failed(met string) {
+func (g *Gate[S, C]) Failed(met string, id LaneID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.pace = pace{most: 1, let: clock.Now(), met: met}
-	g.unreserveLocked()
+	g.unreserveLocked(id)
 }
 
 // Full ends a dial that the server refused since it has no room for another connection, and
 // gives its room back. Where there are sessions, which come back, nobody dials for a moment,
 // or until one of them is closed. Whoever dialed may wait for them: see Rejoin.
-func (g *Gate[S, C]) Full(met string) {
+func (g *Gate[S, C]) Full(met string, id LaneID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := clock.Now()
@@ -73,7 +73,7 @@ func (g *Gate[S, C]) Full(met string) {
 		g.pace.rest = min(max(2*g.pace.rest, firstRest), longestRest)
 		g.pace.until = now.Add(g.pace.rest)
 	}
-	g.unreserveLocked()
+	g.unreserveLocked(id)
 }
 
 // Rejoin has one wait whose dial ended with Full: in the place that it had, for a session or
@@ -83,7 +83,7 @@ func (g *Gate[S, C]) Full(met string) {
 func (g *Gate[S, C]) Rejoin(w *Waiter[S, C], now clock.Instant) (waits bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	refusedForEachOther := w.crowd && (g.dialing > 0 || g.waiters.len > 0)
+	refusedForEachOther := w.crowd && (g.dialing > 0 || g.lanes.waiting > 0)
 	if g.shut || g.open == g.dialing && !refusedForEachOther {
 		return false
 	}
@@ -106,7 +106,7 @@ func (g *Gate[S, C]) quickenLocked() {
 
 // keptBackLocked tells whether somebody waits for whom there is room: others dial.
 func (g *Gate[S, C]) keptBackLocked() bool {
-	return g.waiters.len > 0 && !g.paceAllowsLocked() && g.roomLocked()
+	return g.lanes.waiting > 0 && !g.paceAllowsLocked() && g.roomLocked() && g.nextLocked() != nil
 }
 
 // overtakeLocked lets one dial after a rest, and one more where nothing is heard of those who

@@ -36,7 +36,7 @@ func TestAfterAFailureEachDialThatSucceedsDoublesHowManyMayDial(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g, _ := newGate(limit, 0)
 				dialers(t, g, 1)
-				g.Failed("refused")
+				g.Failed("refused", 0)
 				dialers(t, g, 200)
 				for i, n := range want {
 					f := figures(g)
@@ -56,22 +56,22 @@ func TestADialThatFailsLetsTheNextDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, _ := newGate(0, 0)
 		dialers(t, g, 3)
-		g.Failed("refused")
+		g.Failed("refused", 0)
 		all := dialers(t, g, 4)
 		assert.Equal(t, []int{2, 4}, []int{figures(g).Dialing, figures(g).Waiting}, "two dial since before")
-		g.Unreserve() // of a caller who went away
+		g.Unreserve(0) // of a caller who went away
 		assert.Equal(t, []int{1, 4}, []int{figures(g).Dialing, figures(g).Waiting})
 		for i, w := range all {
 			if i%2 == 0 {
-				g.Failed("refused")
+				g.Failed("refused", 0)
 			} else {
-				g.Unreserve()
+				g.Unreserve(0)
 			}
 			s, _, err := g.Wait(context.Background(), w, nil)
 			require.True(t, s == nil && err == nil, "it may dial")
 			require.Equal(t, 1, figures(g).Dialing)
 		}
-		g.Failed("refused")
+		g.Failed("refused", 0)
 		assert.Equal(t, Figures{Pace: 1, Failure: "refused", Counts: figures(g).Counts}, figures(g))
 	})
 }
@@ -88,12 +88,12 @@ func TestWhoWaitsAgainHasItsPlace(t *testing.T) {
 		got, _, _ := g.Ask(first, now)
 		require.Same(t, s, got)
 		dialers(t, g, 1)
-		g.Failed("refused")
+		g.Failed("refused", 0)
 		all := dialers(t, g, 3) // the first of them dials
 		g.Reject(&s.Session, Bad)
 		require.True(t, g.Replace(&s.Session, first, now))
 		assert.Equal(t, []int{1, 3}, []int{figures(g).Open, figures(g).Waiting}, "its room is nobody's")
-		g.Failed("refused")
+		g.Failed("refused", 0)
 		_, place, _ := g.GiveUp(first)
 		assert.Zero(t, place, "it was let dial")
 		_, place, _ = g.GiveUp(all[1])
@@ -105,7 +105,7 @@ func TestADialOfWhichNothingIsHeardIsOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := timedGate(0, 0)
 		dialers(t, g, 1)
-		g.Failed("timeout")
+		g.Failed("timeout", 0)
 		dialers(t, g, 4)
 		for i := range 3 {
 			after(longDial - 1)
@@ -123,7 +123,7 @@ func TestAGateThatWasShutLetsNobodyWaitAgain(t *testing.T) {
 	g, _ := newGate(2, 0)
 	s := heldAt(t, g, now)
 	dialers(t, g, 1)
-	g.Failed("refused")
+	g.Failed("refused", 0)
 	dialers(t, g, 1)
 	g.Shut()
 	g.Reject(&s.Session, Bad)
@@ -138,19 +138,19 @@ func TestDialsThatWereRefusedForEachOtherAreMadeAgainOneByOne(t *testing.T) {
 		g := timedGate(0, 0)
 		all := dialers(t, g, 3)
 		for i, w := range all {
-			g.Full("full")
+			g.Full("full", 0)
 			require.True(t, g.Rejoin(w, clock.Now()), "%d was refused while others dialed, or wait", i)
 			require.Equal(t, []int{2, 1, 1}[i], figures(g).Dialing)
 		}
 		require.Equal(t, []int{1, 2}, []int{figures(g).Dialing, figures(g).Waiting}, "one dials alone")
-		g.Full("full")
+		g.Full("full", 0)
 		assert.False(t, g.Rejoin(all[0], clock.Now()), "that was the truth")
 		assert.Equal(t, []int{1, 1}, []int{figures(g).Dialing, figures(g).Waiting}, "the next one has its turn")
 	})
 	t.Run("one that dials alone does not wait", func(t *testing.T) {
 		g := timedGate(0, 0)
 		w := dialers(t, g, 1)[0]
-		g.Full("full")
+		g.Full("full", 0)
 		assert.False(t, g.Rejoin(w, clock.Now()))
 	})
 }

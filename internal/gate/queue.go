@@ -16,6 +16,8 @@ type Waiter[S, C any] struct {
 	since  clock.Instant      // since when it waits; set before it joins the queue; zero: it did not
 	waited time.Duration      // guarded by Gate.mu: until it was served; twice: together
 	crowd  bool               // guarded by Gate.mu: when it was let dial, any number might
+	lane   LaneID             // set by Prepare
+	until  clock.Instant      // set by Prepare: what it is served from then on is of no use to it; zero: it always is
 
 	// served gets one value when the waiter was taken out of the queue by somebody else.
 	served chan struct{}
@@ -27,9 +29,10 @@ type Waiter[S, C any] struct {
 }
 
 // Prepare makes a waiter ready for an acquire by that caller. number is that of an
-// earlier arrival, see [Gate.Arrive]; zero: there is none.
-func (w *Waiter[S, C]) Prepare(caller *C, number uint64) {
-	w.caller, w.number = caller, number
+// earlier arrival, see [Gate.Arrive]; zero: there is none. until is when its time is over, for
+// those gates that refuse who comes too late; zero: never.
+func (w *Waiter[S, C]) Prepare(caller *C, number uint64, lane LaneID, until clock.Instant) {
+	w.caller, w.number, w.lane, w.until = caller, number, lane, until
 	w.since, w.waited = 0, 0
 	w.session, w.err = nil, nil
 	if w.served == nil {
@@ -39,6 +42,9 @@ func (w *Waiter[S, C]) Prepare(caller *C, number uint64) {
 
 // Since is when it joined the queue.
 func (w *Waiter[S, C]) Since() clock.Instant { return w.since }
+
+// Lane is which lane it is in.
+func (w *Waiter[S, C]) Lane() LaneID { return w.lane }
 
 // Number says who came first. Its caller is called by Look.
 func (w *Waiter[S, C]) Number() uint64 { return w.number }
@@ -63,24 +69,25 @@ func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, 
 		return nil, false, ErrShut
 	}
 	g.silent = 0
-	if g.waiters.len > 0 {
-		g.joinLocked(w, now)
-		g.settleLocked(now) // a session that time has made takeable is for the first of them
-		return nil, true, nil
+	if g.nextLocked() == nil && !g.barredLocked(w.lane) { // else it is behind somebody, or is to wait in any case
+		if taken := g.takeableLocked(now); taken != nil {
+			g.ready.remove(&taken.node)
+			g.holdLocked(taken, w.lane)
+			g.numberLocked(w)
+			return taken.of, false, nil
+		}
+		if g.mayDialLocked() {
+			g.numberLocked(w)
+			g.letDialLocked(w)
+			g.reserveLocked(w.lane)
+			return nil, false, nil
+		}
 	}
-	if taken := g.takeableLocked(now); taken != nil {
-		g.ready.remove(&taken.node)
-		g.holdLocked(taken)
-		g.numberLocked(w)
-		return taken.of, false, nil
-	}
-	if g.mayDialLocked() {
-		g.numberLocked(w)
-		g.letDialLocked(w)
-		g.reserveLocked()
-		return nil, false, nil
+	if g.laneOf(w).isFullLocked() {
+		return nil, false, ErrOverloaded
 	}
 	g.joinLocked(w, now)
+	g.settleLocked(now) // a session that time has made takeable is for the first of those who wait
 	return nil, true, nil
 }
 
@@ -88,11 +95,14 @@ func (g *Gate[S, C]) Ask(w *Waiter[S, C], now clock.Instant) (s *S, waits bool, 
 func (g *Gate[S, C]) joinLocked(w *Waiter[S, C], now clock.Instant) {
 	w.since = now
 	g.numberLocked(w)
-	before := g.waiters.last
+	l := g.laneOf(w)
+	before := l.waiters.last
 	for before != nil && before.of.number > w.number {
 		before = before.prev
 	}
-	g.waiters.pushAfter(before, &w.node, w)
+	l.waiters.pushAfter(before, &w.node, w)
+	g.lanes.waiting++
+	g.watchTargetLocked(l, now)
 	if g.ready.len > 0 && g.trust == Watchful {
 		g.wakeAtLocked(g.ready.first.of.used.Add(grace))
 	}
@@ -104,12 +114,30 @@ func (g *Gate[S, C]) joinLocked(w *Waiter[S, C], now clock.Instant) {
 // waits count as one.
 func (g *Gate[S, C]) rejoinLocked(w *Waiter[S, C], now clock.Instant) {
 	if !w.since.IsZero() {
-		g.counts.Waits--
-		g.counts.QueueTime -= w.waited
+		g.unwaitLocked(w)
 	}
 	w.session = nil
 	g.joinLocked(w, now)
 	g.settleLocked(now) // another may be ready
+}
+
+// quitLocked takes a waiter out of the queue.
+func (g *Gate[S, C]) quitLocked(w *Waiter[S, C]) {
+	l := g.laneOf(w)
+	l.waiters.remove(&w.node)
+	g.lanes.waiting--
+	if l.waiters.len == 0 {
+		l.pressed = 0
+	}
+}
+
+// unwaitLocked takes a wait out of the account that came to nothing.
+func (g *Gate[S, C]) unwaitLocked(w *Waiter[S, C]) {
+	g.counts.Waits--
+	g.counts.QueueTime -= w.waited
+	l := g.laneOf(w)
+	l.counts.Waits--
+	l.counts.QueueTime -= w.waited
 }
 
 func (g *Gate[S, C]) numberLocked(w *Waiter[S, C]) {
@@ -152,17 +180,16 @@ func (g *Gate[S, C]) GiveUp(w *Waiter[S, C]) (s *S, place int, refused error) {
 	defer g.mu.Unlock()
 	if w.node.in != nil {
 		place = g.placeLocked(w)
-		g.waiters.remove(&w.node)
+		g.quitLocked(w)
 		return nil, place, nil
 	}
 	<-w.served // at once: it was sent under mu
 	if w.err != nil {
 		return nil, 0, w.err
 	}
-	g.counts.Waits--
-	g.counts.QueueTime -= w.waited
+	g.unwaitLocked(w)
 	if w.session == nil {
-		g.unreserveLocked()
+		g.unreserveLocked(w.lane)
 		return nil, 0, nil
 	}
 	g.rejectLocked(w.session, w.session.used)
@@ -179,10 +206,22 @@ func (w *Waiter[S, C]) sessionOf() *S {
 	return w.session.of
 }
 
-// placeLocked counts a waiter's place without walking the queue: waiters are numbered
-// as they come, and only those who gave up are missing between.
+// placeLocked counts a waiter's place in its lane without walking the queue: waiters are
+// numbered as they come, and only those who gave up are missing between. Where there are other
+// lanes, whose numbers are missing as well, it walks, if not for long.
 func (g *Gate[S, C]) placeLocked(w *Waiter[S, C]) int {
-	return int(min(w.number-g.waiters.first.of.number+1, uint64(g.waiters.len)))
+	const longWalk = 256
+	l := g.laneOf(w)
+	if place, n := 1, l.waiters.first; len(g.lanes.all) > 1 {
+		for n.of != w && place < longWalk {
+			n = n.next
+			place++
+		}
+		if n.of == w {
+			return place
+		}
+	}
+	return int(min(w.number-l.waiters.first.of.number+1, uint64(l.waiters.len)))
 }
 
 // takeableLocked is the ready session that goes to whoever comes to Ask, or waits; nil:
@@ -215,27 +254,34 @@ func (g *Gate[S, C]) takeableLocked(now clock.Instant) *Session[S] {
 
 // settleLocked serves those who wait what may be given to them.
 func (g *Gate[S, C]) settleLocked(now clock.Instant) {
-	for g.waiters.len > 0 {
+	for g.lanes.waiting > 0 {
 		s := g.takeableLocked(now)
 		if s == nil {
 			break
 		}
+		next := g.nextFitLocked(now)
+		if next == nil {
+			break
+		}
 		g.ready.remove(&s.node)
-		g.serveLocked(g.waiters.first.of, s, now)
+		g.serveLocked(next, s, now)
 	}
-	if g.waiters.len > 0 && g.ready.len > 0 && g.trust == Watchful {
+	if g.lanes.waiting > 0 && g.ready.len > 0 && g.trust == Watchful {
 		g.wakeAtLocked(g.ready.first.of.used.Add(grace))
 	}
 }
 
 // serveLocked gives a session to a waiter, who holds it from then on; nil: room.
 func (g *Gate[S, C]) serveLocked(w *Waiter[S, C], s *Session[S], now clock.Instant) {
-	g.waiters.remove(&w.node)
+	g.quitLocked(w)
 	w.waited += max(now.Sub(w.since), 0) // now may have been read before it joined
 	g.counts.Waits++
 	g.counts.QueueTime += w.waited
+	l := g.laneOf(w)
+	l.counts.Waits++
+	l.counts.QueueTime += w.waited
 	if s != nil {
-		g.holdLocked(s)
+		g.holdLocked(s, w.lane)
 	}
 	w.session = s
 	w.served <- struct{}{} // it has room for one, and is empty
@@ -243,7 +289,7 @@ func (g *Gate[S, C]) serveLocked(w *Waiter[S, C], s *Session[S], now clock.Insta
 
 // RefuseLocked ends a wait with an error. Its caller is called by Look.
 func (g *Gate[S, C]) RefuseLocked(w *Waiter[S, C], err error) {
-	g.waiters.remove(&w.node)
+	g.quitLocked(w)
 	w.err = err
 	w.served <- struct{}{}
 }
@@ -252,17 +298,17 @@ func (g *Gate[S, C]) RefuseLocked(w *Waiter[S, C], err error) {
 // called by Look.
 func (g *Gate[S, C]) PreferLocked(ahead func(*C) bool) {
 	var others []*Waiter[S, C]
-	for range g.waiters.len { // once round the queue
-		if w := g.waiters.popFirst(); ahead(w.caller) {
-			g.waiters.push(&w.node, w)
-		} else {
+	g.eachWaiterLocked(func(w *Waiter[S, C]) bool {
+		if !ahead(w.caller) {
+			g.laneOf(w).waiters.remove(&w.node)
 			others = append(others, w)
 		}
-	}
+		return true
+	})
 	for _, w := range others {
 		g.arrivals++
 		w.number = g.arrivals
-		g.waiters.push(&w.node, w)
+		g.laneOf(w).waiters.push(&w.node, w)
 	}
 }
 
@@ -271,13 +317,12 @@ func (g *Gate[S, C]) PreferLocked(ahead func(*C) bool) {
 func (g *Gate[S, C]) SendAway(err error, who func(c *C, number uint64) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for n := g.waiters.first; n != nil; {
-		w := n.of
-		n = n.next
+	g.eachWaiterLocked(func(w *Waiter[S, C]) bool {
 		if who(w.caller, w.number) {
 			g.RefuseLocked(w, err)
 		}
-	}
+		return true
+	})
 }
 
 // roomLocked tells whether one more may be dialed.
@@ -289,38 +334,49 @@ func (g *Gate[S, C]) overLocked(more int) bool {
 	return g.limit > 0 && g.dialing+g.held.len+g.ready.len+more > g.limit
 }
 
-func (g *Gate[S, C]) reserveLocked() {
+func (g *Gate[S, C]) reserveLocked(id LaneID) {
 	g.open++
 	g.dialing++
+	g.occupyLocked(id)
 	g.letLocked()
 }
 
-func (g *Gate[S, C]) unreserveLocked() {
+func (g *Gate[S, C]) unreserveLocked(id LaneID) {
 	g.open--
 	g.dialing--
+	g.vacateLocked(id)
 	g.admitLocked()
+	g.laneFreedLocked(clock.Now())
 }
 
 // admitLocked lets waiters dial while they may. Where they have taken the last room, what is
 // ready of another pool may be taken: see takeableLocked.
 func (g *Gate[S, C]) admitLocked() {
-	for !g.shut && g.waiters.len > 0 && g.mayDialLocked() {
-		first := g.waiters.first.of
-		g.letDialLocked(first)
-		g.reserveLocked()
-		g.serveLocked(first, nil, clock.Now())
+	for !g.shut && g.lanes.waiting > 0 && g.mayDialLocked() {
+		now := clock.Now()
+		next := g.nextFitLocked(now)
+		if next == nil {
+			break
+		}
+		g.letDialLocked(next)
+		g.reserveLocked(next.lane)
+		g.serveLocked(next, nil, now)
 	}
-	if g.waiters.len > 0 && g.trust == Private {
+	if g.lanes.waiting > 0 && g.trust == Private {
 		g.settleLocked(clock.Now())
 	}
 	g.watchPaceLocked()
 }
 
-// holdLocked begins a hold.
-func (g *Gate[S, C]) holdLocked(s *Session[S]) {
+// holdLocked begins a hold, for a lane.
+func (g *Gate[S, C]) holdLocked(s *Session[S], id LaneID) {
 	g.holds++
 	g.counts.Holds++
-	s.place, s.hold = held, g.holds
+	g.occupyLocked(id)
+	if id != NoLane {
+		g.lanes.all[id].counts.Holds++
+	}
+	s.place, s.hold, s.lane = held, g.holds, id
 	g.held.push(&s.node, s)
 	s.among = g.held.len
 }
@@ -329,6 +385,7 @@ func (g *Gate[S, C]) holdLocked(s *Session[S]) {
 func (g *Gate[S, C]) endLocked(s *Session[S], now clock.Instant) {
 	g.ended(s.of)
 	g.held.remove(&s.node)
+	g.vacateLocked(s.lane)
 	if s.tended {
 		s.tended = false
 		g.tended--
@@ -340,6 +397,9 @@ func (g *Gate[S, C]) endLocked(s *Session[S], now clock.Instant) {
 func (g *Gate[S, C]) rejectLocked(s *Session[S], used clock.Instant) {
 	g.endLocked(s, used)
 	g.counts.Holds--
+	if s.lane != NoLane {
+		g.lanes.all[s.lane].counts.Holds--
+	}
 }
 
 // fitLocked tells whether a session that comes back may go on. If not, it is closing.

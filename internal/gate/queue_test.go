@@ -45,7 +45,7 @@ func timedGate(limit, keep int) (g *Gate[conn, caller]) {
 			gone(g, expired...)
 		}
 	}
-	g = New(limit, keep, func(*conn) {}, func(*caller) {}, func(at clock.Instant) {
+	g = New(limit, keep, nil, func(*conn) {}, func(*caller) {}, func(at clock.Instant) {
 		if timer != nil {
 			timer.Stop()
 		}
@@ -107,9 +107,9 @@ func TestWhoeverWaitsLongestIsServedFirst(t *testing.T) {
 				g.Condemn(&other.Session, Bad, clock.Now())
 				gone(g, other)
 				requireGot(t, nil, c)
-				g.Unreserve() // the dial fails, and the next may try
+				g.Unreserve(0) // the dial fails, and the next may try
 				requireGot(t, nil, waiting[4])
-				g.Unreserve()
+				g.Unreserve(0)
 				requireGot(t, nil, waiting[5])
 				return
 			}
@@ -249,7 +249,7 @@ func TestAPlaceThatWasKeptIsBeforeThoseWhoCameLater(t *testing.T) {
 		number := g.Arrive()
 		later := asks(t.Context(), g, newWaiter(), nil)
 		back := newWaiter()
-		back.Prepare(&caller{}, number)
+		back.Prepare(&caller{}, number, 0, 0)
 		kept := asks(t.Context(), g, back, nil)
 		for _, c := range []<-chan got{first, kept, later} {
 			giveBack(g, s)
@@ -279,7 +279,7 @@ func TestWhoIsSentAwayComesBackToTheirPlace(t *testing.T) {
 		x, done := isDone(first)
 		require.True(t, done)
 		require.Equal(t, errAway, x.err)
-		w.Prepare(w.caller, number)
+		w.Prepare(w.caller, number, 0, 0)
 		first = asks(t.Context(), g, w, nil)
 		for _, c := range []<-chan got{first, second, third} {
 			giveBack(g, s)
@@ -384,7 +384,7 @@ func TestAWaiterIsUsedForManyAcquires(t *testing.T) {
 	ticket, w := &Ticket[conn]{}, &Waiter[conn, caller]{}
 	by := &caller{}
 	acquire := func() {
-		w.Prepare(by, 0)
+		w.Prepare(by, 0, 0, 0)
 		_, waits, _ := g.Ask(w, now)
 		require.True(t, waits)
 		switch by.queued % 3 {
@@ -397,7 +397,7 @@ func TestAWaiterIsUsedForManyAcquires(t *testing.T) {
 			got, _, _ := g.GiveUp(w)
 			require.Same(t, s, got, "no ticket answers for it")
 			g.Replace(&s.Session, w, now)
-			g.Dialed(s, &s.Session, Life{}, now)
+			g.Dialed(s, &s.Session, Life{}, 0, now)
 			return
 		}
 		require.Equal(t, Handed, g.Return(ticket, &s.Session, false, now))

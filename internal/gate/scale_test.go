@@ -49,7 +49,7 @@ func BenchmarkTakeAndReturn(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			now++
-			s, _ := g.Take(ticket, false, now)
+			s, _, _ := g.Take(ticket, false, 0, now)
 			g.Return(ticket, &s.Session, false, now.Add(time.Second))
 		}
 	})
@@ -61,7 +61,7 @@ func BenchmarkTakeAndReturn(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			g.Return(ticket, &s.Session, false, now)
-			g.Take(ticket, false, now)
+			g.Take(ticket, false, 0, now)
 		}
 	})
 }
@@ -82,7 +82,7 @@ func BenchmarkAskAndHandover(b *testing.B) {
 			g.Return(ticket, &s.Session, false, now)
 			w := waiters[next%n]
 			<-w.served
-			w.Prepare(w.caller, 0)
+			w.Prepare(w.caller, 0, 0, 0)
 			_, _, _ = g.Ask(w, now)
 			next++
 		}
@@ -104,7 +104,7 @@ func BenchmarkExpiry(b *testing.B) {
 			}
 			s := expired[0]
 			g.Replace(&s.Session, newWaiter(), now)
-			g.Dialed(s, &s.Session, Life{Idle: idle}, now)
+			g.Dialed(s, &s.Session, Life{Idle: idle}, 0, now)
 			g.Return(ticket, &s.Session, false, now)
 			now++
 		}
@@ -121,7 +121,7 @@ func BenchmarkDialed(b *testing.B) { // looks at all for the end of one
 		for b.Loop() {
 			g.Reject(&s.Session, Bad)
 			g.Replace(&s.Session, newWaiter(), now)
-			g.Dialed(s, &s.Session, life, now)
+			g.Dialed(s, &s.Session, life, 0, now)
 		}
 	})
 }
@@ -142,7 +142,7 @@ func BenchmarkGiveUp(b *testing.B) {
 			if _, place, _ := g.GiveUp(w); place == 0 {
 				b.Fatal("it was served")
 			}
-			w.Prepare(w.caller, 0)
+			w.Prepare(w.caller, 0, 0, 0)
 			_, _, _ = g.Ask(w, now)
 			next++
 		}

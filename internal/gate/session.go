@@ -33,6 +33,7 @@ type Session[S any] struct {
 	node    node[Session[S]] // guarded by Gate.mu: its place among the held or the ready
 	place   place            // guarded by Gate.mu
 	hold    uint64           // guarded by Gate.mu: the number of the hold, while held; it never comes again
+	lane    LaneID           // guarded by Gate.mu: for which it is held, or was last
 	among   int              // guarded by Gate.mu: how many were held when its hold began
 	fresh   bool             // guarded by Gate.mu: nobody has given it back yet
 	used    clock.Instant    // guarded by Gate.mu: when it was given back last, or dialed

@@ -41,7 +41,7 @@ const (
 
 func newStress(t *testing.T) *stress {
 	x := &stress{t: t, done: make(chan struct{}), mostOpen: stressMost}
-	x.g = New(stressMost, 2, func(s *conn) { s.ended++ }, func(c *caller) { c.queued++ }, func(at clock.Instant) {
+	x.g = New(stressMost, 2, nil, func(s *conn) { s.ended++ }, func(c *caller) { c.queued++ }, func(at clock.Instant) {
 		if x.timer != nil {
 			x.timer.Stop()
 		}
@@ -92,10 +92,10 @@ func (x *stress) dial(r *rand.Rand) *conn {
 	runtime.Gosched()
 	switch r.IntN(30) {
 	case 0:
-		x.g.Unreserve()
+		x.g.Unreserve(0)
 		return nil
 	case 1:
-		x.g.Failed("refused")
+		x.g.Failed("refused", 0)
 		return nil
 	}
 	open := x.open.Add(1)
@@ -152,7 +152,7 @@ func (u *user) acquire() (*Ticket[conn], *conn) {
 			u.g.Leave(t)
 			continue
 		}
-		s, fit := u.g.Take(t, u.r.IntN(8) == 0, clock.Now())
+		s, fit, _ := u.g.Take(t, u.r.IntN(8) == 0, 0, clock.Now())
 		switch {
 		case fit:
 			u.has(s)
@@ -181,7 +181,7 @@ func (u *user) pop() (t *Ticket[conn]) {
 
 // connect comes to Ask, waits, and resets or dials.
 func (u *user) connect(number uint64) *conn {
-	u.w.Prepare(&u.caller, number)
+	u.w.Prepare(&u.caller, number, 0, 0)
 	s, waits, err := u.g.Ask(&u.w, clock.Now())
 	for {
 		if waits {
@@ -205,7 +205,7 @@ func (u *user) connect(number uint64) *conn {
 		if u.r.IntN(20) > 0 {
 			return u.dial(u.r)
 		}
-		u.g.Full("full")
+		u.g.Full("full", 0)
 		if waits = u.g.Rejoin(&u.w, clock.Now()); !waits {
 			return nil
 		}

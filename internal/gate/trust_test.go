@@ -46,7 +46,7 @@ func TestWatchfulLeavesWhatJustCameBackToItsTicket(t *testing.T) {
 		begun := clock.Now()
 		c := asks(t.Context(), g, newWaiter(), nil)
 		requireNotDone(t, c)
-		got, fit := g.Take(ticket, false, clock.Now())
+		got, fit, _ := g.Take(ticket, false, 0, clock.Now())
 		require.True(t, fit && got == s, "its ticket may have it")
 		ticket, became = giveBack(g, s)
 		require.Equal(t, Handed, became, "what comes back while somebody waits is for them")
@@ -108,7 +108,7 @@ func TestWhoComesAtTheEndOfTheGraceDoesNotOvertake(t *testing.T) {
 	_, waits, _ = g.Ask(again, now.Add(grace))
 	require.True(t, waits)
 	early := newWaiter()
-	early.Prepare(&caller{}, number)
+	early.Prepare(&caller{}, number, 0, 0)
 	_, waits, _ = g.Ask(early, now.Add(grace))
 	require.True(t, waits)
 	g.Return(&Ticket[conn]{}, &a.Session, false, now.Add(grace))
@@ -124,7 +124,7 @@ func TestDrainingLeavesWhatComesBackToItsTicket(t *testing.T) {
 		require.Equal(t, Kept, became)
 		after(time.Hour)
 		requireNotDone(t, c)
-		got, fit := g.Take(ticket, false, clock.Now())
+		got, fit, _ := g.Take(ticket, false, 0, clock.Now())
 		require.True(t, fit && got == all[0])
 		for _, s := range all {
 			_, became = giveBack(g, s)
@@ -204,7 +204,7 @@ func TestATicketThatLeavesWithoutASessionLeavesItToWhoWaits(t *testing.T) {
 		"Leave": func(g *Gate[conn, caller], ticket *Ticket[conn]) { g.Leave(ticket) },
 		"Drop":  func(g *Gate[conn, caller], ticket *Ticket[conn]) { assert.Nil(t, g.Drop(ticket, clock.Now())) },
 		"Take": func(g *Gate[conn, caller], ticket *Ticket[conn]) {
-			s, _ := g.Take(ticket, true, clock.Now()) // it is bound to a session that is gone
+			s, _, _ := g.Take(ticket, true, 0, clock.Now()) // it is bound to a session that is gone
 			assert.Nil(t, s)
 		},
 	} {
@@ -235,9 +235,9 @@ func TestPrivateSessionsDoNotCross(t *testing.T) {
 		require.Equal(t, Kept, became)
 		other := &Ticket[conn]{}
 		g.Free(other)
-		got, fit := g.Take(other, false, clock.Now())
+		got, fit, _ := g.Take(other, false, 0, clock.Now())
 		require.True(t, got == nil && !fit, "another's ticket")
-		got, fit = g.Take(mine, false, clock.Now())
+		got, fit, _ = g.Take(mine, false, 0, clock.Now())
 		require.True(t, got == s && fit, "its own")
 
 		c := asks(t.Context(), g, newWaiter(), nil)
