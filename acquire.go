@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"log/slog"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -334,4 +335,32 @@ func (a *acquire) resetInTime(ctx context.Context, s *session, now clock.Instant
 func (c *Connector) claim(ctx context.Context, by *claim, now clock.Instant, skip int) {
 	by.start, by.stack, by.span = now, callstack.Capture(skip+1), trace.SpanContextFromContext(ctx)
 	by.goroutine, by.limit, by.lane = callstack.Goroutine(), holdLimit(ctx, c.cfg.LeakThreshold), c.laneOf(ctx)
+}
+
+// laneOf is the lane of a context. Where no lanes were asked for, nothing is looked up.
+func (c *Connector) laneOf(ctx context.Context) gate.LaneID {
+	l := c.cfg.lanes
+	if l.ids == nil {
+		return 0
+	}
+	name, ok := ctx.Value(laneKey{}).(string)
+	if !ok {
+		return 0
+	}
+	id, known := l.ids[name]
+	if !known && !l.unknown.Swap(true) {
+		c.cfg.warnAside("sqllease: WithLane names a lane that Config.Lanes does not have: its callers are in the default lane. "+
+			"Add it to Config.Lanes, or correct the name. Other such names are not told",
+			slog.String("pool", c.cfg.Name), slog.String("lane", name), slog.Any("lanes", l.names))
+	}
+	return id
+}
+
+// refusedAfter is when what an acquire is given is of no use to it any more; zero where nobody is
+// refused for that.
+func (a *acquire) refusedAfter(ctx context.Context) clock.Instant {
+	if a.c.cfg.lanes.of[a.lane].Target == 0 {
+		return 0
+	}
+	return a.until(ctx)
 }

@@ -180,6 +180,14 @@ func (c *Connector) setLimit(limit int) {
 	}
 }
 
+// warnReserved says once that a limit leaves nothing beside what is reserved.
+func (c *Connector) warnReserved(limit int) {
+	if n := c.cfg.lanes.reserve; n > 0 && limit > 0 && limit <= n && !c.cfg.lanes.limited.Swap(true) {
+		c.cfg.warnAside("sqllease: the pool's limit is not above what Config.Lanes reserves, so nothing is reserved: raise the limit, or reserve less",
+			slog.String("pool", c.cfg.Name), slog.Int("limit", limit), slog.Int("reserved", n))
+	}
+}
+
 // SetMaxOpen sets the limit, as SetMaxOpenConns on the *sql.DB does, but at once: if there
 // is more room, callers who wait get it; if there is less, idle connections are closed.
 // Zero or negative: no limit.

@@ -3,13 +3,11 @@ package sqllease
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/gate"
 )
 
@@ -94,25 +92,6 @@ func (cfg *Config) gateLane(l Lane) gate.Lane {
 	return out
 }
 
-// laneOf is the lane of a context. Where no lanes were asked for, nothing is looked up.
-func (c *Connector) laneOf(ctx context.Context) gate.LaneID {
-	l := c.cfg.lanes
-	if l.ids == nil {
-		return 0
-	}
-	name, ok := ctx.Value(laneKey{}).(string)
-	if !ok {
-		return 0
-	}
-	id, known := l.ids[name]
-	if !known && !l.unknown.Swap(true) {
-		c.cfg.warnAside("sqllease: WithLane names a lane that Config.Lanes does not have: its callers are in the default lane. "+
-			"Add it to Config.Lanes, or correct the name. Other such names are not told",
-			slog.String("pool", c.cfg.Name), slog.String("lane", name), slog.Any("lanes", l.names))
-	}
-	return id
-}
-
 // laneName is the name of a lane; empty where no lanes were asked for.
 func (s *settings) laneName(id gate.LaneID) string {
 	if s.lanes.ids == nil || id == gate.NoLane {
@@ -121,29 +100,20 @@ func (s *settings) laneName(id gate.LaneID) string {
 	return s.lanes.names[id]
 }
 
+// laneLimit is the name of a lane that has a limit of its own; empty: it has none.
+func (s *settings) laneLimit(id gate.LaneID) string {
+	if id == gate.NoLane || s.lanes.of[id].Max == 0 {
+		return ""
+	}
+	return s.laneName(id)
+}
+
 // reserved is how many connections are reserved, together.
 func (cfg *Config) reserved() (n int) {
 	for _, l := range cfg.Lanes {
 		n += l.Reserve
 	}
 	return n
-}
-
-// warnReserved says once that a limit leaves nothing beside what is reserved.
-func (c *Connector) warnReserved(limit int) {
-	if n := c.cfg.lanes.reserve; n > 0 && limit > 0 && limit <= n && !c.cfg.lanes.limited.Swap(true) {
-		c.cfg.warnAside("sqllease: the pool's limit is not above what Config.Lanes reserves, so nothing is reserved: raise the limit, or reserve less",
-			slog.String("pool", c.cfg.Name), slog.Int("limit", limit), slog.Int("reserved", n))
-	}
-}
-
-// refusedAfter is when what an acquire is given is of no use to it any more; zero where nobody is
-// refused for that.
-func (a *acquire) refusedAfter(ctx context.Context) clock.Instant {
-	if a.c.cfg.lanes.of[a.lane].Target == 0 {
-		return 0
-	}
-	return a.until(ctx)
 }
 
 func (cfg *Config) checkLanes() error {

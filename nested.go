@@ -50,7 +50,7 @@ type nesting struct {
 // nestedLocked looks for a lease that is held by the goroutine of somebody who
 // joins the queue. It is reported when that lease ends.
 func (q *waits) nestedLocked(a *acquire, now clock.Instant) {
-	if a.goroutine == 0 || now < q.nestedNext || q.gate.FiguresLocked().Limit == 0 { // without a limit none waits for the others
+	if a.goroutine == 0 || now < q.nestedNext || q.gate.MostLocked(a.lane) == 0 { // without a limit none waits for the others
 		return
 	}
 	q.nestedNext = now.Add(nestedEvery)
@@ -68,7 +68,7 @@ func (q *waits) nestedLocked(a *acquire, now clock.Instant) {
 	}
 	place := placeOf(holder, a)
 	if _, known := q.nestings[place]; !known {
-		a.nesting, a.nests = q.nestingOf(place, holder, a, SameGoroutine, holds, q.requestsLocked(), now), holder
+		a.nesting, a.nests = q.nestingOf(place, holder, a, SameGoroutine, holds, q.requestsLocked(a.lane), now), holder
 		holder.lease.nesting = a.nesting
 	}
 }
@@ -126,23 +126,19 @@ const mostAtOnce = 8
 // once over the waiters.
 func (q *waits) nestedTracesLocked(idle []*session, now clock.Instant) (found []*nesting) {
 	holdings := q.holdingsLocked(idle)
-	if len(holdings) == 0 || q.gate.FiguresLocked().Limit == 0 {
+	if len(holdings) == 0 {
 		return nil
 	}
-	requests := 0
 	q.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
 		if now.Sub(a.start) < nestedAfter || len(found) == mostAtOnce {
 			return false
 		}
 		h := holdings[a.span.TraceID()]
-		if h == nil {
+		if h == nil || q.gate.MostLocked(a.lane) == 0 {
 			return true
 		}
 		if place := placeOf(h.newest, a); q.newNestingLocked(place) {
-			if requests == 0 {
-				requests = q.requestsLocked()
-			}
-			found = append(found, q.nestingOf(place, h.newest, a, SameTrace, h.leases, requests, now))
+			found = append(found, q.nestingOf(place, h.newest, a, SameTrace, h.leases, q.requestsLocked(a.lane), now))
 		}
 		return true
 	})
@@ -177,7 +173,7 @@ func (q *waits) nestingOf(place [2]uint64, holder *session, a *acquire, by Relat
 	_, named := q.named[place]
 	return &nesting{place: place, span: a.span, named: named, NestedAcquire: NestedAcquire{
 		Pool: q.cfg.Name, Holder: holder.lease.read(now), Waiter: Stack(a.stack.Stack()), Waited: now.Sub(a.start), Relation: by,
-		Limit: q.gate.FiguresLocked().Limit, Each: holds + 1, Requests: requests,
+		Limit: q.gate.MostLocked(a.lane), Lane: q.cfg.laneLimit(a.lane), Each: holds + 1, Requests: requests,
 	}}
 }
 
@@ -236,15 +232,20 @@ func requestOf(c *claim) request {
 	return request{goroutine: c.goroutine}
 }
 
-// requestsLocked counts the requests that hold a lease or wait for one. What is leaked is of none.
-func (q *waits) requestsLocked() int {
-	requests := map[request]struct{}{}
+// requestsLocked counts the requests that hold a lease or wait for one: in any lane, or in this,
+// where it has a limit of its own. What is leaked is of none.
+func (q *waits) requestsLocked(lane gate.LaneID) int {
+	requests, own := map[request]struct{}{}, q.cfg.laneLimit(lane) != ""
 	q.gate.eachLeaseLocked(func(s *session) {
-		if !s.lease.told.leaked {
+		if !s.lease.told.leaked && (!own || s.lease.lane == lane) {
 			requests[requestOf(&s.lease.claim)] = struct{}{}
 		}
 	})
-	q.gate.eachWaiterLocked(func(a *acquire) { requests[requestOf(&a.claim)] = struct{}{} })
+	q.gate.eachWaiterLocked(func(a *acquire) {
+		if !own || a.lane == lane {
+			requests[requestOf(&a.claim)] = struct{}{}
+		}
+	})
 	return len(requests)
 }
 
@@ -253,7 +254,9 @@ func (q *waits) requestsLocked() int {
 func (q *waits) reportNesting(n *nesting) {
 	defer q.cfg.recovered("reporting a nested acquire")
 	q.reports.metrics.nested()
-	q.gate.Look(func() { q.floor = max(q.floor, n.Needed()) })
+	if n.Lane == "" {
+		q.gate.Look(func() { q.floor = max(q.floor, n.Needed()) })
+	}
 	if n.named {
 		return
 	}

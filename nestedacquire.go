@@ -16,9 +16,10 @@ type NestedAcquire struct {
 	Waiter   Stack         // where it waits for another
 	Waited   time.Duration // for how long it waited; 0: for less than can be told
 	Relation Relation      // what says that they are of one request: SameGoroutine or SameTrace
-	Limit    int           // connections the pool allows
+	Limit    int           // connections the pool allows, or its lane
+	Lane     string        // the lane, if it has a limit of its own (Lane.Max); empty: it has none
 	Each     int           // connections that such a request needs at once
-	Requests int           // how many requests had, or wanted, connections of the pool then
+	Requests int           // how many requests had, or wanted, connections of the pool then, or of that lane
 }
 
 // Needed is the limit with which so many such requests at once cannot deadlock:
@@ -39,10 +40,18 @@ func (n NestedAcquire) limits() string {
 	each := plural(n.Each, "connection")
 	if n.Needed() <= n.Limit && n.Each > 1 {
 		most := (n.Limit - 1) / (n.Each - 1)
-		return fmt.Sprintf("the limit of %d is enough for %s at once, with %s each", n.Limit, plural(most, "such request"), each)
+		return fmt.Sprintf("%s of %d is enough for %s at once, with %s each", n.limit(), n.Limit, plural(most, "such request"), each)
 	}
-	return fmt.Sprintf("or raise the limit from %d to at least %d: that is enough for %s at once, with %s each",
-		n.Limit, n.Needed(), plural(n.Requests, "such request"), each)
+	return fmt.Sprintf("or raise %s from %d to at least %d: that is enough for %s at once, with %s each",
+		n.limit(), n.Limit, n.Needed(), plural(n.Requests, "such request"), each)
+}
+
+// limit names what is to be raised.
+func (n NestedAcquire) limit() string {
+	if n.Lane != "" {
+		return fmt.Sprintf("the limit of lane %q", n.Lane)
+	}
+	return "the limit"
 }
 
 // String is the report as people read it, in several lines.

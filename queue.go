@@ -86,8 +86,8 @@ func (q *waits) findInQueue(now clock.Instant) (f queueFindings) {
 			return
 		}
 		q.queueAtLocked(now.Add(stallAfter))
-		idle, all := q.stalledLocked(now)
-		f.still = q.stillLocked(idle, all, since, now) // first: what it names is not told again
+		idle, all := q.stalledLocked(now, nil)
+		f.still = q.standsLocked(idle, all, since, now) // first: what it names is not told again
 		if q.mayStandLocked(now) {
 			return
 		}
@@ -123,11 +123,14 @@ func (q *waits) slowLocked(since, now clock.Instant) *AcquireError {
 }
 
 // stalledLocked returns the sessions on whose lease nothing was done for stallAfter, and
-// whether these are all that are held.
-func (q *waits) stalledLocked(now clock.Instant) (idle []*session, all bool) {
+// whether these are all that are held: in any lane, or in some.
+func (q *waits) stalledLocked(now clock.Instant, lanes []bool) (idle []*session, all bool) {
 	all = true
 	q.gate.EachHeldLocked(func(s *session) bool {
 		l := &s.lease
+		if lanes != nil && (s.Lane() == gate.NoLane || !lanes[s.Lane()]) {
+			return true
+		}
 		if !l.isOn() {
 			all = false
 			return true

@@ -17,7 +17,8 @@ type Standstill struct {
 	Since    time.Time     // since when it stands still
 	For      time.Duration // for how long
 	Limit    int           // connections the pool allows; 0: no limit
-	InUse    int           // connections checked out
+	Lanes    []string      // the lanes that stand still, where their callers may not have what other lanes have; nil: the whole pool
+	InUse    int           // connections checked out, in these lanes
 	Waiting  int           // callers who wait
 	Held     []HeldPlace   // by the places that took the connections, those with most connections first; at most 64
 	Waits    []WaitPlace   // by the places that wait, those with most callers first; at most 64
@@ -55,7 +56,7 @@ const (
 // String is the report as people read it, in several lines.
 func (s Standstill) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "sqllease: pool %q: %s\n", s.Pool, s.happened())
+	fmt.Fprintf(&b, "sqllease: pool %q: %s%s\n", s.Pool, s.where(), s.happened())
 	if s.Over {
 		return b.String()
 	}
@@ -85,6 +86,14 @@ func (h HeldPlace) String() string {
 // String is the place in one line.
 func (w WaitPlace) String() string {
 	return fmt.Sprintf("%s: %s, the longest for %v", w.Stack.site(), plural(w.Callers, "caller"), round(w.Longest))
+}
+
+// where names the lanes.
+func (s Standstill) where() string {
+	if len(s.Lanes) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("lane %s: ", strings.Join(s.Lanes, ", "))
 }
 
 // message is what kind of report it is: the text of its log record.
@@ -142,7 +151,7 @@ func (s Standstill) end() string {
 
 // recordedTexts are those that a recording has of the report.
 func (s *Standstill) recordedTexts() (found, fix string) {
-	return fmt.Sprintf("%s; held by %s; waiting at %s", s.happened(), lines(s.Held), lines(s.Waits)), s.Fix()
+	return fmt.Sprintf("%s%s; held by %s; waiting at %s", s.where(), s.happened(), lines(s.Held), lines(s.Waits)), s.Fix()
 }
 
 // LogValue is the report as attributes, what matters most first.
@@ -156,6 +165,9 @@ func (s Standstill) LogValue() slog.Value {
 		slog.String("fix", s.Fix()), slog.String("end", s.end()),
 	}, attrs...)
 	attrs = append(attrs, slog.Int("in_use", s.InUse), slog.Int("limit", s.Limit), slog.Int("waiting", s.Waiting))
+	if len(s.Lanes) > 0 {
+		attrs = append(attrs, slog.String("lanes", strings.Join(s.Lanes, ", ")))
+	}
 	if len(s.Held) > 0 {
 		attrs = append(append(attrs, slog.String("holder_stack", s.Held[0].Stack.Line())), s.Held[0].nowStackAttrs()...)
 	}

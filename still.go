@@ -19,6 +19,9 @@ import (
 // last waits for another itself. It may be that these wait for goroutines that wait: then they
 // have started them, or the trace is the same. Or the holders do something else, or are gone.
 //
+// Where lanes keep those who wait from what is free, the lanes that they wait for stand still, and
+// what the others do does not matter.
+//
 // While anybody dials, or there is room to dial, the pool does not stand still: those who wait may
 // wait for that. There is room, and nobody dials, in the rests after a server had none (see
 // internal/gate/pace.go).
@@ -57,16 +60,31 @@ type still struct {
 	held           []*stalled
 	waits          []*waiting
 	each, requests int // connections that one request needs; how many requests there are
+	limit          int // connections that those of the first lease's lane may have
+	lane           string
+}
+
+// standsLocked looks at the whole pool, or at the lanes that are waited for; idle and all are those
+// of the whole pool.
+func (q *waits) standsLocked(idle []*session, all bool, first, now clock.Instant) *still {
+	lanes, places := q.gate.AwaitedLocked()
+	if lanes != nil {
+		if idle, all = q.stalledLocked(now, lanes); all && len(idle) < places { // somebody dials in one
+			return nil
+		}
+	}
+	return q.stillLocked(idle, all, lanes != nil, first, now)
 }
 
 // stillLocked tells what there is to tell of a pool that stands still: when it has done so for
 // long enough, when that proves to be a deadlock, and when it is over. first is since when the
 // first who waits does; idle are the sessions on which nothing was done for a while, all tells
-// whether these are all.
-func (q *waits) stillLocked(idle []*session, all bool, first, now clock.Instant) *still {
+// whether these are all, and barred that what else is there is not for those who wait.
+func (q *waits) stillLocked(idle []*session, all, barred bool, first, now clock.Instant) *still {
 	switch f := q.gate.FiguresLocked(); {
 	case len(idle) == 0 || !all:
 		return q.movedLocked(now)
+	case barred:
 	case f.Held < f.Open, f.Limit == 0 || f.Open < f.Limit: // a dial may fail, and nothing has moved then
 		return nil
 	}
@@ -169,6 +187,10 @@ func (q *waits) describeLocked(idle []*session, circle []heldBy, now clock.Insta
 	q.still.told, q.still.deadlock = true, circle != nil
 	s.Deadlock, s.Since, s.For = circle != nil, q.still.since.Time(), now.Sub(q.still.since)
 	s.Limit, s.InUse, s.Waiting = f.Limit, f.Held, f.Waiting
+	if len(idle) < f.Held {
+		s.Lanes = q.lanesLocked(idle)
+		s.InUse = len(idle)
+	}
 	if s.fresh {
 		q.standstills++
 	}
@@ -179,6 +201,17 @@ func (q *waits) describeLocked(idle []*session, circle []heldBy, now clock.Insta
 	s.relate()
 	q.nameLocked(s)
 	return s
+}
+
+// lanesLocked names the lanes of some sessions.
+func (q *waits) lanesLocked(of []*session) (names []string) {
+	for _, s := range of {
+		if name := q.cfg.laneName(s.Lane()); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // readLocked reads the leases and who waits.
@@ -228,7 +261,11 @@ func (q *waits) nameLocked(s *still) {
 		held[h.waiter]++
 		most = max(most, held[h.waiter])
 	}
-	s.each, s.requests = most+1, q.requestsLocked()
+	s.each = most + 1
+	if len(s.held) > 0 {
+		lane := s.held[0].claim.lane
+		s.requests, s.limit, s.lane = q.requestsLocked(lane), q.gate.MostLocked(lane), q.cfg.laneLimit(lane)
+	}
 }
 
 // tell groups what was read by places.
@@ -264,7 +301,7 @@ func (s *still) tell() {
 	})
 	if len(s.Held) > 0 && s.Held[0].Relation != RelationOfNone {
 		h := &s.Held[0]
-		s.nested = &NestedAcquire{Pool: s.Pool, Holder: h.Lease, Waiter: h.WaitsAt, Relation: h.Relation, Limit: s.Limit, Each: s.each, Requests: s.requests}
+		s.nested = &NestedAcquire{Pool: s.Pool, Holder: h.Lease, Waiter: h.WaitsAt, Relation: h.Relation, Limit: s.limit, Lane: s.lane, Each: s.each, Requests: s.requests}
 	}
 }
 
