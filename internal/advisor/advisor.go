@@ -5,7 +5,7 @@
 // The pool serves its callers first come, first served. So each caller's wait at another limit
 // follows from the arrivals and the work that were recorded: this is the recursion of Kiefer and
 // Wolfowitz ("On the theory of queues with many servers", 1955), done on what happened and not on
-// distributions (replay.go).
+// distributions (replay.go). Where the pool has lanes, they are replayed too (lanes.go).
 //
 // A server slows down when more connections use it at once. How much is read from the recording,
 // as Gunther's Universal Scalability Law ("Guerrilla Capacity Planning", 2007; slowdown.go). That
@@ -30,6 +30,13 @@ type Recording struct {
 	Limit   int           // of the pool, while it was recorded; 0: none
 	Floor   int           // with fewer connections, requests that hold one and take another can deadlock; 0: none do
 	Ceiling int           // more connections the server does not have for this pool; 0: not known
+	Lanes   []Lane        // shares of the pool; nil: there are none
+}
+
+// Lane is a share of the pool.
+type Lane struct {
+	Max     int // connections that it has at most; 0: any number
+	Reserve int // connections that the others leave for it
 }
 
 // Lease is one checkout of a connection. Times count from the beginning of the recording.
@@ -42,6 +49,7 @@ type Lease struct {
 	Unused   time.Duration // how much of the hold the connection was unused, in the caller's hands
 	InUse    int           // connections that were taken just then, this one included; 0: not known
 	Place    int           // where in the code, as any number
+	Lane     int           // the index of his lane
 	Failed   bool          // he got none
 }
 
@@ -76,6 +84,7 @@ type Advice struct {
 	Places      []Place       // where, the worst first
 	DialShare   float64       // of all acquires, how many dialed
 	SlowShare   float64       // of all hold time, how much is in holds of ten medians and more
+	Limited     int           // callers of lanes that have a Max: no limit of the pool changes how long they wait for that, so their waits are in none of the figures
 }
 
 // Point is what callers see at a limit.

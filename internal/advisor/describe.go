@@ -17,7 +17,9 @@ func (l *load) describe(a *Advice, limit int) {
 	for i := range l.items {
 		of := &l.items[i]
 		waits[i] = of.wait()
-		responses += of.ended - of.arrived
+		if !l.isLimited(i) {
+			responses += of.ended - of.arrived
+		}
 		inUse += of.ended - of.granted
 		hold += of.hold()
 		unused += of.unused
@@ -29,8 +31,10 @@ func (l *load) describe(a *Advice, limit int) {
 			dials++
 		}
 	}
+	waits = l.counted(waits)
+	a.Limited = len(l.items) - len(waits)
 	a.Recorded = pointOf(waits, a.Goal)
-	a.Recorded.Limit, a.Recorded.Response = max(limit, 0), span(responses/float64(len(l.items)))
+	a.Recorded.Limit, a.Recorded.Response = max(limit, 0), span(responses/float64(max(len(waits), 1)))
 	if limit > 0 {
 		a.Recorded.Utilisation = min(inUse/l.end/float64(limit), 1)
 	}

@@ -17,6 +17,7 @@ type load struct {
 	failed int     // how many got no connection
 	in     *timeline
 	held   int // connections that were in use all the time, and of which there is no lease
+	lanes  lanes
 }
 
 // item is a lease.
@@ -31,6 +32,7 @@ type item struct {
 	dialed  bool
 	inUse   int // connections in use as it began, as they were counted; 0: not known
 	place   int
+	lane    int
 	block   int // the part of the recording that it arrived in
 	failed  bool
 	like    int // if it failed: the item whose work it is given
@@ -72,6 +74,7 @@ func newLoad(of Recording) *load {
 	for i := range l.items {
 		l.items[i].block = min(int(l.items[i].arrived/l.span*blocks), blocks-1)
 	}
+	l.lanes = lanesOf(of.Lanes, l.items)
 	l.impute()
 	l.in = newTimeline(l.items)
 	l.held = l.unseen()
@@ -88,7 +91,7 @@ func (l Lease) possible() bool {
 }
 
 func (l Lease) item(first time.Duration) item {
-	i := item{arrived: float64(l.Arrived - first), ended: float64(l.Ended - first), place: l.Place, inUse: l.InUse, failed: l.Failed}
+	i := item{arrived: float64(l.Arrived - first), ended: float64(l.Ended - first), place: l.Place, lane: l.Lane, inUse: l.InUse, failed: l.Failed}
 	if l.Failed {
 		i.granted, i.gotten = i.ended, i.ended
 		return i

@@ -23,7 +23,7 @@ type search struct {
 	load    *load
 	goal    Goal
 	list    []int   // the limits that are tried
-	callers weights // in each block
+	callers weights // in each block, but for those who wait for their lane's Max
 	replay  *replay
 	random  *rand.Rand
 }
@@ -31,7 +31,9 @@ type search struct {
 func newSearch(l *load, goal Goal, seen int) *search {
 	s := &search{load: l, goal: goal, list: limits(beyond*seen + l.held), replay: newReplay(l), random: rand.New(rand.NewPCG(1955, 2007))}
 	for i := range l.items {
-		s.callers[l.items[i].block]++
+		if !l.isLimited(i) {
+			s.callers[l.items[i].block]++
+		}
 	}
 	return s
 }
@@ -56,7 +58,7 @@ func (s *search) try(list []int, by law, see func(limit int, waits []float64, r 
 	for k, limit := range list {
 		r := s.replay.run(limit, by, work)
 		for i, wait := range s.replay.waits {
-			if wait > float64(s.goal.Wait) {
+			if wait > float64(s.goal.Wait) && !s.load.isLimited(i) {
 				of := &s.load.items[i]
 				t.longer[k][of.block]++
 				t.episodes[k].add(of.arrived, s.load.span/blocks/2)
@@ -121,7 +123,7 @@ func (s *search) answer(a *Advice, of Recording) {
 	by, known := fitter.fit()
 	a.Slowdown = by.slowdown(float64(a.Seen))
 	t := s.try(s.list, by, func(limit int, waits []float64, r result) {
-		p := pointOf(slices.Clone(waits), s.goal)
+		p := pointOf(s.load.counted(waits), s.goal)
 		p.Limit, p.Response, p.Utilisation = limit, span(r.responses.mean(&s.callers)), r.utilisation
 		a.Curve = append(a.Curve, p)
 	})

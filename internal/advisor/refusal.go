@@ -58,9 +58,9 @@ func (l *load) unusable(a *Advice) Refusal {
 	for i := range l.items {
 		hold += l.items[i].hold()
 	}
-	served := len(l.items) - l.failed
+	served, counted := len(l.items)-l.failed, len(l.items)-a.Limited
 	switch {
-	case served < fewestLeases:
+	case served < fewestLeases, counted < fewestLeases:
 		return TooFewLeases
 	case l.span < fewestHolds*hold/float64(served):
 		return TooShort
@@ -89,8 +89,10 @@ func (l *load) misleading(a *Advice) Refusal {
 func (l *load) queueGrows() bool {
 	waits, counts := make([]float64, blocks), make([]float64, blocks)
 	for i := range l.items {
-		waits[l.items[i].block] += l.items[i].wait()
-		counts[l.items[i].block]++
+		if of := &l.items[i]; !l.isLimited(i) {
+			waits[of.block] += of.wait()
+			counts[of.block]++
+		}
 	}
 	for b := range waits {
 		waits[b] /= max(counts[b], 1)

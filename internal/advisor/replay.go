@@ -25,7 +25,7 @@ type replay struct {
 	work    []float64
 	out     int     // connections in use
 	inUse   float64 // summed over time
-	waiting int     // the first item that has no connection yet
+	queue   queue
 }
 
 // result is what a replay shows, but for the waits.
@@ -40,9 +40,10 @@ func newReplay(l *load) *replay { return &replay{load: l, waits: make([]float64,
 // run replays the load with a limit. The work of the items is by that law.
 func (r *replay) run(limit int, by law, work []float64) result {
 	items := r.load.items
-	*r = replay{load: r.load, waits: r.waits, busy: r.busy[:0], fixed: r.fixed[:0], law: by, work: work}
+	*r = replay{load: r.load, waits: r.waits, busy: r.busy[:0], fixed: r.fixed[:0], law: by, work: work, queue: r.queue.anew(&r.load.lanes)}
 	limit = max(limit-r.load.held, 1)
 	var responses weights
+	gone := 0.0 // the last of those who count
 	for arrived := 0; arrived < len(items) || r.out > 0; {
 		next, done := r.next()
 		if arrived < len(items) && (done < 0 || items[arrived].arrived < next) {
@@ -50,20 +51,24 @@ func (r *replay) run(limit int, by law, work []float64) result {
 			arrived++
 		} else {
 			r.pass(next)
-			if r.done(done) {
+			if r.done(done) && !r.load.isLimited(done) {
 				responses[items[done].block] += next - items[done].arrived
+				gone = next
 			}
 		}
-		for r.out < limit && r.waiting < arrived {
-			r.begin(r.waiting)
-			r.waiting++
+		for r.out < limit {
+			first := r.queue.pop(arrived, r.out, limit)
+			if first < 0 {
+				break
+			}
+			r.begin(first)
 		}
 	}
 	last := items[len(items)-1].arrived
 	return result{
 		responses:   responses,
 		utilisation: (r.inUse/max(r.now, 1) + float64(r.load.held)) / float64(limit+r.load.held),
-		late:        r.now - last,
+		late:        gone - last,
 	}
 }
 
@@ -107,6 +112,7 @@ func (r *replay) done(i int) bool {
 		r.fixed.pop()
 	}
 	r.out--
+	r.queue.gone(r.load.items[i].lane)
 	return true
 }
 

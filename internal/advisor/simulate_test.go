@@ -16,11 +16,13 @@ import (
 type caller struct {
 	at, work, fixed float64 // in seconds
 	place           int
+	lane            int
 }
 
 // world is what callers come to.
 type world struct {
 	limit   int                           // 0: none
+	lanes   []Lane                        // nil: there are none
 	slower  func(n int) float64           // with n busy calls
 	atStart bool                          // the slowdown of a call is that of its beginning, to its end
 	again   func(c caller) (caller, bool) // what a caller does when he was served; nil: he goes
@@ -81,7 +83,7 @@ func (w world) simulate(callers []caller) []Lease {
 				return false
 			}
 			leases = append(leases, Lease{
-				Arrived: seconds(r.caller.at), Acquired: seconds(r.acquired), Ended: seconds(now), Unused: seconds(r.caller.fixed), Place: r.place,
+				Arrived: seconds(r.caller.at), Acquired: seconds(r.acquired), Ended: seconds(now), Unused: seconds(r.caller.fixed), Place: r.place, Lane: r.lane,
 			})
 			if w.again != nil {
 				if next, comes := w.again(caller{at: now, work: r.caller.work, fixed: r.caller.fixed, place: r.place}); comes {
@@ -91,9 +93,13 @@ func (w world) simulate(callers []caller) []Lease {
 			}
 			return true
 		})
-		for len(queue) > 0 && (w.limit == 0 || len(out) < w.limit) {
-			r := &running{caller: queue[0], acquired: now, work: queue[0].work, fixed: queue[0].fixed}
-			queue = queue[1:]
+		for {
+			first := slices.IndexFunc(queue, func(c caller) bool { return w.mayServe(c.lane, out) })
+			if first < 0 {
+				break
+			}
+			r := &running{caller: queue[first], acquired: now, work: queue[first].work, fixed: queue[first].fixed}
+			queue = slices.Delete(slices.Clone(queue), first, first+1)
 			out = append(out, r)
 			if w.atStart {
 				busy := 0
@@ -107,6 +113,29 @@ func (w world) simulate(callers []caller) []Lease {
 		}
 	}
 	return leases
+}
+
+// mayServe tells whether somebody of a lane may have a connection, beside those who have one.
+func (w world) mayServe(lane int, out []*running) bool {
+	free, reserved := w.limit-len(out), 0
+	for _, l := range w.lanes {
+		reserved += l.Reserve
+	}
+	for id, l := range w.lanes {
+		has := 0
+		for _, r := range out {
+			if r.lane == id {
+				has++
+			}
+		}
+		switch {
+		case id != lane && reserved < w.limit:
+			free -= max(l.Reserve-has, 0)
+		case l.Max > 0 && has >= l.Max:
+			return false
+		}
+	}
+	return w.limit == 0 || free > 0
 }
 
 // at is how fast it gets on.
@@ -139,6 +168,7 @@ type loadOf struct {
 	rate  func(r *rand.Rand, now float64) float64 // arrivals in a second
 	work  func(r *rand.Rand) float64
 	fixed func(r *rand.Rand) float64
+	lane  func(c caller) int // nil: all are in the first
 }
 
 // callers come for so many seconds.
@@ -152,6 +182,9 @@ func (l loadOf) callers(seed uint64, long float64) (all []caller) {
 		c := caller{at: now, work: l.work(r)}
 		if l.fixed != nil {
 			c.fixed = l.fixed(r)
+		}
+		if l.lane != nil {
+			c.lane = l.lane(c)
 		}
 		all = append(all, c)
 	}
@@ -222,7 +255,7 @@ func measure(w world, callers []caller, goal Goal, limits []int) (t truth) {
 	for _, limit := range limits {
 		w.limit = limit
 		longer, response := 0, 0.0
-		leases := w.simulate(callers)
+		leases := slices.DeleteFunc(w.simulate(callers), func(l Lease) bool { return len(w.lanes) > 0 && w.lanes[l.Lane].Max > 0 })
 		for _, l := range leases {
 			if l.Acquired-l.Arrived > goal.Wait {
 				longer++
