@@ -15,17 +15,17 @@ import "math"
 
 // replay is the room that replays of one load need.
 type replay struct {
-	load    *load
-	waits   []float64 // of each item, after run
-	busy    heap      // by the clock of work
-	fixed   heap      // by time
-	now     float64
-	clock   float64 // of work
-	law     law
-	work    []float64
-	out     int     // connections in use
-	inUse   float64 // summed over time
-	queue   queue
+	load  *load
+	waits []float64 // of each item, after run
+	busy  heap      // by the clock of work
+	fixed heap      // by time
+	now   float64
+	clock float64 // of work
+	law   law
+	work  []float64
+	out   int     // connections in use
+	inUse float64 // summed over time
+	queue queue
 }
 
 // result is what a replay shows, but for the waits.
