@@ -42,7 +42,7 @@ type Leak struct {
 	serverEnds time.Duration // when the server ends an idle transaction by itself; 0: never
 	told       bool          // the lease was reported as leaked before
 	blame      blame         // of a slow call
-	recorded   chan struct{} // closed once it is; nil: nobody waits for it
+	reporting  *reporting    // of its lease
 }
 
 // String is the report as people read it, in several lines.

@@ -77,6 +77,75 @@ type goexitHandler struct{ slog.Handler }
 func (goexitHandler) Enabled(context.Context, slog.Level) bool  { return true }
 func (goexitHandler) Handle(context.Context, slog.Record) error { runtime.Goexit(); return nil }
 
+// A connection may come back while its leak is being reported. Who reads the log, or is told,
+// hears of the leak first.
+func TestAReturnIsReportedAfterItsLeak(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg    Config
+		logs   time.Duration // how long the log takes for a report
+		tells  time.Duration // how long the application's function does
+		blocks bool          // the call that is reported is slow, else it is a leak
+	}{
+		"the log is slow":                             {logs: 2 * time.Second},
+		"OnLeak is slow":                              {tells: 2 * time.Second},
+		"the log is slow with a slow call":            {logs: 2 * time.Second, blocks: true},
+		"OnSlowCall is slow":                          {tells: 2 * time.Second, blocks: true},
+		"OnSlowCall is slow, and the server is asked": {cfg: Config{FindBlockers: true}, tells: 2 * time.Second, blocks: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				said, told := &slowLog{takes: c.logs}, make(chan bool, 2)
+				cfg := c.cfg
+				cfg.Logger, cfg.Dialect, cfg.Discovery = slog.New(said), DialectMariaDB, NoDiscovery
+				cfg.LeakThreshold, cfg.SlowCallThreshold = slowAfter, slowAfter
+				tell := func(returned bool) {
+					if !returned {
+						elapse(c.tells)
+					}
+					told <- returned
+				}
+				cfg.OnLeak = func(l Leak) { tell(l.Returned) }
+				cfg.OnSlowCall = func(s SlowCall) { tell(s.Returned) }
+				db, p := openPool(t, &blockersFake{}, cfg)
+				held := slowAfter + time.Second
+				if c.blocks {
+					ctx, cancel := context.WithTimeout(t.Context(), held)
+					defer cancel()
+					_, err := db.ExecContext(ctx, "wait")
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+				} else {
+					conn := take(t, db, 1)[0]
+					elapse(held)
+					giveBack(t, conn)
+				}
+				assert.Equal(t, []bool{false, true}, []bool{<-told, <-told})
+				assert.Equal(t, []slog.Level{slog.LevelWarn, slog.LevelInfo}, said.levels())
+				assert.Equal(t, uint64(1), p.Stats().LateReturns)
+			})
+		})
+	}
+}
+
+// slowLog is a keptLog that keeps a record of a report only after a while.
+type slowLog struct {
+	keptLog
+	takes time.Duration
+}
+
+func (l *slowLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelWarn {
+		elapse(l.takes)
+	}
+	return l.keptLog.Handle(ctx, r)
+}
+
+func (l *slowLog) levels() (levels []slog.Level) {
+	for _, r := range l.take() {
+		levels = append(levels, r.level)
+	}
+	return levels
+}
+
 // OnLeak holds no lock, so that it may look at the pool and use it.
 func TestOnLeakMayUseThePool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

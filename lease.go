@@ -151,10 +151,27 @@ type told struct {
 	stands    bool          // it is in a pool that stands still, or was, and has to do with who waits
 	moved     clock.Instant // when that was over for the first time; zero: it is not
 	threshold time.Duration // of the last report
-	recorded  chan struct{} // closed once the slow call was; nil: it is at once
+	reporting *reporting    // how far its reports are; nil: there was none
 }
 
 func (t told) anything() bool { return t.leaked || t.busy || t.proven }
+
+// reporting is how far the reports of a lease are. That of its return waits for the others.
+type reporting struct {
+	recorded sync.WaitGroup // those that are on their way into the log, the trace and the metrics
+	told     sync.WaitGroup // those from whose function the application has not returned
+}
+
+// beginReport notes that there is a report on its way. The gate's lock is held, as it is when
+// the lease ends.
+func (t *told) beginReport(l *Leak) {
+	if t.reporting == nil {
+		t.reporting = &reporting{}
+	}
+	l.reporting = t.reporting
+	l.reporting.recorded.Add(1)
+	l.reporting.told.Add(1)
+}
 
 // begin makes the record that of a new lease, whose claim is in it. Nobody else reads it
 // yet, so that what mu guards is written without. acquired is zero while the session is

@@ -143,6 +143,7 @@ func (w *watch) provenLocked(f *findings) {
 			continue
 		}
 		leak := Leak{Lease: l.read(f.now), Class: ClassProven, told: l.told.leaked}
+		l.told.beginReport(&leak)
 		l.told.idle, l.told.leaked, l.told.proven, l.told.threshold = true, true, true, 0
 		l.watch.Store(true)
 		leak.Reclaimed = leak.Stack.ofQuery() && w.takeLocked(p.of, f)

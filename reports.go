@@ -72,8 +72,8 @@ func each[T any](all []T, f func(T)) {
 
 // record tells of one leak what is kept of it.
 func (r *reports) record(l *Leak) {
-	if l.recorded != nil {
-		defer close(l.recorded)
+	if !l.Returned {
+		defer l.reporting.recorded.Done()
 	}
 	defer r.cfg.recovered("reporting a leak")
 	l.Pool = r.cfg.Name
@@ -121,8 +121,21 @@ func (r *reports) count(l *Leak) {
 	}
 }
 
-// tell tells the application.
+// tell tells the application; of a return once it has been told the rest of that lease, aside,
+// since its function may not return.
 func (r *reports) tell(l *Leak) {
+	if l.Returned {
+		go func() {
+			l.reporting.told.Wait()
+			r.tellLeak(l)
+		}()
+		return
+	}
+	defer l.reporting.told.Done()
+	r.tellLeak(l)
+}
+
+func (r *reports) tellLeak(l *Leak) {
 	r.toldApplication("Config.OnLeak or Config.OnSlowCall", func() {
 		switch slow := l.Class == ClassBusy; {
 		case slow && r.cfg.OnSlowCall != nil:

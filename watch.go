@@ -69,7 +69,6 @@ type ending struct {
 	leak    Leak             // its late return; without a lease: nothing
 	by      *callstack.Known // the stack that ended it, if there is a leak to tell of
 	nesting *nesting         // its request waited for another meanwhile
-	after   chan struct{}    // closed once its slow call was recorded; nil: it is
 }
 
 // ended notes the end of a lease. It is called with the gate's lock held.
@@ -95,9 +94,8 @@ func (w *watch) endingLocked(l *lease, now clock.Instant) (e ending) {
 		e.nesting = w.waits.nestedEndLocked(l, now)
 	}
 	if l.told.anything() {
-		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true}
+		e.leak = Leak{Lease: l.read(now), Threshold: l.told.threshold, Returned: true, reporting: l.told.reporting}
 		e.by = callstack.Capture(0)
-		e.after = l.told.recorded
 		if l.told.leaked {
 			e.leak.Class = ClassUnused
 		}
@@ -127,9 +125,7 @@ func (w *watch) tellEndings() {
 	}
 	go each(endings, func(e ending) {
 		if e.leak.Returned {
-			if e.after != nil {
-				<-e.after
-			}
+			e.leak.reporting.recorded.Wait()
 			e.leak.ByContext = endsByContext(e.by)
 			defer w.reports.report(&findings{leaks: []*Leak{&e.leak}})
 		}
@@ -318,16 +314,13 @@ func (w *watch) judgeLocked(s *session, f *findings) {
 	leak := Leak{Lease: l.read(f.now), Class: class, Threshold: limit, serverEnds: time.Duration(w.idleTx.Load())}
 	if class == ClassBusy {
 		l.told.busy, leak.Threshold = true, w.cfg.SlowCallThreshold
-		if w.blame != nil {
-			leak.recorded = make(chan struct{})
-			l.told.recorded = leak.recorded
-		}
 	} else {
 		leak.told = l.told.leaked
 		l.told.idle, l.told.leaked = true, true
 		l.watch.Store(true)
 	}
 	l.told.threshold = leak.Threshold
+	l.told.beginReport(&leak)
 	f.leaks = append(f.leaks, &leak)
 }
 
@@ -358,6 +351,7 @@ func (w *watch) reclaimLocked(s *session, f *findings) {
 		w.lookLocked(s, f.now.Add(max(soonest, min(after, time.Second))))
 		return
 	}
+	s.lease.told.beginReport(&leak)
 	f.leaks = append(f.leaks, &leak)
 }
 
