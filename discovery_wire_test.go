@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -42,11 +43,11 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := mysqlscript.Start(t, mysqlscript.Script{WaitTimeout: c.answer})
 			db, pool, l := openLimited(t, lifetimeDriver(t, server.DSN()), Config{})
+			useOnce(t, db)
+			awaitDiscovery(t, pool) // else whoever comes meanwhile would dial another connection
 			for range 3 {
 				useOnce(t, db)
 			}
-			awaitDiscovery(t, pool)
-			useOnce(t, db)
 			s := pool.Stats()
 			assert.Equal(t, uint64(c.accepted), s.Dials)
 			assert.Equal(t, uint64(4), s.Acquires)
@@ -72,11 +73,12 @@ func TestARealDriverSurvivesWhateverItsServerAnnounces(t *testing.T) {
 	}
 }
 
-// awaitDiscovery waits until a server has been asked, in real time.
+// awaitDiscovery waits until a server has been asked, in real time, and its answer has taken effect.
 func awaitDiscovery(t *testing.T, c *Connector) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		return c.Stats().IdleLimit+time.Duration(c.Stats().DiscoveryFailures) > 0 || c.asking.known.Load() != nil
+		asked := c.asking.known.Load() != nil || c.Stats().DiscoveryFailures > 0
+		return asked && !c.asking.busy.Load()
 	}, 10*time.Second, time.Millisecond)
 }
 
@@ -104,13 +106,15 @@ func TestWhatTheServerIsIsAsked(t *testing.T) {
 		"told by the application": {Config{Dialect: DialectMySQL}, "mysql"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newTelemetryPool(t, &mariaFake{}, c.cfg)
-			exec(t, underParent(t), p.db, "DO 1")
-			awaitDiscovery(t, p.c)
-			p.take()
-			exec(t, underParent(t), p.db, "DO 1")
-			spans := p.take()
-			assert.Equal(t, c.want, spanAttributes(spans[len(spans)-1])["db.system.name"])
+			synctest.Test(t, func(t *testing.T) {
+				p := newTelemetryPool(t, &mariaFake{}, c.cfg)
+				exec(t, underParent(t), p.db, "DO 1")
+				elapse(2 * askAfter)
+				p.take()
+				exec(t, underParent(t), p.db, "DO 1")
+				spans := p.take()
+				assert.Equal(t, c.want, spanAttributes(spans[len(spans)-1])["db.system.name"])
+			})
 		})
 	}
 }

@@ -76,7 +76,7 @@ func (l *keptLog) warnings() (said []string) {
 
 // await waits for a record, since warnings are logged aside.
 func (l *keptLog) await() {
-	for range 1000 {
+	for range 10_000 {
 		l.mu.Lock()
 		n := len(l.records)
 		l.mu.Unlock()

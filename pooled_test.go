@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -56,14 +57,16 @@ func TestAPoolBelowKeepsTheIdleOnes(t *testing.T) {
 // TestAConnectorWithoutAPoolKeepsItsConnections has the same connector, made of a
 // configuration.
 func TestAConnectorWithoutAPoolKeepsItsConnections(t *testing.T) {
-	log := &keptLog{}
-	f := &pooledFake{}
-	f.announced = []any{[]driver.Value{"5min", "0"}}
-	db, c := openPool(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 2, Logger: slog.New(log)})
-	useOnce(t, db)
-	useOnce(t, db)
-	assert.Equal(t, uint64(1), c.Stats().Dials)
-	awaitDiscovery(t, c)
-	assert.Equal(t, 5*time.Minute, c.Stats().IdleLimit)
-	assert.Empty(t, log.take())
+	synctest.Test(t, func(t *testing.T) {
+		log := &keptLog{}
+		f := &pooledFake{}
+		f.announced = []any{[]driver.Value{"5min", "0"}}
+		db, c := openPool(t, f, Config{Dialect: DialectPostgreSQL, MaxOpen: 2, Logger: slog.New(log)})
+		useOnce(t, db)
+		useOnce(t, db)
+		assert.Equal(t, uint64(1), c.Stats().Dials)
+		elapse(2 * askAfter)
+		assert.Equal(t, 5*time.Minute, c.Stats().IdleLimit)
+		assert.Empty(t, log.take())
+	})
 }
