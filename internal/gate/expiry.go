@@ -108,12 +108,3 @@ func (g *Gate[S, C]) endByLocked(s *Session[S], at clock.Instant) {
 		g.scheduleLocked(s)
 	}
 }
-
-// wakeAtLocked has Wake called at that time, or earlier.
-func (g *Gate[S, C]) wakeAtLocked(at clock.Instant) {
-	if g.shut || (!g.waking.IsZero() && at >= g.waking) {
-		return
-	}
-	g.waking = at
-	g.wakeAt(at)
-}

@@ -410,8 +410,8 @@ func (g *Gate[S, C]) SetLimit(n int) (over []*S) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.limit = n
+	g.laneFreedLocked(clock.Now()) // it may have more; and nothing is reserved at a limit that is too low for it
 	g.admitLocked()
-	g.laneFreedLocked(clock.Now()) // nothing is reserved at a limit that is too low for it
 	return g.trimLocked()
 }
 
@@ -463,33 +463,4 @@ func (g *Gate[S, C]) Shut() (all []*S) {
 		all = append(all, s.of)
 	}
 	return all
-}
-
-// mostAtOnce bounds what one critical section does of what may be much.
-const mostAtOnce = 64
-
-// Wake does what is due: it serves those who wait what may be given to them by now, refuses
-// those who have waited for too long, lets one dial where nothing is heard of those who do, and
-// takes ready sessions that have expired, which the caller closes. It tells whether
-// there is more to be done at once.
-func (g *Gate[S, C]) Wake(now clock.Instant) (expired []*S, more bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.waking = 0
-	g.settleLocked(now)
-	g.overtakeLocked(now)
-	g.relieveLocked(now)
-	for range mostAtOnce {
-		if len(g.expiries) == 0 || g.expiries[0].due > now {
-			break
-		}
-		if s := g.expireLocked(g.expiries[0], now); s != nil {
-			expired = append(expired, s.of)
-		}
-	}
-	more = len(g.expiries) > 0 && g.expiries[0].due <= now
-	if len(g.expiries) > 0 && !more {
-		g.wakeAtLocked(g.expiries[0].due)
-	}
-	return expired, more
 }

@@ -181,7 +181,11 @@ type LaneFigures struct {
 // LaneLocked is how a lane stands. Its caller is called by Look.
 func (g *Gate[S, C]) LaneLocked(id LaneID) LaneFigures {
 	l := &g.lanes.all[id]
-	return LaneFigures{l.used, l.waiters.len, g.barredLocked(id), l.refusesLocked(clock.Now()), l.counts}
+	used := l.used
+	if !g.lanes.several { // then places are not counted, and all are its, dials ahead too
+		used = g.held.len - g.tended + g.dialing
+	}
+	return LaneFigures{used, l.waiters.len, g.barredLocked(id), l.refusesLocked(clock.Now()), l.counts}
 }
 
 // ErrOverloaded is the error of an acquire that was refused, since too many wait, or have waited

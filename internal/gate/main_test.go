@@ -29,9 +29,9 @@ type caller struct {
 }
 
 // newGate is a gate with its timer: where that is armed, and for when.
-func newGate(limit, keep int) (g *Gate[conn, caller], armed *clock.Instant) {
+func newGate(limit, keep int, lanes ...Lane) (g *Gate[conn, caller], armed *clock.Instant) {
 	armed = new(clock.Instant)
-	g = New(limit, keep, nil,
+	g = New(limit, keep, lanes,
 		func(s *conn) { s.ended++ },
 		func(c *caller) { c.queued++ },
 		func(at clock.Instant) { *armed = at }, func() {})
@@ -40,8 +40,13 @@ func newGate(limit, keep int) (g *Gate[conn, caller], armed *clock.Instant) {
 
 // dialed is a session that was dialed in room that its caller has.
 func dialed(g *Gate[conn, caller], life Life, now clock.Instant) *conn {
+	return dialedFor(g, life, 0, now)
+}
+
+// dialedFor is one that was dialed for a lane.
+func dialedFor(g *Gate[conn, caller], life Life, id LaneID, now clock.Instant) *conn {
 	s := &conn{}
-	g.Dialed(s, &s.Session, life, 0, now)
+	g.Dialed(s, &s.Session, life, id, now)
 	return s
 }
 

@@ -13,7 +13,7 @@ import (
 func (m *model) check() {
 	g := m.g
 	want := Figures{
-		Limit: m.limit, Open: m.open(), Held: len(m.held), Ready: len(m.ready), Dialing: m.dialing, Pace: m.pace.most, Failure: m.pace.met,
+		Limit: m.limit, Open: m.open(), Held: len(m.held), Ready: len(m.ready), Dialing: len(m.dials), Pace: m.pace.most, Failure: m.pace.met,
 		Waiting: len(m.queue), Free: m.free(), Shut: m.shut, Counts: m.counts,
 	}
 	g.Look(func() {
@@ -39,6 +39,7 @@ func (m *model) check() {
 	m.checkInvariants()
 	m.checkExpiries()
 	m.checkWake()
+	m.checkLanes()
 }
 
 func (m *model) checkList(name string, l *list[Session[conn]], want []*modelSession) {
@@ -141,13 +142,13 @@ func (m *model) checkInvariants() {
 	if m.limit > 0 && m.g.open > m.limit && m.g.open > m.wasOpen {
 		m.fail("%d are open, and were %d, at a limit of %d", m.g.open, m.wasOpen, m.limit)
 	}
-	if len(m.queue) == 0 {
+	if m.next() == nil {
 		return
 	}
 	if m.room() && !m.paced() || m.shut {
 		m.fail("%d wait while one may dial, or at a gate that is shut", len(m.queue))
 	}
-	if m.takeable() != nil && m.trust != Watchful { // there time makes them takeable: see checkWake
+	if m.takeable(m.now) != nil && m.trust != Watchful { // there time makes them takeable: see checkWake
 		m.fail("%d wait while %d are ready for them", len(m.queue), len(m.ready))
 	}
 	if m.trust == Watchful && len(m.ready) > m.free() {
@@ -202,7 +203,7 @@ func (m *model) checkWake() {
 			m.fail("the gate is woken at %d, and one more may dial at %d", *m.armed, at)
 		}
 	}
-	if m.trust == Watchful && len(m.queue) > 0 && len(m.ready) > 0 {
+	if m.trust == Watchful && m.next() != nil && len(m.ready) > 0 {
 		if at := m.ready[0].used.Add(grace); m.armed.IsZero() || *m.armed > at {
 			m.fail("the gate is woken at %d, and somebody is to be served at %d", *m.armed, at)
 		}
@@ -223,7 +224,7 @@ func (m *model) finish() {
 		m.check()
 	}
 	for {
-		m.wasOpen = m.open()
+		m.wasOpen, m.wasTaken = m.open(), m.taken()
 		switch {
 		case m.stepCollect(), m.stepDialed(), m.stepPutBack(), m.stepReturn(), m.stepReplace(), m.stepRejoin(), m.stepGone(), m.stepDrop():
 			m.check()

@@ -11,7 +11,36 @@ import (
 
 // diallers is how many dial now: those who were served room have not begun.
 func (m *model) diallers() int {
-	return m.dialing - len(where(m.served, func(w *modelWaiter) bool { return w.session == nil && w.err == nil }))
+	return len(m.dials) - len(where(m.served, dials))
+}
+
+// dials tells whether a waiter was served room.
+func dials(w *modelWaiter) bool { return w.session == nil && w.err == nil }
+
+// anyDial is for which lane one of those dials that have begun is.
+func (m *model) anyDial() LaneID {
+	begun := slices.Clone(m.dials)
+	for _, w := range where(m.served, dials) {
+		i := slices.Index(begun, w.lane)
+		begun = slices.Delete(begun, i, i+1)
+	}
+	return pick(m.rand, begun)
+}
+
+// noDial takes a dial out of the account.
+func (m *model) noDial(lane LaneID) {
+	i := slices.Index(m.dials, lane)
+	if i < 0 {
+		m.fail("nobody dials for lane %d", lane)
+	}
+	m.dials = slices.Delete(m.dials, i, i+1)
+}
+
+// endDial is what it means that one comes to nothing.
+func (m *model) endDial(lane LaneID) {
+	m.noDial(lane)
+	m.freed(m.now)
+	m.admit()
 }
 
 func (m *model) stepDialed() bool {
@@ -28,11 +57,12 @@ func (m *model) stepDialed() bool {
 	}
 	s.life.Jitter, s.life.Chance = m.rand.Float64(), m.rand.Float64()
 	s.life.Pings = m.rand.IntN(2) == 0
-	s.real = dialed(m.g, s.life, m.now)
+	lane := m.anyDial()
+	s.real = dialedFor(m.g, s.life, lane, m.now)
 	m.spread(s)
-	m.dialing--
+	m.noDial(lane)
 	m.sessions = append(m.sessions, s)
-	m.begin(s, byCaller)
+	m.begin(s, byCaller, lane)
 	if m.pace.most > 0 {
 		m.did("dialed: the pace grows")
 		m.pace.rest, m.pace.until = 0, 0
@@ -54,10 +84,10 @@ func (m *model) stepFailed() bool {
 		return false
 	}
 	met := pick(m.rand, []string{"refused", "timeout"})
-	m.g.Failed(met, 0)
-	m.dialing--
+	lane := m.anyDial()
+	m.g.Failed(met, lane)
 	m.pace = pace{most: 1, let: m.now, met: met}
-	m.didServe("failed", "failed: the next dials", m.admit)
+	m.didServe("failed", "failed: the next dials", func() { m.endDial(lane) })
 	return true
 }
 
@@ -66,7 +96,7 @@ func (m *model) stepFull() bool {
 	if m.diallers() == 0 {
 		return false
 	}
-	m.full()
+	m.full(m.anyDial())
 	return true
 }
 
@@ -76,17 +106,17 @@ func (m *model) refuse(w *modelWaiter) {
 	if m.rand.IntN(8) > 0 {
 		return
 	}
-	m.full()
+	m.full(w.lane)
 	m.refused = append(m.refused, w)
 	m.idle = without(m.idle, w)
 }
 
-func (m *model) full() {
-	m.g.Full("full", 0)
-	m.dialing--
+func (m *model) full(lane LaneID) {
+	m.g.Full("full", lane)
+	m.noDial(lane)
 	m.pace.most, m.pace.let, m.pace.met = 1, m.now, "full"
 	switch {
-	case m.open() == m.dialing:
+	case m.open() == len(m.dials):
 		m.did("full: there is no session")
 	case m.pace.until.IsZero():
 		m.did("full: a rest")
@@ -95,6 +125,7 @@ func (m *model) full() {
 	default:
 		m.did("full: in a rest")
 	}
+	m.freed(m.now)
 	m.admit()
 }
 
@@ -106,11 +137,11 @@ func (m *model) stepRejoin() bool {
 	w := pick(m.rand, m.refused)
 	m.refused = without(m.refused, w)
 	waits := m.g.Rejoin(w.real, m.now)
-	alone := !w.crowd || m.dialing == 0 && len(m.queue) == 0
-	if want := !m.shut && (m.open() > m.dialing || !alone); waits != want {
+	alone := !w.crowd || len(m.dials) == 0 && len(m.queue) == 0
+	if want := !m.shut && (m.open() > len(m.dials) || !alone); waits != want {
 		m.fail("whoever was refused waits: %v, must be %v", waits, want)
 	}
-	if waits && m.open() == m.dialing {
+	if waits && m.open() == len(m.dials) {
 		m.did("rejoin: there is no session, and others were refused or dial")
 	}
 	if !waits {
@@ -123,7 +154,7 @@ func (m *model) stepRejoin() bool {
 		m.forget(w)
 	}
 	m.join(w)
-	m.settle()
+	m.settleNow()
 	m.admit()
 	if slices.Contains(m.served, w) {
 		m.did("rejoin: served at once")
@@ -136,14 +167,14 @@ func (m *model) stepUnreserve() bool {
 		return false
 	}
 	m.did("unreserve")
-	m.g.Unreserve(0)
-	m.dialing--
-	m.admit()
+	lane := m.anyDial()
+	m.g.Unreserve(lane)
+	m.endDial(lane)
 	return true
 }
 
 func (m *model) stepReserve() bool {
-	missing := !m.shut && len(m.ready)+m.tended()+m.dialing < m.keep && m.room()
+	missing := !m.shut && len(m.ready)+m.tended()+len(m.dials) < m.keep && m.room()
 	want := missing && !m.paced()
 	if m.g.Missing() != missing || m.g.Reserve() != want {
 		m.fail("Reserve must say %v, and Missing %v", want, missing)
@@ -167,7 +198,8 @@ func (m *model) stepReplace() bool {
 	}
 	w := s.replacing
 	waits := m.g.Replace(&s.real.Session, w.real, m.now)
-	if want := m.crowded() && !m.shut; waits != want {
+	barred := m.barred(w.lane)
+	if want := (m.crowded() || barred) && !m.shut; waits != want {
 		m.fail("whoever replaces a session waits: %v, must be %v", waits, want)
 	}
 	if !waits {
@@ -176,13 +208,14 @@ func (m *model) stepReplace() bool {
 		m.idle = append(m.idle, w)
 		return true
 	}
-	if m.did("replace: waits again"); !w.since.IsZero() {
+	if m.did("replace: waits again" + map[bool]string{true: ", since its lane is barred"}[barred]); !w.since.IsZero() {
 		m.did("replace: waits again, having queued")
 		m.forget(w)
 	}
 	w.session = nil
 	m.join(w)
-	m.settle()
+	m.settleNow()
+	m.freed(m.now)
 	if slices.Contains(m.served, w) {
 		m.did("replace: another is ready")
 	}
@@ -201,6 +234,7 @@ func (m *model) comesToNothing(s *modelSession, w *modelWaiter) {
 	m.toCloser(s, Bad)
 	s.replacing = w
 	m.idle = without(m.idle, w)
+	m.freed(m.now)
 }
 
 // spread brings the end of a session forward that was just dialed: into the latest tenth of its

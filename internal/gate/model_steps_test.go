@@ -17,8 +17,8 @@ func (m *model) all() []frequent {
 		{14, m.stepDialed}, {2, m.stepUnreserve}, {2, m.stepFailed}, {1, m.stepFull}, {4, m.stepRejoin}, {1, m.stepReserve},
 		{14, m.stepReturn}, {1, m.stepReturnBad}, {6, m.stepTake}, {4, m.stepLeave}, {1, m.stepFree}, {1, m.stepStays},
 		{4, m.stepDrop}, {2, m.stepSurplus}, {2, m.stepPark}, {2, m.stepDeliver}, {1, m.stepCondemn}, {1, m.stepReject}, {1, m.stepUnfit},
-		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {4, m.stepTakeSilent}, {6, m.stepPutBack},
-		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime},
+		{9, m.stepGone}, {5, m.stepReplace}, {4, m.stepTakeReady}, {6, m.stepTakeSilent}, {6, m.stepPutBack},
+		{1, m.stepLimit}, {1, m.stepTrust}, {1, m.stepFlush}, {1, m.stepShorten}, {1, m.stepShut}, {1, m.stepWake}, {4, m.stepTime}, {2, m.stepBrief},
 	}
 }
 
@@ -28,7 +28,7 @@ type frequent struct {
 }
 
 // outcomes are what steps come to. Each must happen often enough to prove something.
-var outcomes = []string{
+var outcomes = append(laneOutcomes,
 	"ask: refused", "ask: behind others", "ask: ready", "ask: ready, without any ticket", "ask: ready, of another pool", "ask: room", "ask: waits",
 	"ask: at an earlier place", "ask: overdue", "ask: waits for who dials",
 	"comes to nothing", "replace: waits again", "replace: waits again, having queued", "replace: another is ready",
@@ -39,11 +39,11 @@ var outcomes = []string{
 	"reserve: too many dial", "reserve", "reserve: nothing missing",
 	"return: bad", "return: misfit", "return: of another pool", "return: handed", "return: kept", "return: kept, while draining", "return: late", "return: kept, doubted",
 	"take: own", "take: newest", "take: expired", "take: none", "take: none, and one is served",
-	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: only its own", "drop: oldest", "drop: none", "drop: one is served",
+	"leave", "leave: one is served", "free", "stays", "stays: not", "drop: not free", "drop: own", "drop: own, and no other", "drop: oldest", "drop: none", "drop: one is served",
 	"surplus", "surplus: none", "park: kept", "park: served", "park: closed", "deliver: kept", "deliver: served", "deliver: closed", "condemn", "reject", "unfit", "fit",
 	"gone", "gone: room", "replace", "take ready", "take silent", "take silent: too many are ready", "put back: heard of", "put back: kept", "put back: served", "put back: closed",
 	"limit", "limit: over", "limit: room", "trust", "trust: one is served", "trust: over", "flush", "flush: nothing", "shorten", "shorten: spread", "shut", "wake", "wake: expired", "wake: one is served", "wake: one overtakes", "wake: a rest ends", "time",
-}
+)
 
 // ofCallers are the sessions in the hands of callers.
 func (m *model) ofCallers() []*modelSession {
@@ -79,12 +79,14 @@ func (m *model) giveBack(bad bool) bool {
 	got := m.g.Return(t.real, &s.real.Session, bad, now)
 	m.end(s, now)
 	t.last, s.fresh = s, false
-	want, doubts := Closed, m.doubts
+	want, doubts, barred := Closed, m.doubts, len(m.queue) > 0
+	next := m.nextFit(now)
+	barred = barred && len(m.queue) > 0 && next == nil
 	switch {
 	case bad:
 		m.did("return: bad")
 		m.toCloser(s, Bad)
-	case (len(m.queue) > 0 || over) && !m.foreign(s) && m.drains():
+	case (next != nil || over) && !m.foreign(s) && m.drains():
 		m.did("return: kept, " + map[bool]string{true: "doubted", false: "while draining"}[m.doubts > doubts])
 		m.toReady(s)
 		t.free = true
@@ -92,16 +94,16 @@ func (m *model) giveBack(bad bool) bool {
 	case misfit:
 		m.did("return: misfit")
 		m.toCloser(s, why)
-	case len(m.queue) > 0 && m.trust == Private:
+	case next != nil && m.trust == Private:
 		m.did("return: of another pool")
 		m.toCloser(s, Dropped)
-	case len(m.queue) > 0:
-		m.did("return: handed")
+	case next != nil:
+		m.did("return: handed" + map[bool]string{true: " to another lane"}[next.lane != s.lane])
 		m.counts.Handovers++
-		m.serve(s, now)
+		m.serve(next, s, now)
 		want = Handed
 	default:
-		m.did("return: kept")
+		m.did("return: kept" + map[bool]string{true: ", while those wait whose lanes are barred"}[barred])
 		m.toReady(s)
 		t.free = true
 		want = Kept
@@ -112,6 +114,7 @@ func (m *model) giveBack(bad bool) bool {
 	if want == Kept || m.rand.IntN(4) == 0 { // or it is dropped
 		m.tickets = append(m.tickets, t)
 	}
+	m.freed(now)
 	return true
 }
 
@@ -129,8 +132,15 @@ func (m *model) stepTake() bool {
 		return false
 	}
 	own := m.rand.IntN(3) == 0
-	s, fit, _ := m.g.Take(t.real, own, 0, m.now)
+	lane := m.anyLane()
+	s, fit, barred := m.g.Take(t.real, own, lane, m.now)
 	t.free = false
+	if barred != m.barred(lane) {
+		m.fail("the ticket's lane is barred: %v, must be %v", barred, !barred)
+	}
+	if barred {
+		return m.takeBarred(t, s)
+	}
 	want := t.last
 	if want == nil || want.place != ready {
 		want = nil
@@ -143,7 +153,7 @@ func (m *model) stepTake() bool {
 	}
 	switch {
 	case want == nil:
-		m.didServe("take: none", "take: none, and one is served", m.settle)
+		m.didServe("take: none", "take: none, and one is served", m.settleNow)
 		if m.rand.IntN(4) > 0 {
 			m.tickets = without(m.tickets, t)
 		}
@@ -153,10 +163,10 @@ func (m *model) stepTake() bool {
 		m.toCloser(want, Expired)
 	case want == t.last:
 		m.did("take: own")
-		m.begin(want, byCaller)
+		m.begin(want, byCaller, lane)
 	default:
 		m.did("take: newest")
-		m.begin(want, byCaller)
+		m.begin(want, byCaller, lane)
 	}
 	m.tickets = without(m.tickets, t)
 	if fit {
@@ -182,7 +192,7 @@ func (m *model) stepLeave() bool {
 	}
 	m.g.Leave(t.real)
 	t.free = false
-	m.didServe("leave", "leave: one is served", m.settle)
+	m.didServe("leave", "leave: one is served", m.settleNow)
 	return true
 }
 
@@ -224,18 +234,21 @@ func (m *model) stepDrop() bool {
 	own := t.last != nil && t.last.place == ready
 	before := len(m.served)
 	if wasFree {
-		m.settle()
+		m.settleNow()
 	}
+	unclaimed := len(m.ready) > max(m.free(), m.keep)
 	switch own = own && t.last.place == ready; {
 	case !wasFree:
 		m.did("drop: not free")
-	case own && len(m.ready) > max(m.free(), m.keep):
+	case own && m.trust == Private:
+		m.did("drop: own" + map[bool]string{false: ", and no other"}[unclaimed])
+		want = t.last
+	case unclaimed && m.comeBack():
+		m.did("drop: none, while those wait whose lanes are barred")
+	case own && unclaimed:
 		m.did("drop: own")
 		want = t.last
-	case own && m.trust == Private:
-		m.did("drop: only its own")
-		want = t.last
-	case len(m.ready) > max(m.free(), m.keep):
+	case unclaimed:
 		m.did("drop: oldest")
 		want = m.ready[0]
 	case len(m.served) > before:
@@ -256,7 +269,7 @@ func (m *model) stepSurplus() bool {
 	var want []*modelSession
 	for _, s := range slices.Clone(m.ready) {
 		old := !s.fresh || m.now.Sub(s.used) >= freshFor
-		if old && (m.trust == Alone || m.trust == Private) && len(m.ready) > max(m.free(), m.keep) {
+		if old && !m.comeBack() && (m.trust == Alone || m.trust == Private) && len(m.ready) > max(m.free(), m.keep) {
 			want = append(want, s)
 			m.toCloser(s, Dropped)
 		}
@@ -275,7 +288,7 @@ func (m *model) stepPark() bool {
 	}
 	s := pick(m.rand, all)
 	before := len(m.served)
-	want := m.park(s)
+	want := m.park(s, false)
 	switch {
 	case len(m.served) > before:
 		m.did("park: served")
@@ -296,21 +309,18 @@ func (m *model) stepDeliver() bool {
 		return false
 	}
 	s := pick(m.rand, all)
-	why, misfit := m.misfit(s, m.now)
-	m.reject(s)
+	before := len(m.served)
+	want := m.park(s, true)
 	switch {
-	case misfit:
-		m.did("deliver: closed")
-		m.toCloser(s, why)
-	case len(m.queue) > 0:
+	case len(m.served) > before:
 		m.did("deliver: served")
-		m.serve(s, m.now)
+	case want:
+		m.did("deliver: closed")
 	default:
 		m.did("deliver: kept")
-		m.toReady(s)
 	}
-	if got := m.g.Deliver(&s.real.Session, m.now); got != misfit {
-		m.fail("Deliver says %v, must be %v", got, misfit)
+	if got := m.g.Deliver(&s.real.Session, m.now); got != want {
+		m.fail("Deliver says %v, must be %v", got, want)
 	}
 	return true
 }
@@ -320,7 +330,7 @@ func (m *model) stepCondemn() bool {
 	if len(all) == 0 {
 		return false
 	}
-	m.did("condemn")
+	before := len(m.served)
 	s, why := pick(m.rand, all), pick(m.rand, []Reason{Bad, Taken})
 	if m.rand.IntN(2) == 0 {
 		m.g.Condemn(&s.real.Session, why, m.now)
@@ -332,6 +342,8 @@ func (m *model) stepCondemn() bool {
 	if why == Bad {
 		m.bad = m.now
 	}
+	m.freed(m.now)
+	m.did("condemn" + map[bool]string{true: ": one is served"}[len(m.served) > before])
 	return true
 }
 
@@ -341,11 +353,13 @@ func (m *model) stepReject() bool {
 	if len(all) == 0 {
 		return false
 	}
-	m.did("reject")
+	before := len(m.served)
 	s, why := pick(m.rand, all), pick(m.rand, []Reason{Expired, Bad, Dropped})
 	m.g.Reject(&s.real.Session, why)
 	m.reject(s)
 	m.toCloser(s, why)
+	m.freed(m.now)
+	m.did("reject" + map[bool]string{true: ": one is served"}[len(m.served) > before])
 	return true
 }
 
@@ -411,7 +425,7 @@ func (m *model) stepTakeReady() bool {
 	m.did("take ready")
 	got := m.g.TakeReady(most, odd)
 	for _, s := range want {
-		m.begin(s, byKeeper)
+		m.begin(s, byKeeper, NoLane)
 	}
 	if !slices.Equal(got, realsOf(want)) {
 		m.fail("%d were taken to be looked after, must be %d", len(got), len(want))
@@ -434,7 +448,7 @@ func (m *model) stepTakeSilent() bool {
 	}
 	got := m.g.TakeSilent(m.now)
 	for _, s := range want {
-		m.begin(s, byKeeper)
+		m.begin(s, byKeeper, NoLane)
 	}
 	if !slices.Equal(got, realsOf(want)) {
 		m.fail("%d were taken that are silent, must be %d", len(got), len(want))
@@ -468,26 +482,10 @@ func (m *model) stepPutBack() bool {
 		m.toCloser(s, why)
 	} else {
 		m.toReady(s)
-		m.didServe("put back: kept", "put back: served", m.settle)
+		m.didServe("put back: kept", "put back: served", m.settleNow)
 	}
 	if got := m.g.PutBack(&s.real.Session, m.now); got != misfit {
 		m.fail("PutBack says %v, must be %v", got, misfit)
-	}
-	return true
-}
-
-func (m *model) stepTime() bool {
-	m.did("time")
-	switch m.rand.IntN(8) {
-	case 0, 1:
-		m.sleep(time.Duration(m.rand.IntN(5000)) * time.Millisecond)
-	case 2:
-		m.sleep(max(0, m.armed.Sub(m.now))) // to the moment
-	default:
-		m.sleep(time.Duration(m.rand.IntN(9)) * time.Millisecond)
-	}
-	if !m.armed.IsZero() && m.now >= *m.armed && m.rand.IntN(3) == 0 { // or it comes later
-		m.stepWake()
 	}
 	return true
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -32,7 +33,8 @@ type modelSession struct {
 	used      clock.Instant
 	heard     clock.Instant
 	hold      uint64
-	era       int // of the gate, when it was dialed
+	lane      LaneID // for which it is held
+	era       int    // of the gate, when it was dialed
 	reason    Reason
 	ended     int          // how many of its holds have ended
 	replacing *modelWaiter // who closes it, and wants another; nil: nobody
@@ -66,6 +68,8 @@ type modelWaiter struct {
 	session *modelSession // what it was served
 	err     error         // likewise; both nil: room
 	joined  int           // how often its caller joined the queue
+	lane    LaneID
+	until   clock.Instant // what it is served from then on is of no use to it; zero: it always is
 	crowd   bool          // when it was let dial, any number might
 }
 
@@ -82,8 +86,9 @@ type model struct {
 
 	limit    int
 	keep     int
-	dialing  int
-	pace     pace // how many may be dialed at once
+	lanes    []*modelLane
+	dials    []LaneID // those that are on: for which lane
+	pace     pace     // how many may be dialed at once
 	shut     bool
 	trust    Trust
 	era      int // how often several pools have become one
@@ -105,12 +110,13 @@ type model struct {
 	arrivals uint64
 	counts   Counts
 	wasOpen  int // before the step
+	wasTaken int // likewise: places that are in use, or reserved
 }
 
 func newModel(t *testing.T, seed uint64, counted map[string]int) *model {
 	m := &model{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 1)), counted: counted, now: clock.Now()}
 	m.limit, m.keep = int(seed%6), int(seed/6%3)
-	m.g, m.armed = newGate(m.limit, m.keep)
+	m.g, m.armed = newGate(m.limit, m.keep, m.anyLanes()...)
 	m.g.doubt = func() { m.doubts-- }
 	if m.patience = leastPatience; m.rand.IntN(2) == 0 {
 		m.patience = m.rand.IntN(4)
@@ -138,26 +144,28 @@ func (m *model) did(what string) {
 // What the gate's state comes to.
 
 func (m *model) open() int {
-	return len(m.held) + len(m.ready) + len(m.closing) + m.dialing
+	return len(m.held) + len(m.ready) + len(m.closing) + len(m.dials)
 }
 
 func (m *model) room() bool { return m.limit == 0 || m.open() < m.limit }
 
 // crowded tells whether as many dial as may since a dial has failed.
-func (m *model) crowded() bool { return m.pace.most > 0 && m.dialing >= m.pace.most }
+func (m *model) crowded() bool { return m.pace.most > 0 && len(m.dials) >= m.pace.most }
 
 // paced tells whether nobody may dial who has room, since others do, or in a rest.
 func (m *model) paced() bool { return m.crowded() || !m.pace.until.IsZero() }
 
 // keptBack tells whether somebody waits only because others dial.
-func (m *model) keptBack() bool { return len(m.queue) > 0 && m.room() && m.paced() }
+func (m *model) keptBack() bool { return m.next() != nil && m.room() && m.paced() }
 
 // beginDial lets one dial; nil: it is dialed ahead.
 func (m *model) beginDial(w *modelWaiter) {
-	m.dialing++
+	lane := NoLane
 	if w != nil {
 		w.crowd = m.pace.most == 0
+		lane = w.lane
 	}
+	m.dials = append(m.dials, lane)
 	if m.pace.most > 0 {
 		m.pace.let = m.now
 	}
@@ -198,7 +206,7 @@ func (m *model) tended() int {
 }
 
 // takeable is the ready session that goes to whoever waits, or comes to Ask; nil: none.
-func (m *model) takeable() *modelSession {
+func (m *model) takeable(now clock.Instant) *modelSession {
 	if len(m.ready) == 0 {
 		return nil
 	}
@@ -209,7 +217,7 @@ func (m *model) takeable() *modelSession {
 	case Alone:
 		may = true
 	case Watchful:
-		may = unanswered || m.now.Sub(oldest.used) >= grace
+		may = unanswered || now.Sub(oldest.used) >= grace
 	case Draining:
 		may = unanswered
 	case Private:
@@ -229,11 +237,14 @@ func (m *model) takeable() *modelSession {
 
 // What happens to sessions and waiters.
 
-func (m *model) begin(s *modelSession, by holder) {
+func (m *model) begin(s *modelSession, by holder, lane LaneID) {
 	m.ready = without(m.ready, s)
 	m.holds++
 	m.counts.Holds++
-	s.place, s.by, s.hold = held, by, m.holds
+	if lane != NoLane {
+		m.lanes[lane].counts.Holds++
+	}
+	s.place, s.by, s.hold, s.lane = held, by, m.holds, lane
 	m.held = append(m.held, s)
 }
 
@@ -247,6 +258,9 @@ func (m *model) end(s *modelSession, now clock.Instant) {
 func (m *model) reject(s *modelSession) {
 	m.end(s, s.used)
 	m.counts.Holds--
+	if s.lane != NoLane {
+		m.lanes[s.lane].counts.Holds--
+	}
 }
 
 func (m *model) toReady(s *modelSession) {
@@ -280,23 +294,23 @@ func (m *model) misfit(s *modelSession, now clock.Instant) (why Reason, misfit b
 func (m *model) foreign(s *modelSession) bool { return m.trust != Private && s.era != m.era }
 
 // park is where a held session goes of which the pool knows nothing. It tells whether it
-// is to be closed.
-func (m *model) park(s *modelSession) bool {
+// is to be closed. spare says that it stays although no ticket would answer for it.
+func (m *model) park(s *modelSession, spare bool) bool {
 	why, misfit := m.misfit(s, m.now)
 	m.reject(s)
-	switch {
+	switch next := m.nextFit(m.now); {
 	case misfit:
 		m.toCloser(s, why)
-	case len(m.queue) > 0:
-		m.serve(s, m.now)
-		return false
-	case len(m.ready) >= max(m.free(), m.keep):
+	case next != nil:
+		m.serve(next, s, m.now)
+	case !spare && len(m.ready) >= max(m.free(), m.keep):
 		m.toCloser(s, Dropped)
 	default:
 		m.toReady(s)
-		return false
 	}
-	return true
+	closes := s.place == closing
+	m.freed(m.now)
+	return closes
 }
 
 func (m *model) number(w *modelWaiter) {
@@ -314,33 +328,40 @@ func (m *model) join(w *modelWaiter) {
 	slices.SortStableFunc(m.queue, func(a, b *modelWaiter) int { return cmp.Compare(a.number, b.number) })
 }
 
-// serve serves the first who waits; s is nil: room.
-func (m *model) serve(s *modelSession, now clock.Instant) {
-	w := m.queue[0]
+// serve serves one who waits; s is nil: room.
+func (m *model) serve(w *modelWaiter, s *modelSession, now clock.Instant) {
+	m.checkNext(w)
 	w.waited += max(now.Sub(w.since), 0)
 	m.counts.Waits++
 	m.counts.QueueTime += w.waited
+	l := m.lanes[w.lane]
+	l.counts.Waits++
+	l.counts.QueueTime += w.waited
 	m.answer(w, s, nil)
 	if s != nil {
-		m.begin(s, byWaiter)
+		m.begin(s, byWaiter, w.lane)
 	}
 }
 
 // answer takes a waiter out of the queue.
 func (m *model) answer(w *modelWaiter, s *modelSession, err error) {
-	m.queue = without(m.queue, w)
+	m.quit(w)
 	w.session, w.err = s, err
 	m.served = append(m.served, w)
 }
 
 // admit lets those who wait dial while they may.
 func (m *model) admit() {
-	for !m.shut && len(m.queue) > 0 && m.room() && !m.paced() {
-		m.beginDial(m.queue[0])
-		m.serve(nil, m.now)
+	for !m.shut && m.room() && !m.paced() {
+		w := m.nextFit(m.now)
+		if w == nil {
+			break
+		}
+		m.beginDial(w)
+		m.serve(w, nil, m.now)
 	}
 	if m.trust == Private {
-		m.settle()
+		m.settle(m.now)
 	}
 }
 
@@ -367,9 +388,13 @@ func (m *model) trim() (over []*modelSession) {
 }
 
 // settle serves those who wait what may be given to them.
-func (m *model) settle() {
-	for len(m.queue) > 0 && m.takeable() != nil {
-		m.serve(m.takeable(), m.now)
+func (m *model) settle(now clock.Instant) {
+	for m.takeable(now) != nil {
+		w := m.nextFit(now)
+		if w == nil {
+			return
+		}
+		m.serve(w, m.takeable(now), now)
 	}
 }
 
@@ -389,6 +414,9 @@ func where[T any](list []T, is func(T) bool) (all []T) {
 	return all
 }
 
+// schedules is how many random ones the gate is driven through. Every second block of 18 has lanes.
+var schedules = flag.Int("schedules", 9600, "how many random schedules the gate and its model are driven through")
+
 func TestTheGateDoesWhatAPlainModelOfItDoes(t *testing.T) {
 	const shards, few = 4, 20
 	all := make([]map[string]int, shards)
@@ -398,7 +426,7 @@ func TestTheGateDoesWhatAPlainModelOfItDoes(t *testing.T) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) { // the gate reads the clock where nobody tells it the time
-					for i := range 1700 {
+					for i := range *schedules / shards {
 						runModel(t, uint64(i*shards+shard), all[shard])
 					}
 				})
@@ -424,7 +452,7 @@ func runModel(t *testing.T, seed uint64, counted map[string]int) {
 	m := newModel(t, seed, counted)
 	next := m.schedule()
 	for n := 0; n < steps; {
-		if m.wasOpen = m.open(); next()() {
+		if m.wasOpen, m.wasTaken = m.open(), m.taken(); next()() {
 			m.check()
 			n++
 		}

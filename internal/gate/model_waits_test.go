@@ -28,7 +28,8 @@ func (m *model) fromIdle() *modelWaiter {
 		w.number = pick(m.rand, m.arrived)
 		m.arrived = without(m.arrived, w.number)
 	}
-	w.real.Prepare(w.caller, w.number, 0, 0)
+	w.lane, w.until = m.anyLane(), m.anyUntil()
+	w.real.Prepare(w.caller, w.number, w.lane, w.until)
 	return w
 }
 
@@ -40,15 +41,23 @@ func (m *model) stepAsk() bool {
 	if !m.shut {
 		m.silent = 0
 	}
-	switch taken := m.takeable(); {
+	asks := m.next() == nil && !m.barred(w.lane) // nobody is before it who could have what it gets
+	switch taken := m.takeable(m.now); {
 	case m.shut:
 		m.did("ask: refused")
 		if s != nil || waits || err != ErrShut {
 			m.fail("a gate that is shut answers %v, %v, %v", s, waits, err)
 		}
 		return true
-	case len(m.queue) > 0:
+	case !asks && m.tooMany(w.lane):
+		return m.askTooMany(s, waits, err)
+	case !asks && m.next() != nil:
 		m.askBehind(w, taken != nil)
+		wantWaits = true
+	case !asks:
+		m.did("ask: waits, since its lane is barred")
+		m.idle = without(m.idle, w)
+		m.join(w)
 		wantWaits = true
 	case taken != nil:
 		what := "ask: ready"
@@ -60,12 +69,14 @@ func (m *model) stepAsk() bool {
 		}
 		m.did(what)
 		want = taken
-		m.begin(taken, byCaller)
+		m.begin(taken, byCaller, w.lane)
 		m.number(w)
 	case m.room() && !m.paced():
 		m.did("ask: room")
 		m.number(w)
 		m.beginDial(w)
+	case m.tooMany(w.lane):
+		return m.askTooMany(s, waits, err)
 	default:
 		m.did("ask: waits" + map[bool]string{true: " for who dials"}[m.room()])
 		m.idle = without(m.idle, w)
@@ -97,7 +108,7 @@ func (m *model) askBehind(w *modelWaiter, overdue bool) {
 	m.did(what)
 	m.idle = without(m.idle, w)
 	m.join(w)
-	m.settle()
+	m.settleNow()
 }
 
 func (m *model) stepArrive() bool {
@@ -126,7 +137,7 @@ func (m *model) stepCollect() bool {
 	m.leave(w)
 	switch {
 	case w.err != nil:
-		m.did("collect: refused")
+		m.did("collect: " + whyRefused(w.err))
 	case w.session != nil:
 		m.did("collect: session")
 		w.session.by = byCaller
@@ -140,7 +151,8 @@ func (m *model) stepCollect() bool {
 
 // leave ends a wait.
 func (m *model) leave(w *modelWaiter) {
-	m.queue, m.served = without(m.queue, w), without(m.served, w)
+	m.quit(w)
+	m.served = without(m.served, w)
 	m.idle = append(m.idle, w)
 	if w.err == errAway {
 		m.arrived = append(m.arrived, w.number)
@@ -154,9 +166,10 @@ func (m *model) stepGiveUp() bool {
 		return false
 	}
 	w := pick(m.rand, all)
-	index, waiting, first := slices.Index(m.queue, w), len(m.queue), uint64(0)
+	mine := m.waitingIn(w.lane)
+	index, waiting, first := slices.Index(mine, w), len(mine), uint64(0)
 	if index >= 0 {
-		first = m.queue[0].number
+		first = mine[0].number
 	}
 	s, place, err := m.giveUp(w, m.rand.IntN(2) == 0)
 	m.leave(w)
@@ -165,7 +178,10 @@ func (m *model) stepGiveUp() bool {
 	switch {
 	case index >= 0:
 		m.did("give up: queued")
-		if wantPlace = min(int(w.number-first)+1, waiting); wantPlace < index+1 {
+		if wantPlace = min(int(w.number-first)+1, waiting); len(m.lanes) > 1 {
+			wantPlace = index + 1
+		}
+		if wantPlace < index+1 {
 			m.fail("the place is %d, but %d were before it", wantPlace, index)
 		}
 	case w.err != nil:
@@ -173,11 +189,10 @@ func (m *model) stepGiveUp() bool {
 	case w.session == nil:
 		m.did("give up: room")
 		m.forget(w)
-		m.dialing--
-		m.admit()
+		m.endDial(w.lane)
 	default:
 		m.forget(w)
-		if m.park(w.session) {
+		if m.park(w.session, false) {
 			want = w.session
 		}
 		m.did("give up: session" + map[bool]string{true: ", closed"}[want != nil])
@@ -210,6 +225,9 @@ func (m *model) giveUp(w *modelWaiter, byContext bool) (s *conn, place int, err 
 func (m *model) forget(w *modelWaiter) {
 	m.counts.Waits--
 	m.counts.QueueTime -= w.waited
+	l := m.lanes[w.lane]
+	l.counts.Waits--
+	l.counts.QueueTime -= w.waited
 }
 
 // stepOver ends the time that a waiter has.
@@ -287,6 +305,7 @@ func (m *model) stepLimit() bool {
 	got := m.g.SetLimit(n)
 	m.limit = n
 	before := len(m.served)
+	m.freed(m.now)
 	m.admit()
 	want := m.trim()
 	if !slices.Equal(got, realsOf(want)) {
@@ -328,7 +347,7 @@ func (m *model) stepTrust() bool {
 	if !slices.Equal(got, realsOf(want)) {
 		m.fail("trusted otherwise, it closes %d, must be %d", len(got), len(want))
 	}
-	m.didServe("trust"+map[bool]string{true: ": over"}[want != nil], "trust: one is served", m.settle)
+	m.didServe("trust"+map[bool]string{true: ": over"}[want != nil], "trust: one is served", m.settleNow)
 	return true
 }
 
@@ -402,7 +421,7 @@ func (m *model) stepShorten() bool {
 func (m *model) stepWake() bool {
 	got := m.doWake()
 	before := len(m.served)
-	m.settle()
+	m.settleNow()
 	if m.pace.until <= m.now && !m.pace.until.IsZero() {
 		m.did("wake: a rest ends")
 		m.pace.until = 0
@@ -410,9 +429,10 @@ func (m *model) stepWake() bool {
 	}
 	if m.keptBack() && m.now.Sub(m.pace.let) >= longDial {
 		m.did("wake: one overtakes")
-		m.pace.most = m.dialing + 1
+		m.pace.most = len(m.dials) + 1
 		m.admit()
 	}
+	m.relieve()
 	want := where(m.ready, func(s *modelSession) bool { return m.expired(s, m.now) })
 	for _, s := range want {
 		m.toCloser(s, Expired)
@@ -424,7 +444,7 @@ func (m *model) stepWake() bool {
 		m.fail("%d have expired, must be %d", len(got), len(want))
 	}
 	switch {
-	case len(m.served) > before:
+	case len(where(m.served[before:], func(w *modelWaiter) bool { return w.err == nil })) > 0:
 		m.did("wake: one is served")
 	case len(want) > 0:
 		m.did("wake: expired")
@@ -434,13 +454,21 @@ func (m *model) stepWake() bool {
 	return true
 }
 
-// doWake calls Wake until nothing is left to be done.
+// doWake calls Wake until nothing is left to be done. It is to be called again at once only where
+// there was much to do.
 func (m *model) doWake() (expired []*conn) {
 	for more := true; more; {
 		var some []*conn
+		waited := figures(m.g).Waiting
 		*m.armed = clock.Instant(0)
 		some, more = m.g.Wake(m.now)
 		expired = append(expired, some...)
+		if again := !m.armed.IsZero() && *m.armed <= m.now; again {
+			if waited-figures(m.g).Waiting < mostAtOnce {
+				m.fail("Wake was called, had little to do, and is to be called again at once")
+			}
+			more = true
+		}
 	}
 	return expired
 }

@@ -24,9 +24,11 @@ const leastInterval = 100 * time.Millisecond
 
 func (l *lane[S, C]) interval() time.Duration { return max(10*l.Target, leastInterval) }
 
-// refusesLocked tells whether some who wait in a lane are refused.
+// refusesLocked tells whether some who wait in a lane are refused: for an interval after the
+// last one. So after an interval in which one waited alone, or in which the process stood still,
+// those who are late then are looked at anew.
 func (l *lane[S, C]) refusesLocked(now clock.Instant) bool {
-	return !l.pressed.IsZero() && now >= l.pressed
+	return !l.pressed.IsZero() && now >= l.pressed && now.Sub(l.refusedAt) < l.interval()
 }
 
 // nextFitLocked is the waiter who is served next, once those before are refused who have waited
@@ -40,6 +42,7 @@ func (g *Gate[S, C]) nextFitLocked(now clock.Instant) *Waiter[S, C] {
 		case !w.until.IsZero() && w.until <= now:
 			g.RefuseLocked(w, context.DeadlineExceeded)
 		case g.laneOf(w).sparesLocked(w, now):
+			g.watchTargetLocked(g.laneOf(w)) // it may stay the first, and is looked at earlier where its lane is not pressed any more
 			return w
 		default:
 			g.overloadedLocked(w, now)
@@ -51,15 +54,13 @@ func (g *Gate[S, C]) nextFitLocked(now clock.Instant) *Waiter[S, C] {
 // at, may go on waiting; and notes what that says of the lane.
 func (l *lane[S, C]) sparesLocked(w *Waiter[S, C], now clock.Instant) bool {
 	switch over := l.Target > 0 && now.Sub(w.since) >= l.Target; {
-	case over && l.pressed.IsZero():
+	case l.refusesLocked(now):
+		return !over || l.waiters.len == 1
+	case !over:
+		l.pressed = 0
+	case now >= l.pressed: // over for the first time, or since the last was refused long ago
 		l.pressed = now.Add(l.interval())
 		l.refusedAt = l.pressed
-		return true
-	case over:
-		return !l.refusesLocked(now) || l.waiters.len == 1
-	case l.pressed.IsZero():
-	case !l.refusesLocked(now), now.Sub(l.refusedAt) >= l.interval():
-		l.pressed = 0
 	}
 	return true
 }
@@ -84,21 +85,18 @@ func (g *Gate[S, C]) relieveLocked(now clock.Instant) {
 			}
 			g.overloadedLocked(l.waiters.first.of, now)
 		}
-		g.watchTargetLocked(l, now)
 	}
 }
 
-// watchTargetLocked has Wake called when the first who waits in a lane is over its target, or
-// when some are to be refused because of that.
-func (g *Gate[S, C]) watchTargetLocked(l *lane[S, C], now clock.Instant) {
-	if l.Target == 0 || l.waiters.len == 0 || l.refusesLocked(now) && l.waiters.len == 1 {
+// watchTargetLocked has Wake called when the first who waits in a lane is over its target, and,
+// where one was before, no earlier than some may be refused because of that. It is called whenever
+// another may have become the first. Nobody looks at one who waits alone, once one was over the
+// target: nothing can come of it.
+func (g *Gate[S, C]) watchTargetLocked(l *lane[S, C]) {
+	if l.Target == 0 || l.waiters.len == 0 || l.waiters.len == 1 && !l.pressed.IsZero() {
 		return
 	}
-	at := l.waiters.first.of.since.Add(l.Target)
-	if !l.pressed.IsZero() {
-		at = max(at, l.pressed)
-	}
-	g.wakeAtLocked(max(at, now))
+	g.wakeAtLocked(max(l.waiters.first.of.since.Add(l.Target), l.pressed))
 }
 
 // isFullLocked tells whether one more who waits in a lane would be too many.

@@ -120,7 +120,6 @@ func (g *Gate[S, C]) overtakeLocked(now clock.Instant) {
 		g.pace.most = g.dialing + 1
 		g.admitLocked()
 	}
-	g.watchPaceLocked()
 }
 
 // watchPaceLocked has Wake called when a rest ends, and when one more may dial if somebody waits

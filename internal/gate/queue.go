@@ -102,10 +102,8 @@ func (g *Gate[S, C]) joinLocked(w *Waiter[S, C], now clock.Instant) {
 	}
 	l.waiters.pushAfter(before, &w.node, w)
 	g.lanes.waiting++
-	g.watchTargetLocked(l, now)
-	if g.ready.len > 0 && g.trust == Watchful {
-		g.wakeAtLocked(g.ready.first.of.used.Add(grace))
-	}
+	g.watchTargetLocked(l)
+	g.watchGraceLocked()
 	g.watchPaceLocked()
 	g.queued(w.caller)
 }
@@ -129,6 +127,7 @@ func (g *Gate[S, C]) quitLocked(w *Waiter[S, C]) {
 	if l.waiters.len == 0 {
 		l.pressed = 0
 	}
+	g.watchTargetLocked(l) // it may have been the first
 }
 
 // unwaitLocked takes a wait out of the account that came to nothing.
@@ -266,7 +265,14 @@ func (g *Gate[S, C]) settleLocked(now clock.Instant) {
 		g.ready.remove(&s.node)
 		g.serveLocked(next, s, now)
 	}
-	if g.lanes.waiting > 0 && g.ready.len > 0 && g.trust == Watchful {
+	g.watchGraceLocked()
+}
+
+// watchGraceLocked has Wake called when a session that has just come back may be given to one who
+// waits. Where the lanes of all who wait are barred it would be called for nothing, again and
+// again: who has to wait for a place of their lane is seen to when there is one.
+func (g *Gate[S, C]) watchGraceLocked() {
+	if g.trust == Watchful && g.ready.len > 0 && g.nextLocked() != nil {
 		g.wakeAtLocked(g.ready.first.of.used.Add(grace))
 	}
 }
@@ -310,6 +316,7 @@ func (g *Gate[S, C]) PreferLocked(ahead func(*C) bool) {
 		w.number = g.arrivals
 		g.laneOf(w).waiters.push(&w.node, w)
 	}
+	g.watchLocked() // others are the first
 }
 
 // SendAway ends the waits of those whom it is true of with an error, and gives each the
@@ -345,8 +352,8 @@ func (g *Gate[S, C]) unreserveLocked(id LaneID) {
 	g.open--
 	g.dialing--
 	g.vacateLocked(id)
+	g.laneFreedLocked(clock.Now()) // first: what is ready need not be dialed
 	g.admitLocked()
-	g.laneFreedLocked(clock.Now())
 }
 
 // admitLocked lets waiters dial while they may. Where they have taken the last room, what is

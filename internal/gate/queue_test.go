@@ -36,7 +36,7 @@ func asks(ctx context.Context, g *Gate[conn, caller], w *Waiter[conn, caller], o
 }
 
 // timedGate is a gate whose Wake is called in time.
-func timedGate(limit, keep int) (g *Gate[conn, caller]) {
+func timedGate(limit, keep int, lanes ...Lane) (g *Gate[conn, caller]) {
 	var timer *time.Timer // guarded by the gate's lock
 	wake := func() {
 		for more := true; more; {
@@ -45,7 +45,7 @@ func timedGate(limit, keep int) (g *Gate[conn, caller]) {
 			gone(g, expired...)
 		}
 	}
-	g = New(limit, keep, nil, func(*conn) {}, func(*caller) {}, func(at clock.Instant) {
+	g = New(limit, keep, lanes, func(*conn) {}, func(*caller) {}, func(at clock.Instant) {
 		if timer != nil {
 			timer.Stop()
 		}

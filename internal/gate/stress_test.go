@@ -32,6 +32,7 @@ type stress struct {
 
 	open                                                   atomic.Int64
 	acquired, refused, gaveUp, late, shut, again, rejoined atomic.Int64
+	barred, overloaded                                     atomic.Int64
 }
 
 const (
@@ -39,9 +40,12 @@ const (
 	stressLongest = 30 * time.Second // nobody waits for so long who is not stuck
 )
 
+// stressLanes are the lanes of its callers, in turn.
+var stressLanes = []Lane{{}, {Reserve: 1}, {Max: 3}, {Max: 2, Reserve: 1, MaxWaiting: 6, Target: 200 * time.Microsecond}}
+
 func newStress(t *testing.T) *stress {
 	x := &stress{t: t, done: make(chan struct{}), mostOpen: stressMost}
-	x.g = New(stressMost, 2, nil, func(s *conn) { s.ended++ }, func(c *caller) { c.queued++ }, func(at clock.Instant) {
+	x.g = New(stressMost, 2, stressLanes, func(s *conn) { s.ended++ }, func(c *caller) { c.queued++ }, func(at clock.Instant) {
 		if x.timer != nil {
 			x.timer.Stop()
 		}
@@ -87,21 +91,21 @@ func (x *stress) wake() {
 	}
 }
 
-// dial dials in room that its caller has; nil: it failed.
-func (x *stress) dial(r *rand.Rand) *conn {
+// dial dials in room that its caller has, for a lane; nil: it failed.
+func (x *stress) dial(r *rand.Rand, lane LaneID) *conn {
 	runtime.Gosched()
 	switch r.IntN(30) {
 	case 0:
-		x.g.Unreserve(0)
+		x.g.Unreserve(lane)
 		return nil
 	case 1:
-		x.g.Failed("refused", 0)
+		x.g.Failed("refused", lane)
 		return nil
 	}
 	open := x.open.Add(1)
 	x.check(open <= int64(x.mostOpen), "%d are open", open)
 	life := Life{End: clock.Now().Add(time.Duration(1+r.IntN(50)) * time.Millisecond), Idle: time.Duration(r.IntN(20)) * time.Millisecond}
-	s := dialed(x.g, life, clock.Now())
+	s := dialedFor(x.g, life, lane, clock.Now())
 	x.has(s)
 	x.mu.Lock()
 	x.sessions = append(x.sessions, s)
@@ -115,6 +119,7 @@ type user struct {
 	r      *rand.Rand
 	w      Waiter[conn, caller]
 	caller caller
+	lane   LaneID
 	busy   bool // it has something to do in quiet times, too
 	got    int
 }
@@ -152,8 +157,17 @@ func (u *user) acquire() (*Ticket[conn], *conn) {
 			u.g.Leave(t)
 			continue
 		}
-		s, fit, _ := u.g.Take(t, u.r.IntN(8) == 0, 0, clock.Now())
+		s, fit, barred := u.g.Take(t, u.r.IntN(8) == 0, u.lane, clock.Now())
 		switch {
+		case barred:
+			u.barred.Add(1)
+			if u.r.IntN(2) == 0 { // its caller does nothing with it, and it is free again
+				u.g.Stays(t, true)
+				u.mu.Lock()
+				u.free = append(u.free, t)
+				u.mu.Unlock()
+				return nil, nil
+			}
 		case fit:
 			u.has(s)
 			return t, s
@@ -181,7 +195,7 @@ func (u *user) pop() (t *Ticket[conn]) {
 
 // connect comes to Ask, waits, and resets or dials.
 func (u *user) connect(number uint64) *conn {
-	u.w.Prepare(&u.caller, number, 0, 0)
+	u.w.Prepare(&u.caller, number, u.lane, 0)
 	s, waits, err := u.g.Ask(&u.w, clock.Now())
 	for {
 		if waits {
@@ -203,9 +217,9 @@ func (u *user) connect(number uint64) *conn {
 			continue
 		}
 		if u.r.IntN(20) > 0 {
-			return u.dial(u.r)
+			return u.dial(u.r, u.lane)
 		}
-		u.g.Full("full", 0)
+		u.g.Full("full", u.lane)
 		if waits = u.g.Rejoin(&u.w, clock.Now()); !waits {
 			return nil
 		}
@@ -248,6 +262,9 @@ func (u *user) wait() (s *conn, err error) {
 	case nil:
 	case ErrShut:
 		u.shut.Add(1)
+	case ErrOverloaded:
+		u.overloaded.Add(1)
+		u.check(s == nil && place == 0, "who is refused has %v, and place %d", s, place)
 	case errAway:
 		u.check(s == nil && place == 0, "who is sent away has %v, and place %d", s, place)
 		return nil, err
@@ -349,7 +366,7 @@ func (x *stress) fill(r *rand.Rand) {
 	if !x.g.Reserve() {
 		return
 	}
-	if s := x.dial(r); s != nil {
+	if s := x.dial(r, NoLane); s != nil {
 		x.let(s)
 		if x.g.Park(&s.Session, clock.Now()) {
 			x.closeAll(s)
@@ -368,7 +385,8 @@ func (x *stress) lookLocked() {
 		last = s.used
 		return true
 	})
-	if f.Waiting == 0 {
+	x.lanesLocked()
+	if g.nextLocked() == nil {
 		return
 	}
 	x.check(!g.mayDialLocked() && !f.Shut, "%d wait while one may dial: %+v", f.Waiting, f)
@@ -381,13 +399,25 @@ func (x *stress) lookLocked() {
 	})
 }
 
+// lanesLocked checks what must hold of lanes at any moment.
+func (x *stress) lanesLocked() {
+	g, waiting := x.g, 0
+	for i := range g.lanes.all {
+		l := &g.lanes.all[i]
+		waiting += l.waiters.len
+		x.check(l.used >= 0 && (l.Max == 0 || l.used <= l.Max || g.shut), "lane %d has %d places", i, l.used)
+		x.check(l.Target == 0 || l.waiters.len < 2 || g.shut || !g.waking.IsZero(), "nobody looks at the first of lane %d", i)
+	}
+	x.check(waiting == g.lanes.waiting && g.lanes.used <= g.held.len+g.dialing, "%d wait, %d places: %+v", waiting, g.lanes.used, g.FiguresLocked())
+}
+
 func TestManyCallersShareTheGate(t *testing.T) {
 	const callers, lasts = 40, 2 * time.Second
 	x := newStress(t)
 	var all sync.WaitGroup
 	users := make([]*user, callers)
 	for i := range users {
-		users[i] = &user{stress: x, r: rand.New(rand.NewPCG(uint64(i), 2)), busy: i < 6}
+		users[i] = &user{stress: x, r: rand.New(rand.NewPCG(uint64(i), 2)), lane: LaneID(i % len(stressLanes)), busy: i < 6}
 		all.Go(users[i].run)
 	}
 	for _, f := range x.around() {
@@ -425,6 +455,9 @@ func (x *stress) finish(users []*user) {
 	f.Counts, f.Limit, f.Pace, f.Failure = Counts{}, 0, 0, ""
 	assert.Equal(t, Figures{Shut: true}, f, "what is left")
 	assert.Empty(t, x.g.expiries)
+	x.g.Look(x.lanesLocked)
+	assert.Zero(t, x.g.lanes.used)
+	assert.Equal(t, x.g.lanes.reserve, x.g.lanes.kept)
 	assert.Zero(t, x.open.Load())
 	for _, s := range x.sessions {
 		require.True(t, s.gone.Load(), "a session was never closed")
@@ -438,7 +471,7 @@ func (x *stress) finish(users []*user) {
 		len(x.sessions), x.acquired.Load(), x.refused.Load(), x.gaveUp.Load(), x.late.Load(), x.shut.Load(), counts)
 	for what, n := range map[string]int64{
 		"acquires": x.acquired.Load(), "refused tickets": x.refused.Load(), "waits given up": x.gaveUp.Load(),
-		"waits given up too late": x.late.Load(), "sessions that came to nothing, and no leave to dial another": x.again.Load(), "dials that the server had no room for": x.rejoined.Load(), "waits": int64(counts.Waits), "handovers": int64(counts.Handovers),
+		"waits given up too late": x.late.Load(), "sessions that came to nothing, and no leave to dial another": x.again.Load(), "dials that the server had no room for": x.rejoined.Load(), "tickets of lanes that were barred": x.barred.Load(), "refused since too many came": x.overloaded.Load(), "waits": int64(counts.Waits), "handovers": int64(counts.Handovers),
 	} {
 		assert.Positive(t, n, what)
 	}
