@@ -116,8 +116,11 @@ func (g *Gate[S, C]) barredLocked(id LaneID) bool {
 // nextLocked is the waiter who is served next: of those who may be, the one who has waited
 // longest; nil: there is none.
 func (g *Gate[S, C]) nextLocked() (next *Waiter[S, C]) {
-	if g.lanes.waiting == 0 {
+	switch {
+	case g.lanes.waiting == 0:
 		return nil
+	case !g.lanes.several:
+		return g.lanes.all[0].waiters.first.of
 	}
 	for i := range g.lanes.all {
 		first := g.lanes.all[i].waiters.first

@@ -36,13 +36,16 @@ func (l *lane[S, C]) refusesLocked(now clock.Instant) bool {
 func (g *Gate[S, C]) nextFitLocked(now clock.Instant) *Waiter[S, C] {
 	for {
 		w := g.nextLocked()
-		switch {
-		case w == nil:
+		if w == nil {
 			return nil
+		}
+		switch l := g.laneOf(w); {
 		case !w.until.IsZero() && w.until <= now:
 			g.RefuseLocked(w, context.DeadlineExceeded)
-		case g.laneOf(w).sparesLocked(w, now):
-			g.watchTargetLocked(g.laneOf(w)) // it may stay the first, and is looked at earlier where its lane is not pressed any more
+		case l.Target == 0:
+			return w
+		case l.sparesLocked(w, now):
+			g.watchTargetLocked(l) // it may stay the first, and is looked at earlier where its lane is not pressed any more
 			return w
 		default:
 			g.overloadedLocked(w, now)
@@ -50,10 +53,10 @@ func (g *Gate[S, C]) nextFitLocked(now clock.Instant) *Waiter[S, C] {
 	}
 }
 
-// sparesLocked tells whether the first waiter of a lane, who is about to be served, or is looked
+// sparesLocked tells whether the first waiter of a lane that has a target, who is about to be served, or is looked
 // at, may go on waiting; and notes what that says of the lane.
 func (l *lane[S, C]) sparesLocked(w *Waiter[S, C], now clock.Instant) bool {
-	switch over := l.Target > 0 && now.Sub(w.since) >= l.Target; {
+	switch over := now.Sub(w.since) >= l.Target; {
 	case l.refusesLocked(now):
 		return !over || l.waiters.len == 1
 	case !over:
@@ -93,10 +96,9 @@ func (g *Gate[S, C]) relieveLocked(now clock.Instant) {
 // another may have become the first. Nobody looks at one who waits alone, once one was over the
 // target: nothing can come of it.
 func (g *Gate[S, C]) watchTargetLocked(l *lane[S, C]) {
-	if l.Target == 0 || l.waiters.len == 0 || l.waiters.len == 1 && !l.pressed.IsZero() {
-		return
+	if l.Target > 0 && l.waiters.len > 0 && (l.waiters.len > 1 || l.pressed.IsZero()) {
+		g.wakeAtLocked(max(l.waiters.first.of.since.Add(l.Target), l.pressed))
 	}
-	g.wakeAtLocked(max(l.waiters.first.of.since.Add(l.Target), l.pressed))
 }
 
 // isFullLocked tells whether one more who waits in a lane would be too many.
