@@ -66,8 +66,18 @@ func (m *model) anyUntil() clock.Instant {
 func (m *model) several() bool { return len(m.lanes) > 1 || m.lanes[0].Max > 0 }
 
 // used is how many places a lane has: sessions in use, and dials.
-func (m *model) used(id LaneID) int {
-	return len(where(m.held, func(s *modelSession) bool { return s.lane == id })) + len(where(m.dials, func(of LaneID) bool { return of == id }))
+func (m *model) used(id LaneID) (n int) {
+	for _, s := range m.held {
+		if s.lane == id {
+			n++
+		}
+	}
+	for _, of := range m.dials {
+		if of == id {
+			n++
+		}
+	}
+	return n
 }
 
 // taken is how many places are in use, and how many are reserved and are not.
@@ -87,10 +97,11 @@ func (m *model) reserved() (n int) {
 
 // barred tells whether a lane may have no other place.
 func (m *model) barred(id LaneID) bool {
+	if !m.several() {
+		return false
+	}
 	l, used := m.lanes[id], m.used(id)
 	switch {
-	case !m.several():
-		return false
 	case l.Max > 0 && used >= l.Max:
 		return true
 	case m.limit == 0 || m.limit <= m.reserved(): // then nothing is reserved
@@ -110,6 +121,9 @@ func (m *model) next() *modelWaiter {
 }
 
 func (m *model) waitingIn(id LaneID) []*modelWaiter {
+	if len(m.lanes) == 1 {
+		return m.queue
+	}
 	return where(m.queue, func(w *modelWaiter) bool { return w.lane == id })
 }
 

@@ -415,7 +415,7 @@ func where[T any](list []T, is func(T) bool) (all []T) {
 }
 
 // schedules is how many random ones the gate is driven through. Every second block of 18 has lanes.
-var schedules = flag.Int("schedules", 9600, "how many random schedules the gate and its model are driven through")
+var schedules = flag.Int("schedules", 8064, "how many random schedules the gate and its model are driven through")
 
 func TestTheGateDoesWhatAPlainModelOfItDoes(t *testing.T) {
 	const shards, few = 4, 20
