@@ -74,7 +74,7 @@ func (a *acquire) startSpan(ctx context.Context, waits bool, refused error) (in 
 			a.leave(waits, refused)
 		}
 	}()
-	in, a.traced, a.day = a.c.tracing.startAcquire(ctx, a.start)
+	in, a.traced, a.day = a.c.tracing.startAcquire(ctx, a.lane, a.start)
 	returned = true
 	return in
 }
@@ -222,7 +222,8 @@ func (c *Connector) countFailed(ctx context.Context, by *claim, p parts, now clo
 	case why == whyCancelled:
 		c.counts.givenUp.Add(1)
 	}
-	c.metrics.notAcquired(ctx, p, now.Sub(by.start), why, late)
+	c.counts.inLane(by.lane, late, why == whyFlood)
+	c.metrics.notAcquired(ctx, by.lane, p, now.Sub(by.start), why, late)
 	c.recorder.failed(by, p, now, why)
 }
 

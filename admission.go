@@ -44,11 +44,16 @@ func (a admission) waitOf(number uint64, at clock.Instant) (waited time.Duration
 
 // leasesLocked copies the oldest leases, at most that many; negative: all.
 func (a admission) leasesLocked(most int, now clock.Instant) (out []Lease) {
+	return a.someLeasesLocked(most, now, func(*lease) bool { return true })
+}
+
+// someLeasesLocked copies the oldest of those that are wanted, likewise.
+func (a admission) someLeasesLocked(most int, now clock.Instant, wanted func(*lease) bool) (out []Lease) {
 	a.EachHeldLocked(func(s *session) bool {
 		if most >= 0 && len(out) == most {
 			return false
 		}
-		if s.lease.isOn() {
+		if s.lease.isOn() && wanted(&s.lease) {
 			out = append(out, s.lease.read(now))
 		}
 		return true

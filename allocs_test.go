@@ -45,9 +45,10 @@ var measured = map[string]works.Work{
 
 // What a call costs in allocations, over the bare driver, is part of what this
 // library promises: without an SDK in a trace, with one that samples nothing, and
-// with one that samples all and measures. What is left is the SDK's own.
+// with one that samples all and measures, where the pool has lanes and where it has
+// none. What is left is the SDK's own.
 func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
-	ctx := trace.ContextWithSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
+	ctx := trace.ContextWithSpanContext(sqllease.WithLane(context.Background(), "report"), trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled,
 	}))
 	allocations := func(db *sql.DB) map[string]float64 {
@@ -79,6 +80,14 @@ func TestACallCostsNoMoreAllocationsThanItMay(t *testing.T) {
 			sqllease.Config{
 				TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(discard{})),
 				MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader())),
+			},
+			map[string]float64{"exec": 5, "exec with an argument": 5, "row": 7, "rows": 7, "tx": 40, "prepared": 7},
+		},
+		"sampled, in a lane": {
+			sqllease.Config{
+				TracerProvider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(discard{})),
+				MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader())),
+				Lanes:          map[string]sqllease.Lane{"report": {Max: 2}},
 			},
 			map[string]float64{"exec": 5, "exec with an argument": 5, "row": 7, "rows": 7, "tx": 40, "prepared": 7},
 		},

@@ -149,7 +149,7 @@ func (c *Connector) dial(ctx context.Context, lane gate.LaneID) (s *session, err
 	}
 	now := clock.Now()
 	n := &session{conn: conn, can: bare.CapabilitiesOf(conn)}
-	n.lease.number, n.lease.connection = number, own
+	n.lease.cfg, n.lease.number, n.lease.connection = c.cfg, number, own
 	n.statements.texts = &c.texts
 	n.life = newLifetime(now, c.asking.limits(), c.cfg)
 	n.life.idleWithin(c.learnedIdle(now))

@@ -103,7 +103,7 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	p := parts{reset: now.Sub(start)}
 	if isBad(err) {
 		c.unreset(ctx, s, err, start)
-		c.tracing.refused(ctx, start, now, p, err)
+		c.tracing.refused(ctx, l.lane, start, now, p, err)
 		if ctx.Err() != nil { // database/sql does not try again
 			c.countFailed(ctx, &l.claim, p, now, whyNot(ctx, err, nil))
 		}

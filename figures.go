@@ -25,6 +25,7 @@ type Stats struct {
 	QueueTime         time.Duration // the time that these spent in the queue, together
 	Timeouts          uint64        // acquires that ended by a deadline: their context's, or Config.AcquireTimeout
 	Cancelled         uint64        // acquires whose context was cancelled
+	Refused           uint64        // acquires refused with ErrOverloaded
 	Dials             uint64        // dials, failed ones included
 	DialErrors        uint64        // dials that failed
 	Handovers         uint64        // connections that went straight from one caller to a waiting one
@@ -48,6 +49,9 @@ type Stats struct {
 	OldestHold       time.Duration // the longest time that a connection has been checked out
 	OldestWait       time.Duration // how long the first in the queue has waited for a connection
 
+	Refusing bool        // callers who have waited for too long are refused just now, in some lane (see Config.QueueTarget)
+	Lanes    []LaneStats // those of Config.Lanes, DefaultLane first, then by name; nil: there are none
+
 	Sites []LeakSite // the places in the code that took reported connections, those with most reports first; at most 1024
 	Holds []HoldSite // the places in the code whose connections were checked out but unused for longest, those first; at most 64
 }
@@ -58,6 +62,24 @@ type UseStats struct {
 	OpenRows int // unused, with rows open
 	InTx     int // unused, in a transaction
 	Idle     int // unused otherwise
+}
+
+// LaneStats is the state of one lane of [Config.Lanes].
+type LaneStats struct {
+	Name    string
+	Max     int // as in its Lane; 0: any number
+	Reserve int // likewise; 0: none
+	InUse   int // connections that its callers have, and those that are being dialed for them
+	Waiting int // callers in its queue
+
+	Acquires  uint64        // connections checked out so far
+	Waits     uint64        // acquires that queued and got a connection
+	QueueTime time.Duration // the time that these spent in the queue, together
+	Timeouts  uint64        // acquires that ended by a deadline: their context's, or Config.AcquireTimeout
+	Refused   uint64        // acquires refused with ErrOverloaded
+	Refusing  bool          // callers who have waited for too long are refused just now
+
+	leases int // that are on
 }
 
 // LeakSite is a place in the code that took reported connections.

@@ -32,6 +32,8 @@ type Lease struct {
 	ConnectionID uint64      // the server's number of the connection: MySQL's CONNECTION_ID(), PostgreSQL's process; 0: not known (see Config.FindBlockers)
 	Now          []Goroutine // what the goroutine does now that used it last, and the one that took it, if that is another; empty: nobody looked, or it is not known
 
+	Lane string // the lane of Config.Lanes that it was acquired in; empty: there are none
+
 	Unwrapped bool // the application has the driver's own connection (see Unwrap), and sqllease cannot see what it does with it
 
 	hands hands
@@ -39,7 +41,7 @@ type Lease struct {
 
 // String is the lease in one line, for people.
 func (l Lease) String() string {
-	s := fmt.Sprintf("lease %d: taken by %s, held %v, %s", l.ID, l.Stack.site(), round(l.Hold), l.doing())
+	s := fmt.Sprintf("lease %d: taken by %s%s, held %v, %s", l.ID, l.Stack.site(), inLane(l.Lane), round(l.Hold), l.doing())
 	if l.Statement != "" && !strings.Contains(s, shorten(l.Statement)) {
 		s += "; last statement: " + shorten(l.Statement)
 	}
@@ -47,6 +49,14 @@ func (l Lease) String() string {
 		s += "; now: " + l.now()
 	}
 	return s
+}
+
+// inLane says which lane something is in, where there are any.
+func inLane(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(" in lane %q", name)
 }
 
 // doing says in a few words what the lease is used for.

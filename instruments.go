@@ -82,6 +82,7 @@ func newMetrics(cfg *settings, id *present, stats func() Stats, unused *places) 
 // observe registers what is read from the gate when metrics are collected.
 func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats, unused *places) {
 	sessions, limit, least, pending, leases := made.observed(metricCount), made.observed(metricMax), made.observed(metricIdleMin), made.observed(metricPending), made.observed(metricUses)
+	callers := laneInstruments{sessions, pending, made.observed(metricLaneMax), made.observed(metricLaneReserve)}
 	hold, wait := made.gauge(metricOldestHold), made.gauge(metricOldestWait)
 	unusedTime, err := made.Float64ObservableCounter(metricUnused.name, metric.WithUnit(metricUnused.unit), metric.WithDescription(metricUnused.description))
 	made.note(err)
@@ -92,7 +93,7 @@ func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats, unused
 	m.observed, err = made.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s, id := stats(), m.id.Load()
 		set := id.pool.observed
-		o.ObserveInt64(sessions, int64(s.InUse), id.used)
+		callers.observe(o, &s, id)
 		o.ObserveInt64(sessions, int64(s.Idle), id.idle)
 		o.ObserveInt64(sessions, int64(s.Dialing), id.dialing)
 		o.ObserveInt64(leases, int64(s.Use.Busy), id.uses[0])
@@ -103,7 +104,6 @@ func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats, unused
 			o.ObserveInt64(limit, int64(s.Limit), set)
 		}
 		o.ObserveInt64(least, minIdle, set)
-		o.ObserveInt64(pending, int64(s.Waiting), set)
 		o.ObserveFloat64(hold, s.OldestHold.Seconds(), set)
 		o.ObserveFloat64(wait, s.OldestWait.Seconds(), set)
 		o.ObserveFloat64(idleLimit, s.IdleLimit.Seconds(), set)
@@ -112,8 +112,35 @@ func (m *metrics) observe(made *maker, minIdle int64, stats func() Stats, unused
 			o.ObserveFloat64(unusedTime, took.Seconds(), id.places.of(name).observed)
 		})
 		return nil
-	}, unusedTime, sessions, leases, limit, least, pending, hold, wait, idleLimit, lifetime)
+	}, unusedTime, sessions, leases, limit, least, pending, hold, wait, idleLimit, lifetime, callers.most, callers.kept)
 	made.note(err)
+}
+
+// laneInstruments are those that tell lanes apart.
+type laneInstruments struct {
+	sessions, pending, most, kept metric.Int64ObservableUpDownCounter
+}
+
+// observe observes them; of a pool without lanes, what is told of all callers. What is in use
+// for no caller is in no lane.
+func (i *laneInstruments) observe(o metric.Observer, s *Stats, id *identity) {
+	used := s.InUse
+	for n := range s.Lanes {
+		l, of := &s.Lanes[n], &id.lanes[n]
+		used -= l.leases
+		o.ObserveInt64(i.sessions, int64(l.leases), of.used)
+		o.ObserveInt64(i.pending, int64(l.Waiting), of.whole.observed)
+		if l.Max > 0 {
+			o.ObserveInt64(i.most, int64(l.Max), of.whole.observed)
+		}
+		if l.Reserve > 0 {
+			o.ObserveInt64(i.kept, int64(l.Reserve), of.whole.observed)
+		}
+	}
+	o.ObserveInt64(i.sessions, int64(used), id.used)
+	if len(s.Lanes) == 0 {
+		o.ObserveInt64(i.pending, int64(s.Waiting), id.pool.observed)
+	}
 }
 
 // option is the attributes of a measurement: some, and some more.

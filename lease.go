@@ -34,8 +34,9 @@ type claim struct {
 type lease struct {
 	claim
 
-	number     uint64 // of the session, in its pool: of all its leases
-	connection uint64 // the server's number of the session's connection, of all its leases; 0: not known
+	cfg        *settings // of its pool, of all its leases
+	number     uint64    // of the session, in its pool: of all its leases
+	connection uint64    // the server's number of the session's connection, of all its leases; 0: not known
 
 	id       uint64        // the number of the hold
 	seen     atomic.Uint64 // twice that, and one more once the session is ready; 0: it has not begun, or has ended
@@ -443,9 +444,10 @@ func (l *lease) read(now clock.Instant) Lease {
 	out := Lease{
 		ID:          l.id,
 		Unwrapped:   l.raw,
+		Lane:        l.cfg.laneName(l.lane),
 		SpanContext: l.span,
 		Stack:       Stack(l.stack.Stack()),
-		hands:       hands{l.goroutine, l.caller.Load(), l.start, now},
+		hands:       hands{took: l.goroutine, used: l.caller.Load(), lane: l.lane, start: l.start, read: now},
 	}
 	out.ConnectionID = l.connection
 	day := clock.Clocks()

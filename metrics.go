@@ -10,6 +10,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // metrics are the instruments of one connector, and the attributes of their
@@ -43,7 +45,11 @@ func (m *metrics) zeros() {
 	for _, kind := range faultyKinds {
 		m.countLeftovers(kind, 0)
 	}
-	for _, counter := range []metric.Int64Counter{m.timeouts, m.slowCalls, m.nestings, m.standstills, m.locks} {
+	lanes := m.id.Load().lanes
+	for i := range lanes {
+		m.timeouts.Add(context.Background(), 0, lanes[i].whole.add...)
+	}
+	for _, counter := range []metric.Int64Counter{m.slowCalls, m.nestings, m.standstills, m.locks} {
 		counter.Add(context.Background(), 0, m.id.Load().pool.add...)
 	}
 }
@@ -54,6 +60,9 @@ func (m *metrics) close() {
 		_ = m.observed.Unregister()
 	}
 }
+
+// of are the options of a lane's callers.
+func (m *metrics) of(lane gate.LaneID) *laned { return &m.id.Load().lanes[lane] }
 
 // counts tells whether anybody collects what is recorded of each lease. A view may drop
 // some of the instruments.
@@ -67,37 +76,37 @@ func (m *metrics) counts() (does bool) {
 }
 
 // acquired records a successful acquire that took that long.
-func (m *metrics) acquired(ctx context.Context, p parts, took time.Duration) {
+func (m *metrics) acquired(ctx context.Context, lane gate.LaneID, p parts, took time.Duration) {
 	defer m.panicked.survive()
 	example := ctx
 	if took < brief {
 		example = noExample
 	}
 	if m.waitTime.Enabled(example) {
-		m.waitTime.Record(example, took.Seconds(), m.own.record(ctx, m.id.Load().pool)...)
+		m.waitTime.Record(example, took.Seconds(), m.own.record(ctx, m.of(lane).whole)...)
 	}
-	m.recordParts(example, p)
+	m.recordParts(example, lane, p)
 }
 
 // notAcquired records an acquire that failed after that long, and whether time ran out.
-func (m *metrics) notAcquired(ctx context.Context, p parts, took time.Duration, why string, late bool) {
+func (m *metrics) notAcquired(ctx context.Context, lane gate.LaneID, p parts, took time.Duration, why string, late bool) {
 	defer m.panicked.survive()
-	m.waitTime.Record(ctx, took.Seconds(), m.own.record(ctx, m.id.Load().refused.of(why))...)
-	m.recordParts(ctx, p)
+	m.waitTime.Record(ctx, took.Seconds(), m.own.record(ctx, m.of(lane).failed.of(why))...)
+	m.recordParts(ctx, lane, p)
 	if late {
-		m.timeouts.Add(ctx, 1, m.id.Load().pool.add...)
+		m.timeouts.Add(ctx, 1, m.of(lane).whole.add...)
 	}
 }
 
-func (m *metrics) recordParts(ctx context.Context, p parts) {
+func (m *metrics) recordParts(ctx context.Context, lane gate.LaneID, p parts) {
 	if p.queue > 0 {
-		m.parts.Record(ctx, p.queue.Seconds(), m.id.Load().queue.record...)
+		m.parts.Record(ctx, p.queue.Seconds(), m.of(lane).queue.record...)
 	}
 	if p.dial > 0 {
-		m.parts.Record(ctx, p.dial.Seconds(), m.id.Load().dial.record...)
+		m.parts.Record(ctx, p.dial.Seconds(), m.of(lane).dial.record...)
 	}
 	if p.reset >= slowReset {
-		m.parts.Record(ctx, p.reset.Seconds(), m.id.Load().reset.record...)
+		m.parts.Record(ctx, p.reset.Seconds(), m.of(lane).reset.record...)
 	}
 }
 
@@ -112,7 +121,7 @@ func (m *metrics) dialFailed(ctx context.Context, why string) {
 }
 
 // held records a hold, as an example of which the trace that took it can stand.
-func (m *metrics) held(span *trace.SpanContext, took time.Duration) {
+func (m *metrics) held(lane gate.LaneID, span *trace.SpanContext, took time.Duration) {
 	defer m.panicked.survive()
 	if !m.useTime.Enabled(noExample) {
 		return
@@ -121,7 +130,7 @@ func (m *metrics) held(span *trace.SpanContext, took time.Duration) {
 	if took >= brief && span.IsValid() {
 		example = trace.ContextWithSpan(example, taker{span: *span})
 	}
-	m.useTime.Record(example, took.Seconds(), m.id.Load().pool.record...)
+	m.useTime.Record(example, took.Seconds(), m.of(lane).whole.record...)
 }
 
 // noExample is the context of a measurement that is no example to look at: to

@@ -74,6 +74,7 @@ const (
 	keyConnID    = attribute.Key("sqllease.connection.id")
 	keyBlockedBy = attribute.Key("sqllease.blocked_by")
 	keyPart      = attribute.Key("sqllease.acquire.part")
+	keyLane      = attribute.Key("sqllease.lane")
 	keyLeftover  = attribute.Key("sqllease.leftover.kind")
 	keyPlace     = attribute.Key("sqllease.place")
 	keyUse       = attribute.Key("sqllease.lease.use")
@@ -122,6 +123,9 @@ var (
 	metricDeadlocks   = instrument{"sqllease.deadlocks", "{deadlock}", "Deadlocks of the pool: every connection was held by a goroutine that waited for another."}
 	metricUnused      = instrument{"sqllease.unused_time", "s", "How long connections were checked out but unused, by the place in the code that took them."}
 	metricLeftovers   = instrument{"sqllease.session.leftovers", "{connection}", "Connections that came back with something that the next caller inherits, by its kind."}
+
+	metricLaneMax     = instrument{"sqllease.lane.max", "{connection}", "How many connections a lane may have: Lane.Max of Config.Lanes."}
+	metricLaneReserve = instrument{"sqllease.lane.reserve", "{connection}", "How many connections are kept for a lane: Lane.Reserve of Config.Lanes."}
 
 	metricOldestHold = instrument{"sqllease.oldest_hold", "s", "The longest time that a connection has been checked out."}
 	metricOldestWait = instrument{"sqllease.oldest_wait", "s", "The longest time that a caller has been in the queue."}

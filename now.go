@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 	"github.com/sqllease/sqllease/internal/goroutines"
 )
 
@@ -99,7 +100,8 @@ func (l Lease) nowStackAttrs() (attrs []slog.Attr) {
 
 // hands are the goroutines that have to do with a lease.
 type hands struct {
-	took, used  uint64        // their numbers; 0: not known
+	took, used  uint64 // their numbers; 0: not known
+	lane        gate.LaneID
 	start, read clock.Instant // the one was there by then, the other by the time at which the lease was read
 }
 

@@ -186,7 +186,7 @@ func (r *reports) endLost(f *findings) {
 	each(f.leaks, func(l *Leak) {
 		defer r.cfg.recovered("counting the time of a lost lease")
 		if l.Reclaimed {
-			r.metrics.held(&l.SpanContext, l.Hold)
+			r.metrics.held(l.hands.lane, &l.SpanContext, l.Hold)
 		}
 	})
 }

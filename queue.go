@@ -66,7 +66,7 @@ func (q *waits) stop() {
 
 // queueFindings are what one look at the queue has found; nil: nothing of the kind.
 type queueFindings struct {
-	slow     *AcquireError
+	slow     *slowAcquires
 	nestings []*nesting
 	still    *still
 }
@@ -111,15 +111,46 @@ func (q *waits) sinceLocked() (since clock.Instant) {
 
 // slowLocked tells how the pool stands if its longest waiter has waited for
 // too long, and nobody was told lately.
-func (q *waits) slowLocked(since, now clock.Instant) *AcquireError {
+func (q *waits) slowLocked(since, now clock.Instant) *slowAcquires {
 	after := q.cfg.SlowAcquireThreshold
 	if after <= 0 || now.Sub(since) < after || (!q.slowTold.IsZero() && now.Sub(q.slowTold) < slowEvery) {
 		return nil
 	}
 	q.slowTold = now
-	e := q.gate.describeLocked(now)
-	e.Waited = now.Sub(since)
-	return e
+	s := &slowAcquires{AcquireError: q.gate.describeLocked(now)}
+	s.Waited = now.Sub(since)
+	q.laneLocked(s, now)
+	return s
+}
+
+// slowAcquires is how a pool stands in which somebody has waited for too long, and the lane of
+// who has waited longest.
+type slowAcquires struct {
+	*AcquireError
+	inLane int  // how many wait in that lane
+	kept   bool // what is left is reserved for other lanes
+}
+
+// isFull tells whether the lane has all that it may have.
+func (s *slowAcquires) isFull() bool { return s.LaneMax > 0 && s.LaneInUse >= s.LaneMax }
+
+// laneLocked adds what there is to tell of the lane, where there are any. If it is full, only those
+// who have its connections are of interest.
+func (q *waits) laneLocked(s *slowAcquires, now clock.Instant) {
+	var id gate.LaneID
+	q.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
+		id = a.lane
+		return false
+	})
+	if s.Lane = q.cfg.laneName(id); s.Lane == "" {
+		return
+	}
+	f := q.gate.LaneLocked(id)
+	s.LaneInUse, s.LaneMax, s.inLane = f.Used, q.cfg.lanes.of[id].Max, f.Waiting
+	s.kept = f.Barred && !s.isFull() && s.InUse+s.Dialing < s.Limit
+	if s.isFull() {
+		s.Holders = q.gate.someLeasesLocked(mostHolders, now, func(l *lease) bool { return l.lane == id })
+	}
 }
 
 // stalledLocked returns the sessions on whose lease nothing was done for stallAfter, and
@@ -159,18 +190,9 @@ func (q *waits) lookAtQueue() {
 }
 
 // warnSlow explains a pool that runs dry while it happens.
-func (q *waits) warnSlow(e *AcquireError) {
+func (q *waits) warnSlow(e *slowAcquires) {
 	defer q.cfg.recovered("warning of slow acquires")
-	q.reports.sanitiseHolders(e)
-	why := "the code in held_by keeps connections for too long, or the limit is too low"
-	switch {
-	case e.DialFailure == drivers.TooMany:
-		why = "the server has no room for more connections; raise its limit, or have fewer connections in other pools"
-	case e.DialLimit > 0:
-		why = "a dial failed (dial_failure), so only a few callers at a time dial until the server answers"
-	case len(e.Holders) == 0:
-		why = "nobody has one, and the server does not let connections in"
-	}
+	q.reports.sanitiseHolders(e.AcquireError)
 	attrs := []slog.Attr{
 		slog.String("pool", q.cfg.Name),
 		slog.Duration("longest_wait", round(e.Waited)),
@@ -182,6 +204,9 @@ func (q *waits) warnSlow(e *AcquireError) {
 		slog.Int("limit", e.Limit),
 		slog.String("held_by", strings.TrimPrefix(e.heldBy(), heldByText)),
 	}
+	if e.Lane != "" {
+		attrs = append(attrs, slog.String("lane", e.Lane), slog.Int("lane_waiting", e.inLane), slog.Int("lane_in_use", e.LaneInUse), slog.Int("lane_max", e.LaneMax))
+	}
 	if len(e.Holders) > 0 {
 		oldest := &e.Holders[0]
 		q.reports.lookNow(oldest)
@@ -191,5 +216,22 @@ func (q *waits) warnSlow(e *AcquireError) {
 		attrs = append(attrs, slog.String("dial_failure", e.DialFailure))
 	}
 	q.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn,
-		"sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: "+why, attrs...)
+		"sqllease: callers wait for a connection for longer than Config.SlowAcquireThreshold: "+e.cause(), attrs...)
+}
+
+// cause says why they wait.
+func (s *slowAcquires) cause() string {
+	switch {
+	case s.isFull() && len(s.Holders) > 0:
+		return "their lane has all connections that its Max allows; the code in held_by keeps them for too long, or Config.Lanes allows too few"
+	case s.DialFailure == drivers.TooMany:
+		return "the server has no room for more connections; raise its limit, or have fewer connections in other pools"
+	case s.DialLimit > 0:
+		return "a dial failed (dial_failure), so only a few callers at a time dial until the server answers"
+	case len(s.Holders) == 0:
+		return "nobody has one, and the server does not let connections in"
+	case s.kept:
+		return "the connections that are left are reserved for other lanes; the code in held_by keeps connections for too long, or Config.Lanes reserves too many"
+	}
+	return "the code in held_by keeps connections for too long, or the limit is too low"
 }

@@ -13,6 +13,8 @@ type Recording struct {
 	To    time.Time // when it was read
 	Limit int       // connections the pool allows; 0: no limit
 
+	Lanes map[string]Lane // Config.Lanes; nil: there are none
+
 	Leases  []RecordedLease // those that ended, and acquires that failed, in the order in which they ended
 	Out     []RecordedLease // those that were checked out when it was read, the oldest first
 	Waiting []RecordedLease // those who waited in the queue then, the first first
@@ -37,11 +39,12 @@ type RecordedLease struct {
 	Transaction time.Duration // the part of the hold that was in a transaction, used or not
 
 	InUse     int     // connections in use when the hold began, this one included
-	Outcome   Outcome // how it ended; of an acquire that failed, what error.type says in telemetry, such as "acquire_timeout"; empty: it is not over
+	Outcome   Outcome // how it ended; of an acquire that failed, what error.type says in telemetry, such as "acquire_timeout" or "overloaded"; empty: it is not over
 	Statement string  // the last one, with ? for every literal; empty: none, or it was longer than 1 KiB
 
 	SpanContext trace.SpanContext // the span in which it was acquired
 	Stack       Stack             // the stack that asked
+	Lane        string            // the lane of Config.Lanes in which it asked; empty: there are none
 }
 
 // Outcome is how a lease ended.

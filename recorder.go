@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqllease/sqllease/internal/callstack"
 	"github.com/sqllease/sqllease/internal/clock"
+	"github.com/sqllease/sqllease/internal/gate"
 	"github.com/sqllease/sqllease/internal/recording"
 )
 
@@ -28,6 +29,7 @@ type kept struct {
 	parts                          parts
 	unused, reading, inTransaction time.Duration
 
+	lane    gate.LaneID
 	stack   *callstack.Known
 	trace   trace.TraceID
 	span    trace.SpanID
@@ -55,7 +57,7 @@ const longestRecorded = 1024
 
 // of begins the record of a lease, or of an acquire. Its claim does not change meanwhile.
 func (k *kept) of(by *claim, p parts) {
-	k.start, k.stack, k.parts = by.start, by.stack, p
+	k.start, k.stack, k.lane, k.parts = by.start, by.stack, by.lane, p
 	k.trace, k.span, k.flags = by.span.TraceID(), by.span.SpanID(), by.span.TraceFlags()
 }
 

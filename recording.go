@@ -2,6 +2,7 @@ package sqllease
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -35,7 +36,7 @@ func (c *Connector) Record(n int) {
 // the pool's lock for a time in proportion to the connections and the callers who wait.
 func (c *Connector) Recording() Recording {
 	day := clock.Clocks()
-	out := Recording{Pool: c.cfg.Name}
+	out := Recording{Pool: c.cfg.Name, Lanes: maps.Clone(c.cfg.Lanes)}
 	var from, now clock.Instant
 	var goOn []kept
 	waiting := 0
@@ -110,7 +111,7 @@ func (c *Connector) told(all []kept, day time.Time) []RecordedLease {
 			Unused: k.unused, Reading: k.reading, Transaction: k.inTransaction,
 			InUse: int(k.inUse), Outcome: k.outcome, Statement: c.reports.sanitised(k.query), //nolint:gosec // there are not as many
 			SpanContext: trace.NewSpanContext(trace.SpanContextConfig{TraceID: k.trace, SpanID: k.span, TraceFlags: k.flags}),
-			Stack:       Stack(k.stack.Stack()),
+			Stack:       Stack(k.stack.Stack()), Lane: c.cfg.laneName(k.lane),
 		})
 	}
 	return out

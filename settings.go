@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -32,6 +33,7 @@ func newSettings(cfg Config) (*settings, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	cfg.Lanes = maps.Clone(cfg.Lanes)
 	if cfg.LeakThreshold == 0 {
 		cfg.LeakThreshold = DefaultLeakThreshold
 	}

@@ -44,7 +44,7 @@ func (h *handle) count(ctx context.Context, p parts, took time.Duration, gone fu
 			gone(h)
 		}
 	}()
-	h.c.metrics.acquired(ctx, p, took)
+	h.c.metrics.acquired(ctx, h.session.lease.lane, p, took)
 	returned = true
 }
 

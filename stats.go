@@ -30,6 +30,7 @@ func (c *Connector) stats() Stats {
 			}
 			of.lease.use(&s.Use, now)
 		})
+		c.lanesLocked(&s)
 		if since := c.queue.sinceLocked(); !since.IsZero() {
 			s.OldestWait = now.Sub(since)
 		}
@@ -37,7 +38,7 @@ func (c *Connector) stats() Stats {
 			s.StandsStill, s.Deadlocked = now.Sub(still.since), still.deadlock
 		}
 	})
-	s.Timeouts, s.Cancelled = c.counts.timeouts.Load(), c.counts.givenUp.Load()
+	s.Timeouts, s.Cancelled, s.Refused = c.counts.timeouts.Load(), c.counts.givenUp.Load(), c.counts.refused.Load()
 	s.Closed = c.counts.closedStats()
 	s.Dials, s.DialErrors = c.counts.dials.Load(), c.counts.dialErrors.Load()
 	s.StatementsShared = c.counts.shared.Load()
@@ -49,6 +50,26 @@ func (c *Connector) stats() Stats {
 	s.IdleLimit = drivers.MinLimit(time.Duration(c.newest.idle.Load()), s.LearnedIdleLimit)
 	s.Lifetime = time.Duration(c.newest.lifetime.Load())
 	return s
+}
+
+// lanesLocked reads how the lanes stand; where Config.Lanes has none, whether callers are refused.
+func (c *Connector) lanesLocked(s *Stats) {
+	l := c.cfg.lanes
+	if l.ids == nil {
+		s.Refusing = l.of[0].Target > 0 && c.gate.LaneLocked(0).Refusing
+		return
+	}
+	s.Lanes = make([]LaneStats, len(l.names))
+	for i := range s.Lanes {
+		f, n := c.gate.LaneLocked(gate.LaneID(i)), &c.counts.lanes[i]
+		s.Refusing = s.Refusing || f.Refusing
+		s.Lanes[i] = LaneStats{
+			Name: l.names[i], Max: l.of[i].Max, Reserve: l.of[i].Reserve, InUse: f.Used, Waiting: f.Waiting,
+			Acquires: f.Counts.Holds, Waits: f.Counts.Waits, QueueTime: f.Counts.QueueTime,
+			Timeouts: n.timeouts.Load(), Refused: n.refused.Load(), Refusing: f.Refusing,
+		}
+	}
+	c.gate.eachLeaseLocked(func(of *session) { s.Lanes[of.lease.lane].leases++ })
 }
 
 // DBStats is the state of the pool as a sql.DBStats, for collectors that read one. It has

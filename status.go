@@ -26,6 +26,12 @@ func errorType(err error) (kind, code string) {
 		return "panic", ""
 	case err == errUnclosed:
 		return "unclosed", ""
+	case errors.Is(err, ErrOverloaded):
+		return whyFlood, ""
+	case errors.Is(err, ErrDeadlock):
+		return whyDeadlock, ""
+	case errors.Is(err, ErrClosed):
+		return whyClosed, ""
 	}
 	if kind := drivers.Failure(err); kind != "" {
 		return kind, ""
@@ -49,7 +55,7 @@ func innermost(err error) error {
 // application's.
 func saysNothingOfData(err error) bool {
 	switch err { //nolint:errorlint // what they are wrapped in may say more
-	case context.Canceled, context.DeadlineExceeded, driver.ErrBadConn, errPanicked, errUnclosed, ErrClosed, ErrDeadlock:
+	case context.Canceled, context.DeadlineExceeded, driver.ErrBadConn, errPanicked, errUnclosed, ErrClosed, ErrDeadlock, ErrOverloaded:
 		return true
 	}
 	_, ok := err.(*AcquireError) //nolint:errorlint // as above

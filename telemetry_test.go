@@ -38,7 +38,8 @@ func everything(t *testing.T) *telemetryPool {
 	f := &named{name: "host=db port=5432 dbname=shop"}
 	f.answer = []driver.Value{int64(1)}
 	f.on = slow("reset", time.Second)
-	p := newTelemetryPool(t, f, Config{MaxOpen: 1, Dialect: DialectCockroachDB, NetworkIdleLimit: time.Hour, LeakThreshold: 10 * time.Second, StandstillThreshold: time.Second})
+	p := newTelemetryPool(t, f, Config{Lanes: map[string]Lane{DefaultLane: {Max: 1, Reserve: 1}}, Dialect: DialectCockroachDB, NetworkIdleLimit: time.Hour, LeakThreshold: 10 * time.Second, StandstillThreshold: time.Second})
+	p.c.SetMaxOpen(1) // as few as are reserved, which Config refuses
 	ctx := underParent(t)
 
 	holder, err := p.db.Conn(t.Context())

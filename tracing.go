@@ -18,6 +18,7 @@ import (
 
 	"github.com/sqllease/sqllease/internal/clock"
 	"github.com/sqllease/sqllease/internal/drivers"
+	"github.com/sqllease/sqllease/internal/gate"
 	"github.com/sqllease/sqllease/internal/statement"
 )
 
@@ -178,12 +179,12 @@ func (t *tracing) passes(ctx context.Context, c call, query string) bool {
 
 // startAcquire starts the span of an acquire that queues or dials, and returns the
 // time of day at which it starts; nil if there is to be none.
-func (t *tracing) startAcquire(ctx context.Context, start clock.Instant) (in context.Context, span trace.Span, day time.Time) {
+func (t *tracing) startAcquire(ctx context.Context, lane gate.LaneID, start clock.Instant) (in context.Context, span trace.Span, day time.Time) {
 	if !t.wanted(ctx, callAcquire) {
 		return ctx, nil, day
 	}
 	day = start.Time()
-	in, span = t.start(ctx, spanAcquire, append(t.id.Load().internal, trace.WithTimestamp(day))...)
+	in, span = t.start(ctx, spanAcquire, append(t.id.Load().lanes[lane].internal, trace.WithTimestamp(day))...)
 	return in, span, day
 }
 
@@ -236,8 +237,8 @@ func (t *tracing) endAcquire(ctx context.Context, span trace.Span, at time.Time,
 
 // refused emits the span of a checkout whose reset took time and failed:
 // database/sql tries again by itself, and the time must not be lost.
-func (t *tracing) refused(ctx context.Context, start, now clock.Instant, p parts, err error) {
-	_, span, day := t.startAcquire(ctx, start)
+func (t *tracing) refused(ctx context.Context, lane gate.LaneID, start, now clock.Instant, p parts, err error) {
+	_, span, day := t.startAcquire(ctx, lane, start)
 	t.endAcquire(ctx, span, day.Add(now.Sub(start)), p, err, ctx.Err() == nil)
 }
 

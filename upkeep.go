@@ -325,6 +325,7 @@ type ended struct {
 	was  bool // it was held, since its acquire did end, and somebody may count it
 	held time.Duration
 	span trace.SpanContext
+	lane gate.LaneID
 	tx   *txSpan // the transaction that it ends with; nil: none
 }
 
@@ -333,7 +334,7 @@ type ended struct {
 func (c *Connector) endOf(s *session, now clock.Instant, counted bool, how Outcome) (e ended) {
 	c.askSoon(now)
 	l := &s.lease
-	e.was = counted && !l.acquired.IsZero()
+	e.was, e.lane = counted && !l.acquired.IsZero(), l.lane
 	if e.held = l.heldFor(now); e.held >= brief {
 		e.span = l.span
 	}
@@ -352,7 +353,7 @@ func (c *Connector) endOf(s *session, now clock.Instant, counted bool, how Outco
 // leaseEnded tells it. database/sql still holds its lock on the connection.
 func (c *Connector) leaseEnded(e *ended) {
 	if e.was {
-		c.metrics.held(&e.span, e.held)
+		c.metrics.held(e.lane, &e.span, e.held)
 	}
 	if e.tx != nil {
 		c.tracing.endTx(e.tx, "lost", nil, false)
