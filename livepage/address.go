@@ -44,7 +44,7 @@ var spans = []time.Duration{
 
 // addressOf reads an address. What cannot be meant is left out.
 func addressOf(q url.Values) address {
-	a := address{Pool: shown(q.Get("pool")), Span: standardSpan, fits: true, Place: clip(shown(q.Get("place")), 200), All: q.Get("lanes") == "all", Look: q.Get("now") == "1", Advise: q.Get("advise") == "1", sort: map[string]string{}}
+	a := address{Pool: shown(q.Get("pool")), Span: standardSpan, fits: true, Place: clip(shown(q.Get("place")), 200), All: q.Get("tracks") == "all", Look: q.Get("now") == "1", Advise: q.Get("advise") == "1", sort: map[string]string{}}
 	if d, err := time.ParseDuration(q.Get("span")); err == nil {
 		a.Span, a.fits = min(max(d, shortestSpan), longestSpan), false
 	}
@@ -97,7 +97,7 @@ func (a address) String() string {
 	}
 	set("place", a.Place)
 	if a.All {
-		set("lanes", "all")
+		set("tracks", "all")
 	}
 	if a.Lease != 0 {
 		set("lease", strconv.FormatUint(a.Lease, 10))

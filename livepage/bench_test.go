@@ -42,7 +42,7 @@ func BenchmarkStep(b *testing.B) {
 	for _, conn := range held[500:] {
 		require.NoError(b, conn.Close())
 	}
-	for name, query := range map[string]string{"40 lanes": "", "all lanes": "all"} {
+	for name, query := range map[string]string{"40 tracks": "", "all tracks": "all"} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			bytes := 0

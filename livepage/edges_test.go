@@ -143,17 +143,17 @@ func TestAbsurdAddressesAreAnswered(t *testing.T) {
 	held := conn(t, db)
 	h := page(t, Pools(c))
 	for key, values := range map[string][]string{
-		"span":  {"-5m", "NaN", "Inf", "0", "1ns", "2540400h", "-2540400h", "1e9h", "9223372036s", "999999999999999999999h", "1h30m0.0000001s"},
-		"until": {"-1", "0", "1", "NaN", "1e18", "9007199254740992", "9007199254740993", "-9223372036854775808", "9223372036854775807", "253402300800000"},
-		"at":    {"1.1", "1.", ".1", "1.-1", "18446744073709551615.9007199254740992", "1.9007199254740992", "0.1"},
-		"lease": {"-1", "18446744073709551615", "1e3", "0x10"},
-		"place": {strings.Repeat("é", 5000), "\xff\xfe", "%", "\x00", strings.Repeat("a", 100_000)},
-		"lanes": {"all", "none"},
-		"pool":  {"\x00", strings.Repeat("x", 50_000)},
-		"now":   {"1"},
+		"span":   {"-5m", "NaN", "Inf", "0", "1ns", "2540400h", "-2540400h", "1e9h", "9223372036s", "999999999999999999999h", "1h30m0.0000001s"},
+		"until":  {"-1", "0", "1", "NaN", "1e18", "9007199254740992", "9007199254740993", "-9223372036854775808", "9223372036854775807", "253402300800000"},
+		"at":     {"1.1", "1.", ".1", "1.-1", "18446744073709551615.9007199254740992", "1.9007199254740992", "0.1"},
+		"lease":  {"-1", "18446744073709551615", "1e3", "0x10"},
+		"place":  {strings.Repeat("é", 5000), "\xff\xfe", "%", "\x00", strings.Repeat("a", 100_000)},
+		"tracks": {"all", "none"},
+		"pool":   {"\x00", strings.Repeat("x", 50_000)},
+		"now":    {"1"},
 	} {
 		for _, value := range values {
-			for _, more := range []string{"", "&lanes=all&until=1", "&span=1ns&at=1.1"} {
+			for _, more := range []string{"", "&tracks=all&until=1", "&span=1ns&at=1.1"} {
 				for _, format := range []string{"", "json", "text"} {
 					w := get(h, "/?format="+format+"&"+key+"="+url.QueryEscape(value)+more)
 					assert.Contains(t, []int{http.StatusOK, http.StatusNotFound}, w.Code)
@@ -232,7 +232,7 @@ func TestAPageOfManyLeasesIsBounded(t *testing.T) {
 		}
 	}
 	h := page(t, Pools(c))
-	for _, address := range []string{"/", "/?lanes=all", "/?place=test", "/?format=json", "/?format=text", "/?lanes=all&until=" + fmt.Sprint(time.Now().Add(-100*time.Millisecond).UnixMilli())} {
+	for _, address := range []string{"/", "/?tracks=all", "/?place=test", "/?format=json", "/?format=text", "/?tracks=all&until=" + fmt.Sprint(time.Now().Add(-100*time.Millisecond).UnixMilli())} {
 		assert.Less(t, get(h, address).Body.Len(), 1_000_000, address)
 	}
 	for _, k := range held {

@@ -32,8 +32,8 @@ func (d *painter) drawEvents() {
 			d.drawMark(last, x, e)
 		}
 	}
-	for i := range d.Lanes {
-		for _, of := range d.Lanes[i].stays {
+	for i := range d.Tracks {
+		for _, of := range d.Tracks[i].stays {
 			d.drawStay(i, of)
 		}
 	}
@@ -46,11 +46,11 @@ func (d *painter) drawStay(i int, s *stay) {
 		to = min(100, d.x(s.to))
 	}
 	if to > from {
-		d.box("life", int(100*from), max(1, int(100*(to-from))), trimmed(float64(d.Lanes[i].Y)+float64(d.Pitch-2)/2-0.5), "1")
+		d.box("life", int(100*from), max(1, int(100*(to-from))), trimmed(float64(d.Tracks[i].Y)+float64(d.Pitch-2)/2-0.5), "1")
 	}
 }
 
-// markRows are the rows in which marks stand above the lanes, by their kind.
+// markRows are the rows in which marks stand above the tracks, by their kind.
 var markRows = map[sqllease.EventKind]int{
 	sqllease.EventLeak: 1, sqllease.EventSlowCall: 2, sqllease.EventStandstill: 2, sqllease.EventFlush: 3, sqllease.EventLimit: 3,
 }
@@ -71,14 +71,14 @@ func (d *painter) drawDial(at int, x float64, took time.Duration) {
 		return
 	}
 	from := max(0, x-max(w, shortest))
-	d.box("dial", int(100*from), max(1, int(100*(x-from))), fmt.Sprint(d.Lanes[at].Y+d.Pitch/2-4), "5")
+	d.box("dial", int(100*from), max(1, int(100*(x-from))), fmt.Sprint(d.Tracks[at].Y+d.Pitch/2-4), "5")
 }
 
 func (d *painter) drawEnd(at int, x float64, e *sqllease.RecordedEvent) {
 	if x < 0 || len(d.Ends) >= mostEnds {
 		return
 	}
-	d.Ends = append(d.Ends, end{X: percentOf(min(x, 99.5)), Y: d.Lanes[at].Mid, Bad: died(e.Why) || e.Why == "panicked" || e.Why == "reclaimed",
+	d.Ends = append(d.Ends, end{X: percentOf(min(x, 99.5)), Y: d.Tracks[at].Mid, Bad: died(e.Why) || e.Why == "panicked" || e.Why == "reclaimed",
 		Text: fmt.Sprintf("connection %d closed at %s: %s", e.Connection, clock(e.At), closeWords(e.Why))})
 }
 
@@ -107,7 +107,7 @@ func closeWords(why string) string {
 	return shown(why)
 }
 
-// drawMark draws a line through all lanes.
+// drawMark draws a line through all tracks.
 func (d *painter) drawMark(last map[sqllease.EventKind]int, x float64, e *sqllease.RecordedEvent) {
 	text, class := string(e.Kind), "leak"
 	switch e.Kind {

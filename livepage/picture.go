@@ -11,26 +11,26 @@ import (
 	"github.com/sqllease/sqllease"
 )
 
-// The picture: a lane for each connection that is open, a bar for each lease, the queue below. It is bounded:
-// of lanes, of bars, of those that are links of their own. What does not fit falls together: leases
+// The picture: a track for each connection that is open, a bar for each lease, the queue below. It is bounded:
+// of tracks, of bars, of those that are links of their own. What does not fit falls together: leases
 // that are on one column of the picture become one bar, which shows how much of its time was used.
 
 const (
-	mostLanes = 40   // unless all are asked for
-	allLanes  = 1000 // then
-	mostBars  = 4000 // in all
-	mostLinks = 200  // of them are drawn one by one, with a link and a text
-	mostMarks = 60
-	mostEnds  = 300
-	columns   = 500 // the most that are told apart
-	shortest  = 0.2 // percent of the width, of a bar
-	linkFrom  = 0.5 // percent: from this width on, a bar is a link
+	mostTracks = 40   // unless all are asked for
+	allTracks  = 1000 // then
+	mostBars   = 4000 // in all
+	mostLinks  = 200  // of them are drawn one by one, with a link and a text
+	mostMarks  = 60
+	mostEnds   = 300
+	columns    = 500 // the most that are told apart
+	shortest   = 0.2 // percent of the width, of a bar
+	linkFrom   = 0.5 // percent: from this width on, a bar is a link
 )
 
 // picture is what is drawn. X and widths are percent, y and heights are pixels.
 type picture struct {
 	From, To      time.Time
-	Lanes         []lane
+	Tracks        []track
 	Hidden        int       // connections that are not drawn
 	Bars          []bar     // those that are links
 	Paths         []outline // all others, and what belongs to them
@@ -39,15 +39,15 @@ type picture struct {
 	Ticks         []tick
 	Queue         queue
 	Unrecorded    string // the width of the part that was not recorded; empty: there is none
-	Top, Bottom   int    // of the lanes
+	Top, Bottom   int    // of the tracks
 	Height, Pitch int
-	Lower         int // from the top of the lanes to the end
+	Lower         int // from the top of the tracks to the end
 	Drawn         int // bars, in all
 	Merged        int // leases that fell together with others
 }
 
-// lane has the connections of one line: each was opened after the one before it was closed.
-type lane struct {
+// track has the connections of one line: each was opened after the one before it was closed.
+type track struct {
 	Connection, Server uint64 // the last one
 	Y, Mid             int
 	Out                bool
@@ -107,7 +107,7 @@ const (
 
 // rod is a bar before it is drawn.
 type rod struct {
-	lane                   int
+	track                  int
 	from, to               time.Time
 	call, rows, unused, tx time.Duration
 	many                   int // leases that fell together
@@ -124,7 +124,7 @@ type painter struct {
 	pool   *pool
 	sites  *sites
 	filter string
-	at     map[uint64]int // the lane of a connection
+	at     map[uint64]int // the track of a connection
 	paths  map[string]*strings.Builder
 }
 
@@ -203,9 +203,9 @@ func (d *painter) merge(rods map[uint64][]rod) (all []rod) {
 	for most := columns; ; most /= 2 {
 		all = all[:0]
 		width := d.To.Sub(d.From) / time.Duration(most)
-		for i := range d.Lanes {
-			for _, of := range d.Lanes[i].stays {
-				all = mergeLane(all, rods[of.number], i, width, d.From)
+		for i := range d.Tracks {
+			for _, of := range d.Tracks[i].stays {
+				all = mergeTrack(all, rods[of.number], i, width, d.From)
 			}
 		}
 		if len(all) <= mostBars || most <= 4 {
@@ -214,10 +214,10 @@ func (d *painter) merge(rods map[uint64][]rod) (all []rod) {
 	}
 }
 
-func mergeLane(all, of []rod, lane int, width time.Duration, from time.Time) []rod {
+func mergeTrack(all, of []rod, track int, width time.Duration, from time.Time) []rod {
 	last := -1 // the column of the last one, if that is short
 	for _, r := range of {
-		r.lane = lane
+		r.track = track
 		if r.long() >= width {
 			all, last = append(all, r), -1
 			continue
@@ -269,12 +269,12 @@ func (d *painter) drawBars(rods []rod) {
 	slices.SortStableFunc(d.Bars, func(a, b bar) int { return cmp.Compare(a.Y, b.Y) }) // as the keyboard goes
 }
 
-// place is where a rod is, in percent, and where its bar is in its lane.
+// place is where a rod is, in percent, and where its bar is in its track.
 func (d *painter) place(r *rod) (x, w float64, y, h int) {
 	x = max(0, d.x(r.from))
 	w = max(shortest, min(100, d.x(r.to))-x)
 	x = min(x, 100-w)
-	return x, w, d.Lanes[r.lane].Y + 2, d.Pitch - 6
+	return x, w, d.Tracks[r.track].Y + 2, d.Pitch - 6
 }
 
 // shares are the parts of a bar from the bottom up: how much of its time each took.

@@ -64,7 +64,7 @@ func TestABarHasItsShares(t *testing.T) {
 	l := lease(1, 7, 6000, 12000)
 	l.Reading, l.Unused, l.Transaction, l.Queue, l.Statement = 1500*time.Millisecond, 3*time.Second, 4*time.Second, 20*time.Millisecond, "SELECT 1"
 	p := drawn(recorded(sqllease.Recording{Leases: []sqllease.RecordedLease{l}}), "")
-	require.Len(t, p.Lanes, 1)
+	require.Len(t, p.Tracks, 1)
 	require.Len(t, p.Bars, 1)
 	b := p.Bars[0]
 	assert.Equal(t, []string{"10.00%", "10.00%"}, []string{b.X, b.W})
@@ -84,7 +84,7 @@ func TestALeaseThatIsOutShowsWhatItDoesNow(t *testing.T) {
 	assert.Equal(t, "leaked", p.Bars[1].Class)
 	assert.Contains(t, p.Bars[1].Text, "checked out for 30 s, unused for 29 s (reported as leaked)")
 	assert.Equal(t, []string{"0.00%", "100.00%"}, []string{p.Bars[0].X, p.Bars[0].W}, "it began before the picture, and stands first")
-	assert.True(t, p.Lanes[0].Out)
+	assert.True(t, p.Tracks[0].Out)
 }
 
 func TestShortLeasesAreSeen(t *testing.T) {
@@ -103,7 +103,7 @@ func TestLeasesThatFallOnOneColumnAreOneBar(t *testing.T) {
 	p := drawn(recorded(sqllease.Recording{Leases: all}), "")
 	assert.Equal(t, 1, p.Drawn)
 	assert.Equal(t, 59, p.Merged)
-	assert.Equal(t, "M5000 15.9h20v8.1h-20z", pathOf(p, "call"), "half as high as a lane that is used all the time")
+	assert.Equal(t, "M5000 15.9h20v8.1h-20z", pathOf(p, "call"), "half as high as a track that is used all the time")
 }
 
 func TestWhatIsNotInThePictureIsNotDrawn(t *testing.T) {
@@ -111,11 +111,11 @@ func TestWhatIsNotInThePictureIsNotDrawn(t *testing.T) {
 	failed.Acquired = time.Time{}
 	failed.Outcome = "acquire_timeout"
 	p := drawn(recorded(sqllease.Recording{Leases: []sqllease.RecordedLease{lease(1, 7, -5000, -10), failed}}), "")
-	assert.Empty(t, p.Lanes)
+	assert.Empty(t, p.Tracks)
 	require.Len(t, p.Queue.Lost, 1)
 	assert.Equal(t, "1 × no connection: acquire_timeout", p.Queue.Lost[0].Title)
 	p = drawn(recorded(sqllease.Recording{Leases: []sqllease.RecordedLease{lease(1, 7, 1000, 9000)}}), "place=elsewhere.go")
-	assert.Empty(t, p.Lanes)
+	assert.Empty(t, p.Tracks)
 	p = drawn(recorded(sqllease.Recording{Leases: []sqllease.RecordedLease{lease(1, 7, 1000, 9000)}}), "place=PICTURE_test")
 	assert.Len(t, p.Bars, 1)
 }
@@ -147,7 +147,7 @@ func TestEventsAreDrawn(t *testing.T) {
 	assert.Equal(t, "1 × dial failed: connection_refused", p.Queue.Lost[0].Title)
 }
 
-func TestAConnectionTakesALaneThatIsFree(t *testing.T) {
+func TestAConnectionTakesATrackThatIsFree(t *testing.T) {
 	event := func(kind sqllease.EventKind, second int, connection uint64) sqllease.RecordedEvent {
 		return sqllease.RecordedEvent{Kind: kind, At: at(4*time.Minute + time.Duration(second)*time.Second), Connection: connection}
 	}
@@ -155,15 +155,15 @@ func TestAConnectionTakesALaneThatIsFree(t *testing.T) {
 		event(sqllease.EventDialed, 0, 1), event(sqllease.EventDialed, 1, 2), event(sqllease.EventClosed, 10, 2), event(sqllease.EventDialed, 20, 3), event(sqllease.EventClosed, 21, 1), event(sqllease.EventDialed, 22, 4),
 	}})
 	p := drawn(of, "")
-	require.Len(t, p.Lanes, 2)
+	require.Len(t, p.Tracks, 2)
 	begun := at(4 * time.Minute).UnixMilli()
-	assert.Equal(t, fmt.Sprintf("1:%d 4:%d ", begun, begun+22000), p.Lanes[0].Stays())
-	assert.Equal(t, fmt.Sprintf("2:%d 3:%d ", begun+1000, begun+20000), p.Lanes[1].Stays())
-	assert.Equal(t, uint64(4), p.Lanes[0].Connection, "the last one")
+	assert.Equal(t, fmt.Sprintf("1:%d 4:%d ", begun, begun+22000), p.Tracks[0].Stays())
+	assert.Equal(t, fmt.Sprintf("2:%d 3:%d ", begun+1000, begun+20000), p.Tracks[1].Stays())
+	assert.Equal(t, uint64(4), p.Tracks[0].Connection, "the last one")
 
 	p = draw(of, &sites{}, addressOf(url.Values{"span": {"35s"}}))
-	require.Len(t, p.Lanes, 2, "nothing moves as time goes by")
-	assert.Equal(t, uint64(4), p.Lanes[0].Connection)
+	require.Len(t, p.Tracks, 2, "nothing moves as time goes by")
+	assert.Equal(t, uint64(4), p.Tracks[0].Connection)
 }
 
 func TestTheQueueIsDrawnInSteps(t *testing.T) {
@@ -203,7 +203,7 @@ func rush(leases, connections int) sqllease.Recording {
 
 func TestThePictureIsBounded(t *testing.T) {
 	for _, c := range []struct{ leases, connections int }{{10_000, 8}, {10_000, 40}, {10_000, 1000}, {100_000, 200}} {
-		for _, query := range []string{"", "lanes=all"} {
+		for _, query := range []string{"", "tracks=all"} {
 			t.Run(fmt.Sprint(c, query), func(t *testing.T) {
 				of := recorded(rush(c.leases, c.connections))
 				p := drawn(of, query)
@@ -212,10 +212,10 @@ func TestThePictureIsBounded(t *testing.T) {
 				assert.LessOrEqual(t, len(p.Marks), mostMarks)
 				assert.LessOrEqual(t, len(p.Ends), mostEnds)
 				if query == "" {
-					assert.LessOrEqual(t, len(p.Lanes), mostLanes)
-					assert.Equal(t, max(0, c.connections-mostLanes), p.Hidden)
+					assert.LessOrEqual(t, len(p.Tracks), mostTracks)
+					assert.Equal(t, max(0, c.connections-mostTracks), p.Hidden)
 				} else {
-					assert.Equal(t, min(c.connections, allLanes), len(p.Lanes))
+					assert.Equal(t, min(c.connections, allTracks), len(p.Tracks))
 				}
 				all := 0
 				for _, o := range p.Paths {
@@ -252,7 +252,7 @@ func TestALeaseIsFoundWhereSomebodyPoints(t *testing.T) {
 }
 
 func TestAnAddressSaysAllThatIsShown(t *testing.T) {
-	q, err := url.ParseQuery("pool=shop+(2)&span=5m&until=1772334000000&place=export.go&lanes=all&lease=47&sort_out=-held&sort_places=unused&format=stream&junk=1")
+	q, err := url.ParseQuery("pool=shop+(2)&span=5m&until=1772334000000&place=export.go&tracks=all&lease=47&sort_out=-held&sort_places=unused&format=stream&junk=1")
 	require.NoError(t, err)
 	a := addressOf(q)
 	again, err := url.ParseQuery(strings.TrimPrefix(a.String(), "?"))

@@ -85,7 +85,7 @@ func (h *handler) pinned(p *pool, l *sqllease.RecordedLease) *pinned {
 	return out
 }
 
-// leaseAt is the lease at a place of the picture, or else the one nearest to it in its lane; 0:
+// leaseAt is the lease at a place of the picture, or else the one nearest to it in its track; 0:
 // there is none.
 func leaseAt(p *pool, at point, span time.Duration) (id uint64) {
 	best := span / 50

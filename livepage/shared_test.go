@@ -36,7 +36,7 @@ func TestViewersShareAStepWithoutSpoilingIt(t *testing.T) {
 	var viewers sync.WaitGroup
 	for i, query := range []url.Values{
 		{}, {"place": {"test"}}, {"sort_places": {"-held"}, "sort_out": {"place"}, "sort_connections": {"age"}},
-		{"lease": {"3"}, "lanes": {"all"}}, {"until": {fmt.Sprint(time.Now().UnixMilli())}}, {"pool": {"other"}},
+		{"lease": {"3"}, "tracks": {"all"}}, {"until": {fmt.Sprint(time.Now().UnixMilli())}}, {"pool": {"other"}},
 	} {
 		viewers.Go(func() {
 			for range 20 {

@@ -118,10 +118,10 @@
 
   // point asks for the checkout at a place of the picture, where many are drawn together.
   function point(plot, e) {
-    const box = plot.getBoundingClientRect(), lanes = plot.dataset.lanes.split(";");
-    const lane = lanes[Math.floor((e.clientY - box.top - plot.dataset.top) / plot.dataset.pitch)];
-    if (!lane || e.clientY - box.top < plot.dataset.top) return;
-    const stays = lane.trim().split(" ").map((s) => s.split(":")), then = timeAt(plot, e);
+    const box = plot.getBoundingClientRect(), tracks = plot.dataset.tracks.split(";");
+    const track = tracks[Math.floor((e.clientY - box.top - plot.dataset.top) / plot.dataset.pitch)];
+    if (!track || e.clientY - box.top < plot.dataset.top) return;
+    const stays = track.trim().split(" ").map((s) => s.split(":")), then = timeAt(plot, e);
     const connection = (stays.findLast((s) => +s[1] <= then) || stays[0])[0];
     const q = params(address);
     q.delete("lease");

@@ -10,8 +10,8 @@ import (
 	"github.com/sqllease/sqllease"
 )
 
-// A pool of eight has eight lanes, however often its connections are closed and opened: one that is
-// opened takes the first lane that is free. So that no lane moves as time goes by, all that is
+// A pool of eight has eight tracks, however often its connections are closed and opened: one that is
+// opened takes the first track that is free. So that no track moves as time goes by, all that is
 // recorded is laid, and then what is not in the picture is left out.
 
 // stay is the time for which a connection was there.
@@ -20,64 +20,64 @@ type stay struct {
 	from, to       time.Time // to: zero while it is open
 	out            bool
 	busy           time.Duration
-	lane           int
+	track          int
 }
 
-// lay chooses the lanes: of more than fit, those with connections that are out, and then the
+// lay chooses the tracks: of more than fit, those with connections that are out, and then the
 // busiest.
 func (d *painter) lay(rods map[uint64][]rod, all bool) {
 	stays := d.stays(rods)
-	lanes := make([]lane, pack(stays))
+	tracks := make([]track, pack(stays))
 	for _, s := range stays {
 		shows := s.out || s.busy > 0 || d.filter == "" && s.from.Before(d.To) && (s.to.IsZero() || s.to.After(d.From))
 		if !shows {
 			continue
 		}
-		l := &lanes[s.lane]
+		l := &tracks[s.track]
 		l.Connection, l.Server, l.Out = s.number, s.server, l.Out || s.out
 		l.stays = append(l.stays, s)
 	}
-	lanes = slices.DeleteFunc(lanes, func(l lane) bool { return len(l.stays) == 0 })
-	most := mostLanes
+	tracks = slices.DeleteFunc(tracks, func(l track) bool { return len(l.stays) == 0 })
+	most := mostTracks
 	if all {
-		most = allLanes
+		most = allTracks
 	}
-	d.Hidden = max(0, len(lanes)-most)
-	d.Lanes = first(lanes, most)
+	d.Hidden = max(0, len(tracks)-most)
+	d.Tracks = first(tracks, most)
 	d.Pitch = 22
-	if len(d.Lanes) > 12 {
+	if len(d.Tracks) > 12 {
 		d.Pitch = 16
 	}
-	for i := range d.Lanes {
-		l := &d.Lanes[i]
+	for i := range d.Tracks {
+		l := &d.Tracks[i]
 		l.Y = d.Top + i*d.Pitch
 		l.Mid = l.Y + d.Pitch/2 + 4
 		for _, s := range l.stays {
 			d.at[s.number] = i
 		}
 	}
-	d.Bottom = d.Top + max(1, len(d.Lanes))*d.Pitch
+	d.Bottom = d.Top + max(1, len(d.Tracks))*d.Pitch
 	d.Queue.Y = d.Bottom + axisHeight
 	d.Height = d.Queue.Y + queueHeight + 8
 	d.Lower = d.Queue.Y + queueHeight - d.Top
 }
 
-// first are the lanes that are shown, in their order.
-func first(lanes []lane, most int) []lane {
-	if len(lanes) <= most {
-		return lanes
+// first are the tracks that are shown, in their order.
+func first(tracks []track, most int) []track {
+	if len(tracks) <= most {
+		return tracks
 	}
-	order := make([]int, len(lanes))
-	busy := make([]time.Duration, len(lanes))
-	for i := range lanes {
+	order := make([]int, len(tracks))
+	busy := make([]time.Duration, len(tracks))
+	for i := range tracks {
 		order[i] = i
-		for _, s := range lanes[i].stays {
+		for _, s := range tracks[i].stays {
 			busy[i] += s.busy
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		if lanes[a].Out != lanes[b].Out {
-			if lanes[a].Out {
+		if tracks[a].Out != tracks[b].Out {
+			if tracks[a].Out {
 				return -1
 			}
 			return 1
@@ -86,9 +86,9 @@ func first(lanes []lane, most int) []lane {
 	})
 	order = order[:most]
 	slices.Sort(order)
-	shown := make([]lane, 0, most)
+	shown := make([]track, 0, most)
 	for _, i := range order {
-		shown = append(shown, lanes[i])
+		shown = append(shown, tracks[i])
 	}
 	return shown
 }
@@ -135,22 +135,22 @@ func (d *painter) stays(rods map[uint64][]rod) []*stay {
 	return stays
 }
 
-// pack gives each connection the first lane that is free, and tells how many lanes there are.
+// pack gives each connection the first track that is free, and tells how many tracks there are.
 func pack(stays []*stay) int {
-	var free []time.Time // when each lane is; zero: not yet
+	var free []time.Time // when each track is; zero: not yet
 	for _, s := range stays {
-		s.lane = slices.IndexFunc(free, func(at time.Time) bool { return !at.IsZero() && !at.After(s.from) })
-		if s.lane < 0 {
-			s.lane = len(free)
+		s.track = slices.IndexFunc(free, func(at time.Time) bool { return !at.IsZero() && !at.After(s.from) })
+		if s.track < 0 {
+			s.track = len(free)
 			free = append(free, time.Time{})
 		}
-		free[s.lane] = s.to
+		free[s.track] = s.to
 	}
 	return len(free)
 }
 
-// Stays are the connections of a lane, each with the millisecond from which on it was there.
-func (l lane) Stays() string {
+// Stays are the connections of a track, each with the millisecond from which on it was there.
+func (l track) Stays() string {
 	var b strings.Builder
 	for _, s := range l.stays {
 		fmt.Fprintf(&b, "%d:%d ", s.number, s.from.UnixMilli())
