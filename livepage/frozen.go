@@ -19,7 +19,7 @@ func (r *reader) frozen(p *pool, at time.Time) *pool {
 	for i := range rec.Out {
 		l := &rec.Out[i]
 		f.Out = append(f.Out, holder{
-			Lease: l.ID, site: r.sites.of(l.Stack), Held: since(l.Acquired, at), Use: notKnown, InTx: l.Transaction > 0, Statement: shown(l.Statement),
+			Lease: l.ID, site: r.sites.of(l.Stack), Lane: shown(l.Lane), Held: since(l.Acquired, at), Use: notKnown, InTx: l.Transaction > 0, Statement: shown(l.Statement),
 			Waited: seconds(l.Queue + l.Dial + l.Reset), Connection: l.Connection, Server: l.ConnectionID,
 			span: r.trace.of(l.SpanContext.TraceID().String(), l.SpanContext.IsValid()),
 		})
@@ -28,6 +28,7 @@ func (r *reader) frozen(p *pool, at time.Time) *pool {
 		f.LongestWait = max(f.LongestWait, since(rec.Waiting[i].Start, at))
 	}
 	f.readQueue(r, &rec)
+	f.readLanes(f.lanesThen(&rec), &rec)
 	f.readPlaces(r, &rec)
 	f.readLongest(r, &rec)
 	f.readBusiest(r, &rec)
@@ -42,7 +43,7 @@ func (r *reader) frozen(p *pool, at time.Time) *pool {
 
 // rewind is a recording as it was at an earlier time.
 func rewind(rec *sqllease.Recording, at time.Time) sqllease.Recording {
-	was := sqllease.Recording{Pool: rec.Pool, From: rec.From, To: at, Limit: limitAt(rec, at)}
+	was := sqllease.Recording{Pool: rec.Pool, From: rec.From, To: at, Limit: limitAt(rec, at), Lanes: rec.Lanes}
 	for _, all := range [][]sqllease.RecordedLease{rec.Leases, rec.Out, rec.Waiting} {
 		for i := range all {
 			switch l := all[i]; {

@@ -59,9 +59,12 @@ type pool struct {
 	StandsStill seconds `json:"stands_still_seconds"`
 	Dials       dials   `json:"dials"`
 	Failed      int     `json:"failed_acquires_last_minute"`
+	Refused     int     `json:"refused_last_minute"` // of those that failed, with ErrOverloaded
+	Refusing    bool    `json:"refusing"`            // some are refused just now
 	Died        int     `json:"connections_died_last_minute"`
 	Busiest     busiest `json:"busiest_last_minute"`
 
+	Lanes       []lane       `json:"lanes,omitempty"` // nil: the pool has none
 	HeldBy      []heldBy     `json:"held_by"`
 	WaitsBy     []heldBy     `json:"waiting_by"`
 	Out         []holder     `json:"checked_out"`
@@ -79,6 +82,21 @@ type pool struct {
 	recording sqllease.Recording
 	leases    map[uint64]*sqllease.Lease // those that are checked out, by their number
 }
+
+// lane is a lane of Config.Lanes.
+type lane struct {
+	Name     string  `json:"lane"`
+	InUse    int     `json:"in_use"`  // dials included
+	Max      int     `json:"max"`     // 0: any number
+	Reserve  int     `json:"reserve"` // 0: none
+	Waiting  int     `json:"waiting"`
+	Longest  seconds `json:"longest_wait_seconds"`
+	Refused  int     `json:"refused_last_minute"`
+	Refusing bool    `json:"refusing"`
+}
+
+// isFull tells whether its next caller waits, whatever is ready.
+func (l *lane) isFull() bool { return l.Max > 0 && l.InUse >= l.Max }
 
 // busiest is the line of code that had most of the connections' time.
 type busiest struct {
@@ -140,6 +158,7 @@ func (u use) isUnused() bool { return u == unused || u == unusedSQL || u == unus
 type holder struct {
 	Lease uint64 `json:"lease"`
 	site
+	Lane       string  `json:"lane,omitempty"`
 	Held       seconds `json:"held_seconds"`
 	Use        use     `json:"use"`
 	Call       string  `json:"call,omitempty"` // the call in flight, such as "exec"
@@ -158,6 +177,7 @@ type holder struct {
 type waiter struct {
 	Position int `json:"position"` // 1: the next
 	site
+	Lane  string  `json:"lane,omitempty"`
 	Waits seconds `json:"waiting_seconds"`
 	span
 }
@@ -208,6 +228,7 @@ type leakSite struct {
 type finished struct {
 	Lease uint64 `json:"lease"`
 	site
+	Lane      string    `json:"lane,omitempty"`
 	Ended     time.Time `json:"ended"`
 	Held      seconds   `json:"held_seconds"`
 	Unused    seconds   `json:"unused_seconds"`
@@ -226,6 +247,7 @@ type pinned struct {
 	Connection uint64 `json:"connection"`
 	Server     uint64 `json:"server_connection_id,omitempty"`
 	site
+	Lane      string    `json:"lane,omitempty"`
 	Asked     time.Time `json:"asked"`
 	Acquired  time.Time `json:"acquired"`
 	Ended     time.Time `json:"ended,omitzero"` // zero: it is checked out

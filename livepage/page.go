@@ -40,7 +40,7 @@ func serveAsset(w http.ResponseWriter, r *http.Request, name string) {
 }
 
 // sectionNames are the parts of the page that change, in their order.
-var sectionNames = []string{"head", "sentences", "who", "tools", "picture", "pin", "out", "queue", "places", "longest", "connections", "reports"}
+var sectionNames = []string{"head", "sentences", "lanes", "who", "tools", "picture", "pin", "out", "queue", "places", "longest", "connections", "reports"}
 
 // view is what the templates show.
 type view struct {
@@ -245,6 +245,15 @@ func (c *connection) IdleFor() string { return c.idle() }
 
 // Expiry says when a connection ends.
 func (c *connection) Expiry() string { return c.expires() }
+
+// Most is how many connections a lane may have.
+func (l *lane) Most() string { return l.most() }
+
+// IsFull tells whether its callers wait for their lane.
+func (l *lane) IsFull() bool { return l.isFull() && l.Waiting > 0 }
+
+// HasLanes tells whether there is a column of lanes.
+func (v *view) HasLanes() bool { return v.Pool != nil && len(v.Pool.Lanes) > 0 }
 
 // Since says since when there is a recording.
 func (p *pool) Since() string { return p.recorded() }

@@ -67,7 +67,7 @@ func (h *handler) pin(p *pool, id uint64) *pinned {
 
 func (h *handler) pinned(p *pool, l *sqllease.RecordedLease) *pinned {
 	out := &pinned{
-		Pool: p.Key, Lease: l.ID, Connection: l.Connection, Server: l.ConnectionID, site: h.reader.sites.of(l.Stack),
+		Pool: p.Key, Lease: l.ID, Connection: l.Connection, Server: l.ConnectionID, site: h.reader.sites.of(l.Stack), Lane: shown(l.Lane),
 		Asked: l.Start, Acquired: l.Acquired, Ended: l.End, Queue: seconds(l.Queue), Dial: seconds(l.Dial), Reset: seconds(l.Reset),
 		Held: seconds(l.Hold(p.recording.To)), Unused: seconds(l.Unused), Reading: seconds(l.Reading), InTx: seconds(l.Transaction),
 		Outcome: shown(string(l.Outcome)), Statement: shown(l.Statement), Stack: shownLines(l.Stack.String()),

@@ -33,7 +33,7 @@ func (r *reader) read(c *sqllease.Connector, key string) *pool {
 		Limit: stats.Limit, Open: stats.Open, InUse: stats.InUse, Idle: stats.Idle, Dialing: stats.Dialing,
 		Waiting: stats.Waiting, LongestWait: seconds(stats.OldestWait),
 		Deadlocked: stats.Deadlocked, StandsStill: seconds(stats.StandsStill),
-		RecordedSince: rec.From, Recorded: len(rec.Leases),
+		RecordedSince: rec.From, Recorded: len(rec.Leases), Refusing: stats.Refusing,
 	}
 	if p.RecordedSince.IsZero() {
 		rec.To = time.Now()
@@ -43,6 +43,7 @@ func (r *reader) read(c *sqllease.Connector, key string) *pool {
 	p.readConnections(connections, rec.To)
 	p.readOut(r, &rec, leases)
 	p.readQueue(r, &rec)
+	p.readLanes(stats.Lanes, &rec)
 	p.readPlaces(r, &rec)
 	p.readLongest(r, &rec)
 	p.readBusiest(r, &rec)
@@ -95,6 +96,9 @@ func (p *pool) readEvents(rec *sqllease.Recording, leases []sqllease.Lease) {
 	for i := range rec.Leases {
 		if l := &rec.Leases[i]; l.Acquired.IsZero() && rec.To.Sub(l.End) <= lastMinute {
 			p.Failed++
+			if l.Outcome == overloaded {
+				p.Refused++
+			}
 		}
 	}
 }
@@ -145,7 +149,7 @@ func (p *pool) readOut(r *reader, rec *sqllease.Recording, leases []sqllease.Lea
 	for i := range leases {
 		l := &leases[i]
 		h := holder{
-			Lease: l.ID, site: r.sites.of(l.Stack), Held: seconds(l.Hold), For: since(l.Since, l.Acquired.Add(l.Hold)), InTx: l.InTx,
+			Lease: l.ID, site: r.sites.of(l.Stack), Lane: shown(l.Lane), Held: seconds(l.Hold), For: since(l.Since, l.Acquired.Add(l.Hold)), InTx: l.InTx,
 			Statement: shown(l.Statement), Waited: seconds(l.Queue + l.Dial + l.Reset), Connection: on[l.ID], Server: l.ConnectionID,
 			span: r.trace.of(l.SpanContext.TraceID().String(), l.SpanContext.IsValid()),
 		}
@@ -181,7 +185,7 @@ func useOf(l *sqllease.Lease) use {
 func (p *pool) readQueue(r *reader, rec *sqllease.Recording) {
 	for i := range rec.Waiting {
 		w := &rec.Waiting[i]
-		p.Queue = append(p.Queue, waiter{i + 1, r.sites.of(w.Stack), since(w.Start, rec.To),
+		p.Queue = append(p.Queue, waiter{i + 1, r.sites.of(w.Stack), shown(w.Lane), since(w.Start, rec.To),
 			r.trace.of(w.SpanContext.TraceID().String(), w.SpanContext.IsValid())})
 	}
 }
@@ -276,7 +280,7 @@ func (p *pool) readLongest(r *reader, rec *sqllease.Recording) {
 	}
 	for _, l := range longest {
 		p.Longest = append(p.Longest, finished{
-			Lease: l.ID, site: r.sites.of(l.Stack), Ended: l.End, Held: seconds(l.Hold(rec.To)), Unused: seconds(l.Unused),
+			Lease: l.ID, site: r.sites.of(l.Stack), Lane: shown(l.Lane), Ended: l.End, Held: seconds(l.Hold(rec.To)), Unused: seconds(l.Unused),
 			Reading: seconds(l.Reading), InTx: seconds(l.Transaction), Waited: seconds(l.Queue), Outcome: shown(string(l.Outcome)),
 			Statement: shown(l.Statement), span: r.trace.of(l.SpanContext.TraceID().String(), l.SpanContext.IsValid()),
 		})

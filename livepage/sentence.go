@@ -23,7 +23,7 @@ const dialsMatter = time.Minute
 // sentence says how a pool is, the worst first: what stands still, what fails, what leaks, what is
 // blocked, who waits, and who has the connections that these wait for.
 func sentence(p *pool) (state, string) {
-	for _, lead := range []func(*pool) string{standsStill, dialsFail, leaks, isBlocked} {
+	for _, lead := range []func(*pool) string{standsStill, dialsFail, leaks, isBlocked, refusals} {
 		if text := lead(p); text != "" {
 			return trouble, text
 		}
@@ -33,7 +33,7 @@ func sentence(p *pool) (state, string) {
 		return well, fmt.Sprintf("All is well: %s in use, nobody waits.", p.inUse())
 	}
 	how := state(watch)
-	if p.Failed > 0 || time.Duration(p.LongestWait) >= time.Second {
+	if p.Failed > 0 || time.Duration(p.LongestWait) >= time.Second && !p.waitsForLanes() {
 		how = trouble
 	}
 	return how, join(usage(p), held, lost)
@@ -61,7 +61,7 @@ func usage(p *pool) string {
 	if p.Limit == 1 || p.Limit == 0 && p.InUse == 1 {
 		connections = "connection is"
 	}
-	return fmt.Sprintf("%s %s in use, %s.", p.inUse(), connections, waits(p))
+	return join(fmt.Sprintf("%s %s in use, %s.", p.inUse(), connections, waits(p)), laneWaits(p))
 }
 
 // waits says who waits.
@@ -167,6 +167,13 @@ func slowCalls(p *pool) string {
 	return fmt.Sprintf("%s %s long: for %s so far%s.", count(n, "call"), takes(n), upTo(slow), by(slow))
 }
 
+func were(n int) string {
+	if n == 1 {
+		return "was"
+	}
+	return "were"
+}
+
 func takes(n int) string {
 	if n == 1 {
 		return "takes"
@@ -178,8 +185,11 @@ func takes(n int) string {
 // reported and is over.
 func losses(p *pool) string {
 	var text string
-	if p.Failed > 0 {
-		text = fmt.Sprintf("%s got no connection in the last minute.", count(p.Failed, "caller"))
+	if p.Refused > 0 && !p.Refusing {
+		text = fmt.Sprintf("%s %s refused in the last minute, since too many came.", count(p.Refused, "caller"), were(p.Refused))
+	}
+	if n := p.Failed - p.Refused; n > 0 {
+		text = join(text, fmt.Sprintf("%s got no connection in the last minute.", count(n, "caller")))
 	}
 	if p.Died > 0 {
 		text = join(text, fmt.Sprintf("%s died in the last minute.", count(p.Died, "connection")))

@@ -19,6 +19,7 @@ func on[T any, K cmp.Ordered](key func(*T) K) func(a, b *T) int {
 
 var (
 	outColumns = []column[holder]{
+		{"lane", on(func(h *holder) string { return h.Lane }), false},
 		{"place", on(func(h *holder) string { return h.Place }), false},
 		{"held", on(func(h *holder) seconds { return h.Held }), true},
 		{"use", on(func(h *holder) string { return string(h.Use) }), false},

@@ -35,11 +35,15 @@ func (p *pool) write(b *strings.Builder) {
 	if p.Advice != "" {
 		fmt.Fprintf(b, "%s\n", p.Advice)
 	}
-	table(b, fmt.Sprintf("checked out (%d)", len(p.Out)), "LEASE\tPLACE\tHELD\tDOING\tFOR\tCONNECTION\tSERVER\tTRACE\tSTATEMENT", p.Out, func(h *holder) string {
-		return fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s", h.Lease, h.Place, h.Held, h.doing(), h.For, h.Connection, dash(h.Server), dashText(h.TraceID), clip(h.Statement, 80))
+	table(b, "lanes", "LANE\tIN USE\tMAX\tRESERVED\tWAITING\tLONGEST WAIT\tREFUSED IN THE LAST MINUTE", p.Lanes, func(l *lane) string {
+		return fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%s\t%d%s", l.Name, l.InUse, l.most(), l.Reserve, l.Waiting, l.Longest, l.Refused, l.now())
 	})
-	table(b, fmt.Sprintf("waiting, the first first (%d)", len(p.Queue)), "POSITION\tPLACE\tWAITS\tTRACE", p.Queue, func(w *waiter) string {
-		return fmt.Sprintf("%d\t%s\t%s\t%s", w.Position, w.Place, w.Waits, dashText(w.TraceID))
+	head, cell := p.laneColumn()
+	table(b, fmt.Sprintf("checked out (%d)", len(p.Out)), "LEASE\t"+head+"PLACE\tHELD\tDOING\tFOR\tCONNECTION\tSERVER\tTRACE\tSTATEMENT", p.Out, func(h *holder) string {
+		return fmt.Sprintf("%d\t%s%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s", h.Lease, cell(h.Lane), h.Place, h.Held, h.doing(), h.For, h.Connection, dash(h.Server), dashText(h.TraceID), clip(h.Statement, 80))
+	})
+	table(b, fmt.Sprintf("waiting, the first first (%d)", len(p.Queue)), "POSITION\t"+head+"PLACE\tWAITS\tTRACE", p.Queue, func(w *waiter) string {
+		return fmt.Sprintf("%d\t%s%s\t%s\t%s", w.Position, cell(w.Lane), w.Place, w.Waits, dashText(w.TraceID))
 	})
 	table(b, "places, by time checked out"+p.recorded(), "PLACE\tHELD\tUNUSED\tWAITED\tTIMES\tNOW\tLONGEST\tFAILED\tFUNCTION", p.Places, func(at *place) string {
 		return fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s", at.Place, at.Held, at.Unused, at.Waited, at.Leases, at.Out, at.Longest, at.Failed, at.Function)
@@ -53,6 +57,30 @@ func (p *pool) write(b *strings.Builder) {
 	table(b, "places that were reported", "PLACE\tCLASS\tREPORTS\tLAST", p.Leaks, func(s *leakSite) string {
 		return fmt.Sprintf("%s\t%s\t%d\t%s", s.Place, s.Class, s.Times, s.Last.Format(time.RFC3339))
 	})
+}
+
+// laneColumn is the column of lanes: its head, and a cell of it. A pool without lanes has none.
+func (p *pool) laneColumn() (head string, cell func(string) string) {
+	if len(p.Lanes) == 0 {
+		return "", func(string) string { return "" }
+	}
+	return "LANE\t", func(name string) string { return name + "\t" }
+}
+
+// most is how many connections it may have.
+func (l *lane) most() string {
+	if l.Max == 0 {
+		return "any"
+	}
+	return fmt.Sprint(l.Max)
+}
+
+// now says that callers are refused.
+func (l *lane) now() string {
+	if l.Refusing {
+		return ", and just now"
+	}
+	return ""
 }
 
 // recorded says since when there is a recording.
@@ -127,6 +155,9 @@ func dashText(text string) string {
 // write writes what is known of a lease.
 func (l *pinned) write(b *strings.Builder) {
 	fmt.Fprintf(b, "\n== lease %d of %s ==\ntaken by %s %s\nheld for %s, connection %d\n", l.Lease, l.Pool, l.Place, l.Function, l.Held, l.Connection)
+	if l.Lane != "" {
+		fmt.Fprintf(b, "lane %s\n", l.Lane)
+	}
 	if l.Statement != "" {
 		fmt.Fprintf(b, "statement %s\n", l.Statement)
 	}
