@@ -148,6 +148,11 @@ func execute(statement string) work {
 	}
 }
 
+// inLane is work of a caller in a lane.
+func inLane(name string, do work) work {
+	return func(ctx context.Context, db *sql.DB) error { return do(sqllease.WithLane(ctx, name), db) }
+}
+
 // within is work with a deadline of its own.
 func within(d time.Duration, do work) work {
 	return func(ctx context.Context, db *sql.DB) error {

@@ -91,6 +91,21 @@ func scenes() []scene {
 			},
 		},
 		{
+			name:   "overloaded", // one lane of two refuses
+			config: sqllease.Config{MaxOpen: 3, MaxWaiting: 3, Lanes: map[string]sqllease.Lane{"report": {Max: 1, MaxWaiting: -1}}},
+			script: slow(100 * ms),
+			run: func(ctx context.Context, _ *testing.T, all []*instance) {
+				all[0].call(ctx, 12, 50*ms, execute("slow"))
+				all[0].call(ctx, 3, 0, inLane("report", execute("slow")))
+			},
+			fires: []string{"SqlleaseAcquireSlow 1", "SqlleaseNearLimit 1", "SqlleaseOverloaded 1", "SqlleasePoolExhausted 1"},
+			shows: []cell{
+				{"Refused callers, by lane: shop default", 10, endless}, {"Waiters, by lane: shop default", 1, 3}, {"Waiters, by lane: shop report", 1, 3},
+				{"Acquire by lane, p99: shop report", 0.1, 5}, {"Acquires: failed: overloaded", 10, endless}, {"Timeouts in 5 min", 0, 0},
+				{"Utilisation by instance: shop 1", 0.6, 1}, {"Waiters: shop", 2, 6},
+			},
+		},
+		{
 			name: "native", config: tooFew, script: slow(300 * ms), native: true, run: beyond, fires: starved,
 			shows: []cell{
 				{"Timeouts in 5 min", 5, endless}, {"Acquires: failed: acquire_timeout", 1, endless}, {"Acquires: served", 1, endless},

@@ -26,6 +26,7 @@ func rows() []row {
 		{"Leaks, slow calls, deadlocks and leftovers", leakPanels()},
 		{"Time checked out, and rows", holdPanels()},
 		{"Operations", operationPanels()},
+		{"Lanes and overload", lanePanels()},
 	}
 }
 
@@ -270,6 +271,27 @@ func operationPanels() []panel {
 			title: "Errors by type", width: small, height: tall, unit: "suffix:/s",
 			description: "Operations that failed, by the server's code or the error's name. Unclosed: rows that leaked.",
 			targets:     []target{{expr: counted(operations, "error_type", interval, `error_type!=""`), legend: "{{error_type}}"}},
+		},
+	}
+}
+
+func lanePanels() []panel {
+	const lane, inLane, legend = "sqllease_lane", `sqllease_lane!=""`, "{{" + pool + "}} {{sqllease_lane}}"
+	return []panel{
+		{
+			title: "Waiters, by lane", width: small, height: tall, unit: "short", links: waitLinks,
+			description: "Callers in the queue of each lane of Config.Lanes. Those of a lane that has all that its Max allows wait for each other, and for nobody else.",
+			targets:     []target{{expr: "sum by (" + pool + ", " + lane + ") (" + of("db_client_connection_pending_requests", inLane) + ")", legend: legend}},
+		},
+		{
+			title: "Acquire by lane, p99", width: small, height: tall, unit: "s", links: waitLinks,
+			description: "How long callers of each lane wait for a connection. Callers who got an error are included.",
+			targets:     []target{{quantile(0.99, waits, pool+", "+lane, interval, inLane), legend, true}},
+		},
+		{
+			title: "Refused callers, by lane", width: small, height: tall, unit: "suffix:/s",
+			description: "Callers who were refused, by Config.MaxWaiting or Config.QueueTarget, of pools with lanes and without. Each of them got an error. The others are served in time.",
+			targets:     []target{{expr: counted(waits, pool+", "+lane, interval, `error_type="overloaded"`), legend: legend}},
 		},
 	}
 }

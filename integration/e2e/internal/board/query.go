@@ -55,7 +55,7 @@ func grown(counter, by, window string) string {
 func born(counter, own, by, window string, matchers ...string) string {
 	series := of(counter, matchers...)
 	return fmt.Sprintf("sum by (%s) (\n  (%s unless %s offset %s) and ignoring (%s) (%s offset %s)\n  or increase(%s[%s])\n)",
-		by, series, series, window, own, of("db_client_connection_timeouts_total"), window, series, window)
+		by, series, series, window, join(own, "sqllease_lane"), of("db_client_connection_timeouts_total"), window, series, window)
 }
 
 // share is the acquires' share of the time that callers spend on the database.
@@ -66,7 +66,7 @@ func share(by, window string) string {
 }
 
 // utilisation is how much of its limit each pool has taken.
-var utilisation = fmt.Sprintf("sum without (db_client_connection_state) (%s) / (%s > 0)",
+var utilisation = fmt.Sprintf("sum without (db_client_connection_state, sqllease_lane) (%s) / (%s > 0)",
 	of("db_client_connection_count", taken), of("db_client_connection_max"))
 
 func join(labels ...string) string {
