@@ -74,6 +74,26 @@ func TestWatchfulServesAWaiterAtTheEndOfTheGrace(t *testing.T) {
 	})
 }
 
+// Nobody looks for them again and again: a place of their lane must be free first.
+func TestWatchfulWakesForNobodyWhoseLaneIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		armed := 0
+		g := New(2, 0, []Lane{{Max: 1}}, func(*conn) {}, func(*caller) {}, func(clock.Instant) { armed++ }, func() {})
+		g.SetTrust(Watchful, clock.Now())
+		s := heldAt(t, g, clock.Now())
+		g.Look(func() { g.reserveLocked(NoLane) })
+		other := &conn{}
+		g.Dialed(other, &other.Session, Life{}, NoLane, clock.Now())
+		giveBack(g, other)
+		waits := asks(t.Context(), g, newWaiter(), nil)
+		after(grace)
+		g.Wake(clock.Now())
+		assert.Zero(t, armed)
+		giveBack(g, s)
+		requireGot(t, s, waits)
+	})
+}
+
 func TestWatchfulTakesAtOnceWhatNoTicketAnswersFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, all := trusting(t, Watchful, 1)
