@@ -45,6 +45,7 @@ type Advice struct {
 	Places      []UnusedPlace // the places in the code where they were, the worst first
 	DialShare   float64       // the share of all acquires that dialed
 	SlowShare   float64       // the share of all hold time that is in holds of ten times the median or more
+	Limited     int           // callers of lanes that have a Max: no limit of the pool changes how long they wait for that, so they are in none of the waits and responses
 }
 
 // LimitPoint is what callers see with a limit.
@@ -207,6 +208,9 @@ func (a Advice) bounds() (say []string) {
 	}
 	if a.Held > 0 {
 		say = append(say, fmt.Sprintf("All the time %s in use and did not come back: look for leaks.", were(a.Held)))
+	}
+	if a.Limited > 0 {
+		say = append(say, fmt.Sprintf("The waits of %s are not counted: their lane has a Max (Config.Lanes), and waits for that.", plural(a.Limited, "caller")))
 	}
 	if a.Closed && a.Refused != RefusedClosedLoop {
 		say = append(say, "Callers seem to ask again as soon as they were served, so with another limit they come at other times: record again after a change.")

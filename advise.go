@@ -18,9 +18,10 @@ func (c *Connector) Advise(goal Goal) Advice {
 
 // advice is what the advisor makes of a recording.
 func (c *Connector) advice(r Recording, goal Goal) Advice {
-	leases, places := advisable(&r)
+	lanes, at := advisableLanes(r.Lanes)
+	leases, places := advisable(&r, at)
 	found := advisor.Advise(advisor.Recording{
-		Leases: leases, Length: recordedFor(&r), Limit: r.Limit, Floor: c.floor(), Ceiling: c.ceiling(),
+		Leases: leases, Length: recordedFor(&r), Limit: r.Limit, Floor: c.floor(), Ceiling: c.ceiling(), Lanes: lanes,
 	}, advisor.Goal(goal))
 	a := Advice{
 		Pool: r.Pool, From: r.From, To: r.To, Leases: len(leases),
@@ -28,7 +29,7 @@ func (c *Connector) advice(r Recording, goal Goal) Advice {
 		Limit: found.Limit, Met: found.Met, Low: found.Low, High: found.High,
 		Refused: Refusal(found.Refused), Try: found.Try, Collapse: found.Collapse, Floor: c.floor(), Ceiling: c.ceiling(),
 		Seen: found.Seen, Slowdown: found.Slowdown, Held: found.Held, Closed: found.Closed,
-		Hold: found.Hold, UnusedShare: found.UnusedShare, DialShare: found.DialShare, SlowShare: found.SlowShare,
+		Hold: found.Hold, UnusedShare: found.UnusedShare, DialShare: found.DialShare, SlowShare: found.SlowShare, Limited: found.Limited,
 	}
 	for _, p := range found.Curve {
 		a.Curve = append(a.Curve, LimitPoint(p))
@@ -39,10 +40,27 @@ func (c *Connector) advice(r Recording, goal Goal) Advice {
 	return a
 }
 
+// advisableLanes are lanes as the advisor reads them, and at which index it has each.
+func advisableLanes(of map[string]Lane) (lanes []advisor.Lane, at map[string]int) {
+	if len(of) == 0 {
+		return nil, nil
+	}
+	at = map[string]int{}
+	for name, l := range of {
+		at[name] = len(lanes)
+		lanes = append(lanes, advisor.Lane{Max: l.Max, Reserve: l.Reserve})
+	}
+	if _, named := of[DefaultLane]; !named {
+		at[DefaultLane] = len(lanes)
+		lanes = append(lanes, advisor.Lane{})
+	}
+	return lanes, at
+}
+
 // advisable are the leases that began in the recording, and the stacks by their places. Those that
 // go on count as if they had ended as it was read. Whoever asked after the first who still
 // waited then is left out: nothing is known of those beside him.
-func advisable(r *Recording) (leases []advisor.Lease, places []Stack) {
+func advisable(r *Recording, lanes map[string]int) (leases []advisor.Lease, places []Stack) {
 	known := map[placeStack]int{}
 	until := r.To
 	if len(r.Waiting) > 0 {
@@ -61,7 +79,7 @@ func advisable(r *Recording) (leases []advisor.Lease, places []Stack) {
 				known[key] = place
 				places = append(places, l.Stack)
 			}
-			leases = append(leases, l.advisable(r, place))
+			leases = append(leases, l.advisable(r, place, lanes[l.Lane]))
 		}
 	}
 	return leases, places
@@ -69,14 +87,14 @@ func advisable(r *Recording) (leases []advisor.Lease, places []Stack) {
 
 // advisable is the lease as the advisor reads it. What of its acquire was neither the queue nor the
 // dial goes with the reset.
-func (l *RecordedLease) advisable(r *Recording, place int) advisor.Lease {
+func (l *RecordedLease) advisable(r *Recording, place, lane int) advisor.Lease {
 	end := l.End
 	if end.IsZero() {
 		end = r.To
 	}
 	a := advisor.Lease{
 		Arrived: l.Start.Sub(r.From), Acquired: l.Acquired.Sub(r.From), Ended: end.Sub(r.From),
-		Dial: l.Dial, Unused: l.Unused, InUse: l.InUse, Place: place, Failed: l.Acquired.IsZero(),
+		Dial: l.Dial, Unused: l.Unused, InUse: l.InUse, Place: place, Lane: lane, Failed: l.Acquired.IsZero(),
 	}
 	a.Reset = max(a.Acquired-a.Arrived-l.Queue-l.Dial, 0)
 	return a

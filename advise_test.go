@@ -143,3 +143,26 @@ func TestAdviceKnowsWhatTheServerHasForThePool(t *testing.T) {
 	c.asking.known.Store(&drivers.Answer{MaxConnections: 103, Reserved: 3})
 	assert.Equal(t, 25, c.Advise(Goal{}).Ceiling)
 }
+
+// Reports wait for the Max of their lane, whatever the limit of the pool is.
+func TestAdviceDoesNotCountWaitsForALanesMax(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, c := recordedPool(t, Config{MaxOpen: 6, Lanes: map[string]Lane{"report": {Max: 1}}})
+		c.Record(10_000)
+		callers := 0
+		callersAtRandom(500, 10*time.Second, func() {
+			ctx := context.Background()
+			if callers++; callers%8 == 0 { // 62 a second, where 100 can be served
+				ctx = WithLane(ctx, "report")
+			}
+			_, err := db.ExecContext(ctx, "DO 1")
+			assert.NoError(t, err)
+		})
+		a := c.Advise(Goal{Wait: 10 * time.Millisecond})
+		assert.Empty(t, a.Refused, a)
+		assert.True(t, 7 <= a.Limit && a.Limit <= 9, a)
+		assert.True(t, a.Met, a)
+		assert.InDelta(t, 625, a.Limited, 60)
+		assert.Contains(t, a.String(), "callers are not counted: their lane has a Max (Config.Lanes), and waits for that.")
+	})
+}
