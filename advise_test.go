@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,10 +150,10 @@ func TestAdviceDoesNotCountWaitsForALanesMax(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, c := recordedPool(t, Config{MaxOpen: 6, Lanes: map[string]Lane{"report": {Max: 1}}})
 		c.Record(10_000)
-		callers := 0
+		var callers atomic.Int64
 		callersAtRandom(500, 10*time.Second, func() {
 			ctx := context.Background()
-			if callers++; callers%8 == 0 { // 62 a second, where 100 can be served
+			if callers.Add(1)%8 == 0 { // 62 a second, where 100 can be served
 				ctx = WithLane(ctx, "report")
 			}
 			_, err := db.ExecContext(ctx, "DO 1")
