@@ -227,17 +227,6 @@ func (c *Connector) countFailed(ctx context.Context, by *claim, p parts, now clo
 	c.recorder.failed(by, p, now, why)
 }
 
-// Why acquires fail, as error.type says it, where it is nothing that a dial met with.
-const (
-	whyLate      = "acquire_timeout" // Config.AcquireTimeout
-	whyTooLate   = "context.DeadlineExceeded"
-	whyCancelled = "context.Canceled"
-	whyClosed    = "closed"
-	whyDeadlock  = "deadlock"
-	whyFlood     = "overloaded" // Config.MaxWaiting, Config.QueueTarget
-	whyOther     = "other"
-)
-
 // whyNot tells why an acquire, or a dial, failed. A driver may say anything of a context
 // that has ended: what that says itself counts. Only the acquire's own refusal is ours: a
 // driver's connector may ask another pool, and fail with what that says.

@@ -277,6 +277,16 @@ func TestTheAcquiresSpanHasItsLane(t *testing.T) {
 	})
 }
 
+// A span names what an acquire failed with as the metrics do.
+func TestSpansNameWhyAnAcquireFailed(t *testing.T) {
+	for err, want := range map[error]string{ErrOverloaded: "overloaded", ErrDeadlock: "deadlock", ErrClosed: "closed", context.DeadlineExceeded: "context.DeadlineExceeded"} {
+		kind, code := errorType(fmt.Errorf("loading orders: %w", &AcquireError{Err: err}))
+		assert.Equal(t, want, kind)
+		assert.Empty(t, code)
+		assert.True(t, saysNothingOfData(err))
+	}
+}
+
 // The warning tells of the lane of who waits longest, and why they wait.
 func TestTheWarningOfSlowAcquiresTellsOfTheLane(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -9,6 +9,17 @@ import (
 	"github.com/sqllease/sqllease/internal/drivers"
 )
 
+// Why acquires fail, as error.type says it, where it is nothing that a dial met with.
+const (
+	whyLate      = "acquire_timeout" // Config.AcquireTimeout
+	whyTooLate   = "context.DeadlineExceeded"
+	whyCancelled = "context.Canceled"
+	whyClosed    = "closed"
+	whyDeadlock  = "deadlock"
+	whyFlood     = "overloaded" // Config.MaxWaiting, Config.QueueTarget
+	whyOther     = "other"
+)
+
 // errorType is the attribute error.type: what the server said, the well-known
 // errors by name, others by their Go type; and what the server said by itself.
 func errorType(err error) (kind, code string) {
