@@ -334,7 +334,7 @@ func (c *Connector) laneOf(ctx context.Context) gate.LaneID {
 		return 0
 	}
 	name, ok := ctx.Value(laneKey{}).(string)
-	if !ok {
+	if !ok || name == "" {
 		return 0
 	}
 	id, known := l.ids[name]

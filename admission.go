@@ -71,6 +71,9 @@ func (a admission) describe(id gate.LaneID, cfg *settings, now clock.Instant) (e
 		if e.Lane = cfg.laneName(id); e.Lane != "" {
 			l := a.LaneLocked(id)
 			e.Waiting, e.LaneInUse, e.LaneMax = l.Waiting, l.Used, cfg.lanes.of[id].Max
+			if e.LaneMax > 0 && l.Used >= e.LaneMax { // then what others hold keeps nobody waiting
+				e.Holders = a.someLeasesLocked(mostHolders, now, func(l *lease) bool { return l.lane == id })
+			}
 		}
 	})
 	return e

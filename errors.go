@@ -41,8 +41,9 @@ func (e *ConfigError) Error() string {
 // AcquireError is the error of an acquire that ended before it had a connection:
 // by the caller's context, by [Config.AcquireTimeout], by [Config.FailDeadlockAfter], by
 // [Config.MaxWaiting] or [Config.QueueTarget], or because the connector was closed. It says how the pool stood, who held its
-// connections, and whether it was dialing the server. Making one costs O(1); stacks are
-// symbolised when it is printed.
+// connections (if its lane is full, only those of that lane), and whether it was dialing the server.
+// Making one costs O(1), or, with a full lane, a look at each connection that is checked out;
+// stacks are symbolised when it is printed.
 type AcquireError struct {
 	Pool     string        // name of the pool
 	Limit    int           // connections the pool allows; 0: no limit

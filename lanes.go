@@ -40,7 +40,7 @@ type laneKey struct{}
 
 // WithLane returns a context whose callers wait in a lane of [Config.Lanes], with the connections
 // that this lane may have. Of a pool that has no such lane, they are in [DefaultLane]: where the
-// pool has others, a warning says so once.
+// pool has others, a warning says so once. The empty name is that of DefaultLane.
 func WithLane(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, laneKey{}, name)
 }

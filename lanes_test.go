@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,6 +121,7 @@ func TestAnUnknownLaneIsToldOnce(t *testing.T) {
 		c, _ := ConnectorOf(db)
 		for range 3 {
 			require.NoError(t, laneWork(t.Context(), db, "reports", 0))
+			require.NoError(t, db.PingContext(WithLane(t.Context(), "")))
 		}
 		synctest.Wait()
 		said := log.take()
@@ -184,52 +186,64 @@ func TestWhoWouldBeOneTooManyInTheQueueIsRefused(t *testing.T) {
 	})
 }
 
+// Who waits for their lane's Max is told who holds that, and not who else has connections for longer.
+func TestWhoWaitsForAFullLaneIsToldWhoHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &gateFake{t: t}
+		db, c := f.open(Config{MaxOpen: 20, AcquireTimeout: time.Second, Lanes: map[string]Lane{"report": {Max: 1}}})
+		others := take(t, db, 10)
+		report, err := db.BeginTx(WithLane(t.Context(), "report"), nil)
+		require.NoError(t, err)
+		err = laneWork(t.Context(), db, "report", 0)
+		var late *AcquireError
+		require.ErrorAs(t, err, &late)
+		require.Len(t, late.Holders, 1)
+		assert.Equal(t, "report", late.Holders[0].Lane)
+		assert.Contains(t, err.Error(), `11 of 20 in use, 0 idle, 1 of 1 in lane "report", nobody else waiting; held by `)
+		require.NoError(t, report.Rollback())
+		for _, conn := range others {
+			require.NoError(t, conn.Close())
+		}
+		f.end(db, c)
+	})
+}
+
 // More come than can be served: those who are served are served in time, and afterwards nobody is
 // refused.
 func TestAFloodIsRefusedEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &gateFake{t: t}
 		db, c := f.open(Config{MaxOpen: 10, QueueTarget: 50 * time.Millisecond})
-		served, refused, late := 0, 0, 0
-		results := make(chan error)
+		var served, refused, late atomic.Int64
+		call := func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			switch err := laneWork(ctx, db, "", 10*time.Millisecond); {
+			case err == nil:
+				served.Add(1)
+			case errors.Is(err, ErrOverloaded):
+				refused.Add(1)
+			default:
+				late.Add(1)
+			}
+		}
 		flood := func(n int, every time.Duration) {
 			for range n {
-				go func() {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-					defer cancel()
-					results <- laneWork(ctx, db, "", 10*time.Millisecond)
-				}()
+				go call()
 				leakPause(every)
 			}
 		}
-		counted := make(chan struct{})
-		go func() {
-			defer close(counted)
-			for err := range results {
-				switch {
-				case err == nil:
-					served++
-				case errors.Is(err, ErrOverloaded):
-					refused++
-				default:
-					late++
-				}
-			}
-		}()
 		flood(15_000, time.Second/1500) // ten seconds of half more than the 1,000 a second that can be served
-		synctest.Wait()
-		assert.GreaterOrEqual(t, served, 9_800)
-		assert.Zero(t, late, "whoever is served is served in time")
+		assert.GreaterOrEqual(t, served.Load(), int64(9_800))
 		leakPause(time.Second)
-		assert.Equal(t, 15_000, served+refused)
-		var before int
-		before, served = refused, 0
+		assert.Zero(t, late.Load(), "whoever is served is served in time")
+		assert.Equal(t, int64(15_000), served.Load()+refused.Load())
+		before := refused.Load()
+		served.Store(0)
 		flood(5_000, time.Second/900)
 		leakPause(time.Second)
-		assert.Equal(t, before, refused, "nobody is refused when it is over")
-		assert.Equal(t, 5_000, served)
-		close(results)
-		<-counted
+		assert.Equal(t, before, refused.Load(), "nobody is refused when it is over")
+		assert.Equal(t, int64(5_000), served.Load())
 		f.end(db, c)
 	})
 }
