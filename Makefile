@@ -45,7 +45,7 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 	go test -tags sqllease_no_assembly . ./internal/callstack ./livepage
 	cd demo && go test ./...
 	cd bench && go test ./...
-	cd lab && go test -run 'Page|Refused' .
+	cd lab && go test -run 'Page|Refused|Claims' .
 
 .PHONY: test-versions
 test-versions: ## the library's tests with other versions of Go, at once: their time is virtual
@@ -85,8 +85,8 @@ faults: ## have servers, proxies and networks misbehave, and write what applicat
 	cd integration && go test -count 1 -v -run TestFaults ./faults -write
 
 .PHONY: lab
-lab: ## compare the advisor's limits with every limit, in virtual time, and write that into docs/sizing.md; some minutes
-	cd lab && go test -count 1 -timeout 30m -v -write .
+lab: ## measure the advisor, lanes and overload control in virtual time, and write that into docs/sizing.md and docs/overload.md; ten minutes on a quiet machine
+	cd lab && go test -count 1 -timeout 60m -v -write .
 
 .PHONY: sizing
 sizing: ## try limits on MariaDB and PostgreSQL, ask the advisor, and write that into docs/sizing.md; some minutes, on a quiet machine

@@ -1,8 +1,8 @@
-// Package lab asks whether the advisor's answers are right. It has a database in the process
-// that slows down like a real one, lets callers come to real pools of it, and tries every limit.
-// All of that is in virtual time (testing/synctest), so that a minute of load takes as long as the
-// work of the pool itself, and every run is the same. Its table and its pictures are in
-// docs/sizing.md; `make lab` writes them.
+// Package lab asks whether the advisor's answers are right, and what lanes and overload control
+// do. It has a database in the process that slows down like a real one, and lets callers come to
+// real pools of it. All of that is in virtual time (testing/synctest), so that a minute of load
+// takes as long as the work of the pool itself. Its tables and its pictures are in docs/sizing.md
+// and docs/overload.md; `make lab` writes them.
 package lab
 
 import (
@@ -16,6 +16,7 @@ import (
 // server is a database. All calls in flight get on at one pace, which depends on their number.
 type server struct {
 	slower func(n int) float64 // how many times longer than alone a call takes, with n in flight
+	dial   time.Duration       // how long it takes to connect
 
 	mu    sync.Mutex
 	at    time.Time   // guarded by mu: the time of the last change
@@ -30,10 +31,11 @@ type call struct {
 	done  chan struct{}
 }
 
-// do does some work, which takes the longer the more is in flight.
-func (s *server) do(work time.Duration) {
+// do does some work, which takes the longer the more is in flight. If the context ends, nobody
+// waits for it any more; but the server does it to the end.
+func (s *server) do(ctx context.Context, work time.Duration) error {
 	if work <= 0 {
-		return
+		return nil
 	}
 	c := &call{done: make(chan struct{})}
 	s.mu.Lock()
@@ -42,7 +44,12 @@ func (s *server) do(work time.Duration) {
 	heap.Push(&s.calls, c)
 	s.nextLocked()
 	s.mu.Unlock()
-	<-c.done
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // passLocked brings the clock up to now.
@@ -105,8 +112,28 @@ type jobKey struct{}
 // with is a context with a job.
 func (j job) with(ctx context.Context) context.Context { return context.WithValue(ctx, jobKey{}, j) }
 
-// Connect connects at once.
-func (s *server) Connect(context.Context) (driver.Conn, error) { return &conn{s}, nil }
+// Connect connects.
+func (s *server) Connect(ctx context.Context) (driver.Conn, error) {
+	if err := pause(ctx, s.dial); err != nil {
+		return nil, err
+	}
+	return &conn{server: s}, nil
+}
+
+// pause waits, if there is something to wait for.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // Driver is the driver.
 func (s *server) Driver() driver.Driver { return serverDriver{} }
@@ -116,17 +143,34 @@ type serverDriver struct{}
 // Open is not needed.
 func (serverDriver) Open(string) (driver.Conn, error) { return nil, driver.ErrSkip }
 
-type conn struct{ server *server }
+// conn is a connection. A call whose context ends is the last one on it, since nobody reads the
+// answer: so drivers close it, and the next caller needs another.
+type conn struct {
+	server *server
+	broken bool
+}
 
 // ExecContext does the job of the context.
 func (c *conn) ExecContext(ctx context.Context, _ string, _ []driver.NamedValue) (driver.Result, error) {
 	j := ctx.Value(jobKey{}).(job)
-	if j.sleep > 0 {
-		<-time.After(j.sleep)
+	err := pause(ctx, j.sleep)
+	if err == nil {
+		err = c.server.do(ctx, j.work)
 	}
-	c.server.do(j.work)
-	return driver.ResultNoRows, nil
+	c.broken = err != nil
+	return driver.ResultNoRows, err
 }
+
+// Ping is as good as the connection.
+func (c *conn) Ping(context.Context) error {
+	if c.broken {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
+// IsValid is false once a call was given up.
+func (c *conn) IsValid() bool { return !c.broken }
 
 // Prepare is not needed.
 func (c *conn) Prepare(string) (driver.Stmt, error) { return nil, driver.ErrSkip }

@@ -14,10 +14,13 @@ import (
 	"github.com/sqllease/sqllease/internal/page"
 )
 
-// document keeps the tables.
-const document = "../docs/sizing.md"
+// The documents that keep the tables.
+const (
+	sizingPage   = "../docs/sizing.md"
+	overloadPage = "../docs/overload.md"
+)
 
-var write = flag.Bool("write", false, "write what was measured into "+document+" and its pictures")
+var write = flag.Bool("write", false, "write what was measured into "+sizingPage+" and "+overloadPage+", and their pictures")
 
 // outcome is what was measured of a scene, and what the advisor said.
 type outcome struct {
@@ -79,7 +82,7 @@ func TestAdviceIsWhatEveryLimitShows(t *testing.T) {
 	}
 	assert.GreaterOrEqual(t, 10*right, 9*asked, "%d of %d are right", right, asked)
 	if *write {
-		fill(t, "known", tableOf(outcomes)+fmt.Sprintf("\n%d of %d are right.\n", right, asked))
+		fill(t, sizingPage, "known", tableOf(outcomes)+fmt.Sprintf("\n%d of %d are right.\n", right, asked))
 		draw(t, outcomes)
 	}
 }
@@ -98,7 +101,7 @@ func TestWhatCannotBeKnownIsRefused(t *testing.T) {
 		}
 	}
 	if *write {
-		fill(t, "unknowable", text)
+		fill(t, sizingPage, "unknowable", text)
 	}
 }
 
@@ -135,10 +138,17 @@ func (m measured) cell(a sqllease.Advice) string {
 	return s
 }
 
-// fill writes a block of the page.
-func fill(t *testing.T, name, text string) {
+// fill writes a block of a page.
+func fill(t *testing.T, file, name, text string) {
 	require.False(t, t.Failed(), "the page is not written: something failed")
-	require.NoError(t, page.Fill(document, name, text))
+	require.NoError(t, page.Fill(file, name, text))
+}
+
+// keep writes one, if that was asked for.
+func keep(t *testing.T, file, name, text string) {
+	if *write {
+		fill(t, file, name, text)
+	}
 }
 
 // What the page has is a row for each scene, and no other.
@@ -146,7 +156,7 @@ func TestThePageHasEveryScene(t *testing.T) {
 	rows := regexp.MustCompile(`(?m)^\| (.*?) \|`)
 	for name, scenes := range map[string][]scene{"known": known, "unknowable": unknowable} {
 		var has, want []string
-		_, inside, _, err := page.Block(document, name)
+		_, inside, _, err := page.Block(sizingPage, name)
 		require.NoError(t, err)
 		for _, row := range rows.FindAllStringSubmatch(inside, -1)[1:] {
 			has = append(has, row[1])
