@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,9 +21,12 @@ type roomyFake struct {
 	refuse  error // nil: it does not
 	most    int   // how many may be open then
 	refused int   // guarded by mu: dials
+	door    sync.Mutex
 }
 
 func (f *roomyFake) Connect(ctx context.Context) (driver.Conn, error) {
+	f.door.Lock() // of two at once for whom there is one place, one is refused
+	defer f.door.Unlock()
 	if f.refuse != nil && f.isFull() {
 		return nil, f.refuse
 	}
