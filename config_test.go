@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -108,8 +109,9 @@ func TestWhatIsWrappedAlreadyIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	_, err = Wrap(c, Config{})
 	wantConfigError(t, err, "connector", "a *sqllease.Connector", "give Wrap the connector of your driver")
-	require.NoError(t, Register("wrapped once", c.Driver(), Config{}))
-	db, err := Open("wrapped once", "", Config{Name: "the outer"})
+	name := fmt.Sprintf("wrapped once, %d", len(sql.Drivers())) // a name is registered for good: each run has its own
+	require.NoError(t, Register(name, c.Driver(), Config{}))
+	db, err := Open(name, "", Config{Name: "the outer"})
 	require.NoError(t, err)
 	outer, _ := ConnectorOf(db)
 	_, twice := outer.inner.(*Connector)
