@@ -34,6 +34,7 @@ type handle struct {
 	waited     trace.Span           // that of the acquire, where it began a trace of its own; nil: none
 	tries      int                  // how often its caller had tried before
 	called     bool                 // its acquire is that of its first call
+	barred     bool                 // it acquires there since its caller's lane might have nothing: if that fails, it is as good a ticket as it was
 	ends       bool                 // its connection is to be dropped when it is given back
 	closed     atomic.Bool          // it was dropped
 	unchecked  bool                 // the arguments of its first call are to be checked in it
@@ -57,7 +58,7 @@ var (
 // the refusal makes database/sql drop the ticket, and its caller comes to Connect.
 func (h *handle) ResetSession(ctx context.Context) error {
 	c, start := h.c, clock.Now()
-	h.pending = false
+	h.pending, h.barred = false, false
 	if h.leased {
 		c.warnHidden()
 	}
@@ -68,8 +69,11 @@ func (h *handle) ResetSession(ctx context.Context) error {
 	s, fit, barred := c.gate.Take(&h.ticket, h.statements > 0, c.laneOf(ctx), start)
 	switch {
 	case barred && h.statements == 0: // nobody wants a lock on it, so its first call may wait
-		h.pending, h.called = true, false
+		h.pending, h.called, h.barred = true, false, true
 		return nil
+	case barred:
+		c.gate.Leave(&h.ticket)
+		fallthrough
 	case s == nil:
 		c.arrivals.refused(ctx, c.gate.Gate, start)
 		return driver.ErrBadConn
@@ -148,7 +152,7 @@ func (h *handle) reset(ctx context.Context) error {
 // handle, whose session has then gone to a waiter, or is closed.
 func (h *handle) IsValid() bool {
 	if !h.leased {
-		return h.session == nil && h.c.gate.Stays(&h.ticket, h.pending && !h.called)
+		return h.session == nil && h.c.gate.Stays(&h.ticket, h.pending && (!h.called || h.barred))
 	}
 	if h.use() != nil { // reclaimed
 		h.leaveSession()
@@ -310,9 +314,13 @@ func (h *handle) hold(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	h.called = true
-	h.c.gate.Leave(&h.ticket)
+	if !h.barred {
+		h.c.gate.Leave(&h.ticket)
+	}
 	_, err := h.c.acquire(ctx, h, clock.Now(), 2)
-	h.pending = err != nil // it may be tried again
+	if h.pending = err != nil; h.barred && !h.pending { // else it may be tried again, and is a ticket still
+		h.c.gate.Leave(&h.ticket)
+	}
 	return err
 }
 

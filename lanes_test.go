@@ -91,6 +91,34 @@ func TestReportsDoNotTakeEveryConnection(t *testing.T) {
 	})
 }
 
+// Whoever is refused leaves the connections that are there as they are.
+func TestRefusedReportsCostNoIdleConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &gateFake{t: t, most: 10}
+		db, c := f.open(Config{MaxOpen: 10, AcquireTimeout: 100 * time.Millisecond, Lanes: map[string]Lane{"report": {Max: 1, MaxWaiting: 1}}})
+		for _, conn := range take(t, db, 10) {
+			require.NoError(t, conn.Close())
+		}
+		report, err := db.BeginTx(WithLane(t.Context(), "report"), nil)
+		require.NoError(t, err)
+		for range 50 {
+			waits := make(chan error)
+			go func() { waits <- laneWork(t.Context(), db, "report", 0) }()
+			synctest.Wait()
+			require.ErrorIs(t, laneWork(t.Context(), db, "report", 0), ErrOverloaded)
+			require.ErrorIs(t, <-waits, context.DeadlineExceeded)
+			leakPause(time.Second)
+		}
+		require.NoError(t, report.Commit())
+		s := c.Stats()
+		assert.Equal(t, uint64(10), s.Dials)
+		assert.Zero(t, s.Closed.Total())
+		assert.Equal(t, 10, s.Idle)
+		assert.Equal(t, 10, db.Stats().Idle)
+		f.end(db, c)
+	})
+}
+
 // A transaction's statement is bound to its connection: its caller is sent on, and waits in order.
 func TestAPreparedStatementsConnectionIsNotTakenByALaneThatIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -139,16 +139,15 @@ func (g *Gate[S, C]) drainsLocked() bool {
 // Take begins a hold for a ticket that leaves the free list: of the session that the
 // ticket had last, or else, unless it is to be its own, of the one used last. It never
 // waits. Without one it returns nil, as it does where the lane may have none now, which is
-// barred then. One that has expired comes back with false: it is closing, and the caller
+// barred then: the ticket counts as free until Leave, or until it comes back. One that has expired comes back with false: it is closing, and the caller
 // closes it.
 func (g *Gate[S, C]) Take(t *Ticket[S], own bool, id LaneID, now clock.Instant) (s *S, fit, barred bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.unfreeLocked(t)
 	if g.barredLocked(id) {
-		g.settleLocked(now)
 		return nil, false, true
 	}
+	g.unfreeLocked(t)
 	taken := t.last
 	if taken == nil || taken.place != ready {
 		taken = nil
@@ -266,8 +265,6 @@ func (g *Gate[S, C]) Drop(t *Ticket[S], now clock.Instant) *S {
 	own := s != nil && s.place == ready
 	switch {
 	case own && g.trust == Private:
-	case g.lanes.several && g.lanes.waiting > 0: // see Surplus
-		return nil
 	case g.ready.len <= max(g.free, g.keep):
 		return nil
 	case !own:
@@ -280,12 +277,11 @@ func (g *Gate[S, C]) Drop(t *Ticket[S], now clock.Instant) *S {
 
 // Surplus takes the sessions that no free ticket answers for, such as those whose caller
 // was refused and went away; not those that nobody has had so far, and that are younger than
-// freshFor, nor any while those wait who left their tickets since their lane is barred. The
-// caller closes them.
+// freshFor. The caller closes them.
 func (g *Gate[S, C]) Surplus(now clock.Instant) (surplus []*S) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.trust != Alone && g.trust != Private || g.lanes.several && g.lanes.waiting > 0 {
+	if g.trust != Alone && g.trust != Private {
 		return nil
 	}
 	g.ready.each(func(s *Session[S]) bool {

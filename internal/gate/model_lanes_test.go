@@ -25,7 +25,7 @@ var laneOutcomes = []string{
 	"overload: begins to press", "overload: goes before anybody is refused", "overload: refused", "overload: spared, who waits alone",
 	"overload: ends after an interval", "overload: ends, and begins to press again", "overload: ends, since nobody waits",
 	"return: handed to another lane", "return: kept, while those wait whose lanes are barred",
-	"take: barred", "take: barred, and one is served", "drop: none, while those wait whose lanes are barred",
+	"take: barred",
 	"condemn: one is served", "reject: one is served", "replace: waits again, since its lane is barred",
 	"serve: before others whose lanes are barred", "serve: what is reserved", "serve: nothing is reserved at so low a limit", "brief",
 }
@@ -133,9 +133,6 @@ func (m *model) tooMany(id LaneID) bool {
 	return most > 0 && len(m.waitingIn(id)) >= most
 }
 
-// comeBack tells whether those wait who left their tickets, and may come back to any session.
-func (m *model) comeBack() bool { return m.several() && len(m.queue) > 0 }
-
 // nextFit is who is served next, once those are refused who have waited for too long.
 func (m *model) nextFit(now clock.Instant) *modelWaiter {
 	for {
@@ -228,14 +225,11 @@ func (m *model) freed(now clock.Instant) {
 func (m *model) settleNow() { m.settle(m.now) }
 
 // takeBarred is what it means that a ticket's lane may have nothing.
-func (m *model) takeBarred(t *modelTicket, s *conn) bool {
+func (m *model) takeBarred(s *conn) bool {
 	if s != nil {
 		m.fail("a lane that is barred has a session")
 	}
-	m.didServe("take: barred", "take: barred, and one is served", m.settleNow)
-	if m.rand.IntN(4) > 0 {
-		m.tickets = without(m.tickets, t)
-	}
+	m.did("take: barred")
 	return true
 }
 

@@ -134,13 +134,13 @@ func (m *model) stepTake() bool {
 	own := m.rand.IntN(3) == 0
 	lane := m.anyLane()
 	s, fit, barred := m.g.Take(t.real, own, lane, m.now)
-	t.free = false
 	if barred != m.barred(lane) {
 		m.fail("the ticket's lane is barred: %v, must be %v", barred, !barred)
 	}
 	if barred {
-		return m.takeBarred(t, s)
+		return m.takeBarred(s)
 	}
+	t.free = false
 	want := t.last
 	if want == nil || want.place != ready {
 		want = nil
@@ -243,8 +243,6 @@ func (m *model) stepDrop() bool {
 	case own && m.trust == Private:
 		m.did("drop: own" + map[bool]string{false: ", and no other"}[unclaimed])
 		want = t.last
-	case unclaimed && m.comeBack():
-		m.did("drop: none, while those wait whose lanes are barred")
 	case own && unclaimed:
 		m.did("drop: own")
 		want = t.last
@@ -269,7 +267,7 @@ func (m *model) stepSurplus() bool {
 	var want []*modelSession
 	for _, s := range slices.Clone(m.ready) {
 		old := !s.fresh || m.now.Sub(s.used) >= freshFor
-		if old && !m.comeBack() && (m.trust == Alone || m.trust == Private) && len(m.ready) > max(m.free(), m.keep) {
+		if old && (m.trust == Alone || m.trust == Private) && len(m.ready) > max(m.free(), m.keep) {
 			want = append(want, s)
 			m.toCloser(s, Dropped)
 		}

@@ -160,6 +160,7 @@ func (u *user) acquire() (*Ticket[conn], *conn) {
 		s, fit, barred := u.g.Take(t, u.r.IntN(8) == 0, u.lane, clock.Now())
 		switch {
 		case barred:
+			u.g.Leave(t) // who has it acquires otherwise
 			u.barred.Add(1)
 			if u.r.IntN(2) == 0 { // its caller does nothing with it, and it is free again
 				u.g.Stays(t, true)
