@@ -40,7 +40,7 @@ announce:
 .PHONY: test-unit
 test-unit: ## the tests that need nothing but Go and a C compiler for the race detector
 	go vet ./...
-	go test -race $$(go list ./... | grep -v /internal/advisor)
+	@$(MAKE) --no-print-directory test-newest
 	go test ./internal/advisor # one goroutine, and much to work out
 	go test -tags sqllease_no_assembly . ./internal/callstack ./livepage
 	cd demo && go test ./...
@@ -49,15 +49,22 @@ test-unit: ## the tests that need nothing but Go and a C compiler for the race d
 
 .PHONY: test-versions
 test-versions: ## the library's tests with other versions of Go, at once: their time is virtual
-	@$(MAKE) --no-print-directory -j3 -O test-oldest test-newest test-stuck
+	@$(MAKE) --no-print-directory -j3 -O test-oldest test-installed test-stuck
 
 .PHONY: test-oldest
 test-oldest: ## the library's tests with the oldest Go that go.mod allows
 	GOTOOLCHAIN=$(OLDEST) go vet . ./livepage && GOTOOLCHAIN=$(OLDEST) go test . ./livepage
 
+.PHONY: test-installed
+test-installed: ## the library's tests with the Go that is installed
+	go test . ./livepage
+
+# The race detector of older ones crashes now and then where timers are set in virtual time:
+# golang/go issue 78156.
 .PHONY: test-newest
-test-newest: ## the library's tests with the newest Go
-	GOTOOLCHAIN=$(NEWEST) go vet . ./livepage && GOTOOLCHAIN=$(NEWEST) go test . ./livepage
+test-newest: ## the tests with the newest Go and its race detector
+	GOTOOLCHAIN=$(NEWEST) go vet ./...
+	GOTOOLCHAIN=$(NEWEST) go test -race $$(go list ./... | grep -v /internal/advisor)
 
 .PHONY: test-stuck
 test-stuck: ## what is reported of the deadlock that Go 1.27.0 has in database/sql

@@ -20,8 +20,8 @@ const DefaultSlowAcquireThreshold = 5 * time.Second
 // Config says how a [Connector] behaves. The zero value is useful: it sets no
 // limit of its own, discovers the server's idle limit, reports connections that
 // are checked out but unused for 30 seconds, and sends telemetry to the global
-// OpenTelemetry providers. Most applications set MaxOpen and AcquireTimeout, and
-// leave the rest. docs/config.md says of each setting when to change it.
+// OpenTelemetry providers. Most applications set MaxOpen, AcquireTimeout and
+// QueueTarget, and leave the rest. docs/config.md says of each setting when to change it.
 //
 // A Config is checked once, by [Wrap], and copied: changing it afterwards has no
 // effect.
@@ -173,7 +173,8 @@ type Config struct {
 	// OnLeak is called with each report of a leak, and again when such a connection
 	// comes back, on a goroutine that nothing waits for. It may use the database; a
 	// panic in it is logged. It gets every report, of which the log has only the first
-	// of each place a minute. Nil: not called.
+	// of each place a minute, and that of a return only when it is done with the leak. Nil: not
+	// called.
 	OnLeak func(Leak)
 
 	// OnSlowCall is called in the same way with each report of a slow call. Nil: not

@@ -28,7 +28,7 @@ func openPool(t *testing.T, inner driver.Connector, cfg Config) (*sql.DB, *Conne
 	require.True(t, ok)
 	t.Cleanup(func() {
 		assert.NoError(t, db.Close())
-		assert.Zero(t, c.Stats().Open)
+		allClosed(t, c)
 	})
 	return db, c
 }

@@ -352,6 +352,7 @@ var emitters = map[string]func(t *testing.T, r recorders) *sql.DB{
 	"sqllease": func(t *testing.T, r recorders) *sql.DB {
 		db, err := sqllease.OpenDB(&refusing{Connector: &noting{}}, sqllease.Config{
 			MaxOpen: 1, TracerProvider: r.traces, MeterProvider: r.meters, Logger: slog.New(slog.DiscardHandler),
+			Lanes: map[string]sqllease.Lane{"report": {}},
 		})
 		require.NoError(t, err)
 		require.ErrorIs(t, db.PingContext(t.Context()), syscall.ECONNREFUSED)

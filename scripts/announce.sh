@@ -9,5 +9,5 @@ row "$1, $2, go1.27.0" '210 MB, as Go modules'
 row 'mariadb-server, postgresql, pgbouncer, haproxy' '90 MB of Debian packages, by apt-get as root; not started as services'
 row 'Prometheus' '150 MB of Go modules; built from source into .cache, some minutes on two cores'
 row 'chromium, fonts-liberation' '120 MB of Debian packages, likewise'
-echo 'make test-unit fetches only modules.'
+echo 'make test-unit fetches only modules, and the newest Go among them.'
 echo

@@ -222,10 +222,18 @@ const (
 func (g *Gate[S, C]) Return(t *Ticket[S], s *Session[S], bad bool, now clock.Instant) Returned {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	became := g.returnLocked(t, s, bad, now)
+	g.laneFreedLocked(now)
+	return became
+}
+
+func (g *Gate[S, C]) returnLocked(t *Ticket[S], s *Session[S], bad bool, now clock.Instant) Returned {
 	g.endLocked(s, now)
 	t.last, s.fresh = s, false
-	defer g.laneFreedLocked(now)
-	next := g.nextFitLocked(now)
+	var next *Waiter[S, C]
+	if g.lanes.waiting > 0 {
+		next = g.nextFitLocked(now)
+	}
 	switch {
 	case bad:
 		g.closeLocked(s, Bad)

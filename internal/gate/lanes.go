@@ -42,7 +42,7 @@ type lane[S, C any] struct {
 	waiters   list[Waiter[S, C]] // guarded by Gate.mu: in order of their numbers
 	pressed   clock.Instant      // guarded by Gate.mu: some are refused from then on: see overload.go; zero: nobody is
 	refusedAt clock.Instant      // guarded by Gate.mu: when somebody was refused last
-	counts    LaneCounts         // guarded by Gate.mu
+	counts    LaneCounts         // guarded by Gate.mu; not kept where there is one lane: they are the gate's
 }
 
 // LaneCounts are what a lane has seen.
@@ -184,11 +184,12 @@ type LaneFigures struct {
 // LaneLocked is how a lane stands. Its caller is called by Look.
 func (g *Gate[S, C]) LaneLocked(id LaneID) LaneFigures {
 	l := &g.lanes.all[id]
-	used := l.used
-	if !g.lanes.several { // then places are not counted, and all are its, dials ahead too
+	used, counts := l.used, l.counts
+	if !g.lanes.several { // then nothing is counted, and all is its, dials ahead too
 		used = g.held.len - g.tended + g.dialing
+		counts = LaneCounts{g.counts.Holds, g.counts.Waits, g.counts.QueueTime}
 	}
-	return LaneFigures{used, l.waiters.len, g.barredLocked(id), l.refusesLocked(clock.Now()), l.counts}
+	return LaneFigures{used, l.waiters.len, g.barredLocked(id), l.refusesLocked(clock.Now()), counts}
 }
 
 // ErrOverloaded is the error of an acquire that was refused, since too many wait, or have waited

@@ -134,9 +134,11 @@ func (g *Gate[S, C]) quitLocked(w *Waiter[S, C]) {
 func (g *Gate[S, C]) unwaitLocked(w *Waiter[S, C]) {
 	g.counts.Waits--
 	g.counts.QueueTime -= w.waited
-	l := g.laneOf(w)
-	l.counts.Waits--
-	l.counts.QueueTime -= w.waited
+	if g.lanes.several {
+		l := g.laneOf(w)
+		l.counts.Waits--
+		l.counts.QueueTime -= w.waited
+	}
 }
 
 func (g *Gate[S, C]) numberLocked(w *Waiter[S, C]) {
@@ -283,9 +285,11 @@ func (g *Gate[S, C]) serveLocked(w *Waiter[S, C], s *Session[S], now clock.Insta
 	w.waited += max(now.Sub(w.since), 0) // now may have been read before it joined
 	g.counts.Waits++
 	g.counts.QueueTime += w.waited
-	l := g.laneOf(w)
-	l.counts.Waits++
-	l.counts.QueueTime += w.waited
+	if g.lanes.several {
+		l := g.laneOf(w)
+		l.counts.Waits++
+		l.counts.QueueTime += w.waited
+	}
 	if s != nil {
 		g.holdLocked(s, w.lane)
 	}
@@ -379,8 +383,8 @@ func (g *Gate[S, C]) admitLocked() {
 func (g *Gate[S, C]) holdLocked(s *Session[S], id LaneID) {
 	g.holds++
 	g.counts.Holds++
-	g.occupyLocked(id)
-	if id != NoLane {
+	if g.lanes.several && id != NoLane {
+		g.occupyLocked(id)
 		g.lanes.all[id].counts.Holds++
 	}
 	s.place, s.hold, s.lane = held, g.holds, id
@@ -392,7 +396,9 @@ func (g *Gate[S, C]) holdLocked(s *Session[S], id LaneID) {
 func (g *Gate[S, C]) endLocked(s *Session[S], now clock.Instant) {
 	g.ended(s.of)
 	g.held.remove(&s.node)
-	g.vacateLocked(s.lane)
+	if g.lanes.several {
+		g.vacateLocked(s.lane)
+	}
 	if s.tended {
 		s.tended = false
 		g.tended--
@@ -404,7 +410,7 @@ func (g *Gate[S, C]) endLocked(s *Session[S], now clock.Instant) {
 func (g *Gate[S, C]) rejectLocked(s *Session[S], used clock.Instant) {
 	g.endLocked(s, used)
 	g.counts.Holds--
-	if s.lane != NoLane {
+	if g.lanes.several && s.lane != NoLane {
 		g.lanes.all[s.lane].counts.Holds--
 	}
 }
