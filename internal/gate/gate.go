@@ -52,6 +52,7 @@ type Gate[S, C any] struct {
 	ready    list[Session[S]] // guarded by mu: in order of their last use
 	lanes    lanes[S, C]      // those who wait, by lane
 	free     int              // guarded by mu: tickets that are free
+	away     int              // guarded by mu: those of them that a caller has whose lane is barred
 	keep     int              // how many sessions stay ready without tickets; set once
 	tended   int              // guarded by mu: those that are held to be looked after
 	trust    Trust            // guarded by mu
@@ -139,12 +140,18 @@ func (g *Gate[S, C]) drainsLocked() bool {
 // Take begins a hold for a ticket that leaves the free list: of the session that the
 // ticket had last, or else, unless it is to be its own, of the one used last. It never
 // waits. Without one it returns nil, as it does where the lane may have none now, which is
-// barred then: the ticket counts as free until Leave, or until it comes back. One that has expired comes back with false: it is closing, and the caller
+// barred then: until Leave, or until it comes back, the ticket is away, and counts as free for
+// what the gate keeps ready, but not for who may be served. One that has expired comes back with false: it is closing, and the caller
 // closes it.
 func (g *Gate[S, C]) Take(t *Ticket[S], own bool, id LaneID, now clock.Instant) (s *S, fit, barred bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.barredLocked(id) {
+		if t.free && !t.away {
+			t.away = true
+			g.away++
+			g.settleLocked(now) // nobody has a ticket for one that is ready
+		}
 		return nil, false, true
 	}
 	g.unfreeLocked(t)
@@ -195,6 +202,10 @@ func (g *Gate[S, C]) Stays(t *Ticket[S], good bool) bool {
 }
 
 func (g *Gate[S, C]) freeLocked(t *Ticket[S]) {
+	if t.away {
+		t.away = false
+		g.away--
+	}
 	if !t.free {
 		t.free = true
 		g.free++
@@ -202,6 +213,10 @@ func (g *Gate[S, C]) freeLocked(t *Ticket[S]) {
 }
 
 func (g *Gate[S, C]) unfreeLocked(t *Ticket[S]) {
+	if t.away {
+		t.away = false
+		g.away--
+	}
 	if t.free {
 		t.free = false
 		g.free--

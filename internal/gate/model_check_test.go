@@ -131,7 +131,7 @@ func (m *model) checkSessions() {
 
 func (m *model) checkTickets() {
 	for _, t := range m.tickets {
-		if t.real.free != t.free || t.last == nil != (t.real.last == nil) || t.last != nil && t.real.last.of != t.last.real {
+		if t.real.free != t.free || t.real.away != t.away || t.last == nil != (t.real.last == nil) || t.last != nil && t.real.last.of != t.last.real {
 			m.fail("a ticket is free: %v, must be %v, or remembers another session", t.real.free, t.free)
 		}
 	}
@@ -151,7 +151,7 @@ func (m *model) checkInvariants() {
 	if m.takeable(m.now) != nil && m.trust != Watchful { // there time makes them takeable: see checkWake
 		m.fail("%d wait while %d are ready for them", len(m.queue), len(m.ready))
 	}
-	if m.trust == Watchful && len(m.ready) > m.free() {
+	if m.trust == Watchful && len(m.ready) > m.listed() {
 		m.fail("%d wait while one is ready that no ticket answers for", len(m.queue))
 	}
 }

@@ -25,7 +25,7 @@ var laneOutcomes = []string{
 	"overload: begins to press", "overload: goes before anybody is refused", "overload: refused", "overload: spared, who waits alone",
 	"overload: ends after an interval", "overload: ends, and begins to press again", "overload: ends, since nobody waits",
 	"return: handed to another lane", "return: kept, while those wait whose lanes are barred",
-	"take: barred",
+	"take: barred", "take: barred, and one is served", "take: barred, and away already",
 	"condemn: one is served", "reject: one is served", "replace: waits again, since its lane is barred",
 	"serve: before others whose lanes are barred", "serve: what is reserved", "serve: nothing is reserved at so low a limit", "brief",
 }
@@ -225,11 +225,16 @@ func (m *model) freed(now clock.Instant) {
 func (m *model) settleNow() { m.settle(m.now) }
 
 // takeBarred is what it means that a ticket's lane may have nothing.
-func (m *model) takeBarred(s *conn) bool {
+func (m *model) takeBarred(t *modelTicket, s *conn) bool {
 	if s != nil {
 		m.fail("a lane that is barred has a session")
 	}
-	m.did("take: barred")
+	if t.free && !t.away {
+		t.away = true
+		m.didServe("take: barred", "take: barred, and one is served", m.settleNow)
+		return true
+	}
+	m.did("take: barred, and away already")
 	return true
 }
 

@@ -138,9 +138,9 @@ func (m *model) stepTake() bool {
 		m.fail("the ticket's lane is barred: %v, must be %v", barred, !barred)
 	}
 	if barred {
-		return m.takeBarred(s)
+		return m.takeBarred(t, s)
 	}
-	t.free = false
+	t.free, t.away = false, false
 	want := t.last
 	if want == nil || want.place != ready {
 		want = nil
@@ -191,7 +191,7 @@ func (m *model) stepLeave() bool {
 		return false
 	}
 	m.g.Leave(t.real)
-	t.free = false
+	t.free, t.away = false, false
 	m.didServe("leave", "leave: one is served", m.settleNow)
 	return true
 }
@@ -213,7 +213,9 @@ func (m *model) stepStays() bool {
 		return false
 	}
 	good := m.rand.IntN(2) == 0
-	t.free = t.free || good && !m.shut
+	if good && !m.shut {
+		t.free, t.away = true, false
+	}
 	if got := m.g.Stays(t.real, good); got != t.free {
 		m.fail("the ticket stays: %v, must be %v", got, t.free)
 	}

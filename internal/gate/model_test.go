@@ -55,6 +55,7 @@ const (
 type modelTicket struct {
 	real *Ticket[conn]
 	free bool
+	away bool // a caller has it whose lane is barred
 	last *modelSession
 }
 
@@ -174,6 +175,11 @@ func (m *model) beginDial(w *modelWaiter) {
 // over tells whether more are there than the limit allows, without those that go anyway.
 func (m *model) over() bool { return m.limit > 0 && m.open()-len(m.closing) > m.limit }
 
+// listed are the tickets that are in the pool's free list: nobody has them whose lane is barred.
+func (m *model) listed() int {
+	return len(where(m.tickets, func(t *modelTicket) bool { return t.free && !t.away }))
+}
+
 func (m *model) free() (n int) {
 	for _, t := range m.tickets {
 		if t.free {
@@ -211,7 +217,7 @@ func (m *model) takeable(now clock.Instant) *modelSession {
 		return nil
 	}
 	oldest, newest := m.ready[0], m.ready[len(m.ready)-1]
-	unanswered := len(m.ready) > m.free() // no ticket answers for one of them
+	unanswered := len(m.ready) > m.listed() // no ticket answers for one of them
 	may := false
 	switch m.trust {
 	case Alone:
@@ -229,7 +235,7 @@ func (m *model) takeable(now clock.Instant) *modelSession {
 	switch {
 	case !may:
 		return nil
-	case m.free() == 0:
+	case m.listed() == 0:
 		return newest
 	}
 	return oldest

@@ -64,7 +64,7 @@ func (m *model) stepAsk() bool {
 		switch {
 		case m.trust == Private:
 			what += ", of another pool"
-		case m.free() == 0:
+		case m.listed() == 0:
 			what += ", without any ticket"
 		}
 		m.did(what)

@@ -232,8 +232,8 @@ func (g *Gate[S, C]) takeableLocked(now clock.Instant) *Session[S] {
 	if g.ready.len == 0 {
 		return nil
 	}
-	if g.ready.len > g.free && g.trust <= Draining {
-		if g.free == 0 {
+	if listed := g.free - g.away; g.ready.len > listed && g.trust <= Draining {
+		if listed == 0 {
 			return g.ready.newest()
 		}
 		return g.ready.first.of

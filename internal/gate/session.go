@@ -141,6 +141,7 @@ func (s *Session[S]) IsFlushed() bool { return s.flushed }
 // is in its free list, where it has no session, but remembers which it had last.
 type Ticket[S any] struct {
 	free bool        // guarded by Gate.mu
+	away bool        // guarded by Gate.mu: it is free, and a caller has it: see Take
 	last *Session[S] // guarded by Gate.mu
 }
 
