@@ -156,7 +156,7 @@ func ready(pool *sqllease.Connector, tooLong time.Duration) http.HandlerFunc {
 // reachable asks the server, on a connection of the pool.
 func reachable(db *sql.DB, patience time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), patience)
+		ctx, cancel := context.WithTimeout(sqllease.WithLane(r.Context(), "probe"), patience)
 		defer cancel()
 		if err := db.PingContext(ctx); err != nil {
 			http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
