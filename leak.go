@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -43,6 +44,12 @@ type Leak struct {
 	told       bool          // the lease was reported as leaked before
 	blame      blame         // of a slow call
 	reporting  *reporting    // of its lease
+}
+
+// reporting is how far the reports of a lease are. That of its return waits for the others.
+type reporting struct {
+	recorded sync.WaitGroup // those that are on their way into the log, the trace and the metrics
+	told     sync.WaitGroup // those from whose function the application has not returned
 }
 
 // String is the report as people read it, in several lines.

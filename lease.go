@@ -157,12 +157,6 @@ type told struct {
 
 func (t told) anything() bool { return t.leaked || t.busy || t.proven }
 
-// reporting is how far the reports of a lease are. That of its return waits for the others.
-type reporting struct {
-	recorded sync.WaitGroup // those that are on their way into the log, the trace and the metrics
-	told     sync.WaitGroup // those from whose function the application has not returned
-}
-
 // beginReport notes that there is a report on its way. The gate's lock is held, as it is when
 // the lease ends.
 func (t *told) beginReport(l *Leak) {
