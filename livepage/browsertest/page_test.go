@@ -104,7 +104,7 @@ func (b *tab) becomes(expression string) {
 	require.Eventually(b.t, func() bool { // chromedp.Poll makes a function of a text, which the page's policy forbids
 		var is any
 		return chromedp.Run(b.ctx, chromedp.Evaluate(expression, &is)) == nil && is == true
-	}, 8*time.Second, 50*time.Millisecond, expression)
+	}, 30*time.Second, 50*time.Millisecond, expression)
 }
 
 // shows waits for a text in a part.
@@ -266,10 +266,12 @@ func TestABarIsPinned(t *testing.T) {
 	b.becomes(`document.querySelector(".bar text")?.textContent.startsWith("export.go")`)
 	b.becomes(`document.querySelector(".bar .edge").getBoundingClientRect().width > 30`)
 	var x, y float64
-	b.do(chromedp.Evaluate(`(r => r.left + r.width / 2)(document.querySelector(".bar .edge").getBoundingClientRect())`, &x),
-		chromedp.Evaluate(`(r => r.top + r.height / 2)(document.querySelector(".bar .edge").getBoundingClientRect())`, &y))
-	b.do(chromedp.MouseEvent("mouseMoved", x, y))
-	b.becomes(`!document.getElementById("tip").hidden`)
+	require.Eventually(t, func() bool { // the picture moves on meanwhile
+		b.do(chromedp.Evaluate(`(r => r.left + r.width / 2)(document.querySelector(".bar .edge").getBoundingClientRect())`, &x),
+			chromedp.Evaluate(`(r => r.top + r.height / 2)(document.querySelector(".bar .edge").getBoundingClientRect())`, &y),
+			chromedp.MouseEvent("mouseMoved", x, y))
+		return b.is(`String(!document.getElementById("tip").hidden)`) == "true"
+	}, 30*time.Second, 100*time.Millisecond)
 	b.shows("#tip", "shop/export.go")
 	b.shows("#tip", "SELECT id, product, total FROM orders WHERE customer = ?")
 	b.do(chromedp.MouseClickXY(x, y))
