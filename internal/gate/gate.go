@@ -64,7 +64,7 @@ type Gate[S, C any] struct {
 	patience int              // guarded by mu: how many of these arouse suspicion
 	expiries expiries[S]      // guarded by mu
 	waking   clock.Instant    // guarded by mu: when Wake is called next; zero: nobody asked for it
-	counts   Counts           // guarded by mu
+	counts   Counts           // guarded by mu: but for what each lane counts
 }
 
 // hooks are called with mu held, and do no more than note something or arm a timer.
@@ -77,11 +77,9 @@ type hooks[S, C any] struct {
 
 // Counts are what a gate has seen.
 type Counts struct {
-	Holds     uint64        // begun, but for those that were rejected
-	Waits     uint64        // acquires that were served in the queue
-	QueueTime time.Duration // what these spent there, together
-	Handovers uint64        // sessions that went from their holder to a waiter
-	Closed    [Reasons]uint64
+	LaneCounts        // of all lanes, and of holds that are in none
+	Handovers  uint64 // sessions that went from their holder to a waiter
+	Closed     [Reasons]uint64
 }
 
 // Trust says how far the pool's tickets may be overruled.
@@ -147,9 +145,7 @@ func (g *Gate[S, C]) Take(t *Ticket[S], own bool, id LaneID, now clock.Instant) 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.barredLocked(id) {
-		if t.free && !t.away {
-			t.away = true
-			g.away++
+		if t.free && g.awayLocked(t, true) {
 			g.settleLocked(now) // nobody has a ticket for one that is ready
 		}
 		return nil, false, true
@@ -202,10 +198,7 @@ func (g *Gate[S, C]) Stays(t *Ticket[S], good bool) bool {
 }
 
 func (g *Gate[S, C]) freeLocked(t *Ticket[S]) {
-	if t.away {
-		t.away = false
-		g.away--
-	}
+	g.awayLocked(t, false)
 	if !t.free {
 		t.free = true
 		g.free++
@@ -213,14 +206,24 @@ func (g *Gate[S, C]) freeLocked(t *Ticket[S]) {
 }
 
 func (g *Gate[S, C]) unfreeLocked(t *Ticket[S]) {
-	if t.away {
-		t.away = false
-		g.away--
-	}
+	g.awayLocked(t, false)
 	if t.free {
 		t.free = false
 		g.free--
 	}
+}
+
+// awayLocked notes whether a caller has the ticket whose lane is barred, and tells whether that is new.
+func (g *Gate[S, C]) awayLocked(t *Ticket[S], is bool) (changed bool) {
+	if t.away == is {
+		return false
+	}
+	if t.away = is; is {
+		g.away++
+	} else {
+		g.away--
+	}
+	return true
 }
 
 // Returned is what became of a session that was given back.

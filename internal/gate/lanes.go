@@ -42,7 +42,7 @@ type lane[S, C any] struct {
 	waiters   list[Waiter[S, C]] // guarded by Gate.mu: in order of their numbers
 	pressed   clock.Instant      // guarded by Gate.mu: some are refused from then on: see overload.go; zero: nobody is
 	refusedAt clock.Instant      // guarded by Gate.mu: when somebody was refused last
-	counts    LaneCounts         // guarded by Gate.mu; not kept where there is one lane: they are the gate's
+	counts    LaneCounts         // guarded by Gate.mu
 }
 
 // LaneCounts are what a lane has seen.
@@ -140,6 +140,14 @@ func (g *Gate[S, C]) laneFreedLocked(now clock.Instant) {
 	}
 }
 
+// countsLocked are those of a lane, or of what is in none.
+func (g *Gate[S, C]) countsLocked(id LaneID) *LaneCounts {
+	if id == NoLane {
+		return &g.counts.LaneCounts
+	}
+	return &g.lanes.all[id].counts
+}
+
 // laneOf is that of a waiter.
 func (g *Gate[S, C]) laneOf(w *Waiter[S, C]) *lane[S, C] { return &g.lanes.all[w.lane] }
 
@@ -184,12 +192,51 @@ type LaneFigures struct {
 // LaneLocked is how a lane stands. Its caller is called by Look.
 func (g *Gate[S, C]) LaneLocked(id LaneID) LaneFigures {
 	l := &g.lanes.all[id]
-	used, counts := l.used, l.counts
-	if !g.lanes.several { // then nothing is counted, and all is its, dials ahead too
+	used := l.used
+	if !g.lanes.several { // then places are not counted, and all are its, dials ahead too
 		used = g.held.len - g.tended + g.dialing
-		counts = LaneCounts{g.counts.Holds, g.counts.Waits, g.counts.QueueTime}
 	}
-	return LaneFigures{used, l.waiters.len, g.barredLocked(id), l.refusesLocked(clock.Now()), counts}
+	return LaneFigures{used, l.waiters.len, g.barredLocked(id), l.refusesLocked(clock.Now()), l.counts}
+}
+
+// AwaitedLocked tells of each lane whether somebody waits for one of its places to become free,
+// and how many places these lanes have: sessions in use, and dials for their callers. Nil: those
+// who wait are waiting for any place. Its caller is called by Look.
+func (g *Gate[S, C]) AwaitedLocked() (awaited []bool, places int) {
+	if !g.lanes.several || g.lanes.waiting == 0 || g.nextLocked() != nil {
+		return nil, 0
+	}
+	awaited = make([]bool, len(g.lanes.all))
+	for i := range g.lanes.all {
+		switch l := &g.lanes.all[i]; {
+		case l.waiters.len == 0:
+		case l.Max > 0 && l.used >= l.Max:
+			awaited[i] = true
+		default: // any place that is not reserved
+			for j := range g.lanes.all {
+				awaited[j] = awaited[j] || g.lanes.all[j].used > g.lanes.all[j].Reserve
+			}
+		}
+	}
+	for i, is := range awaited {
+		if is {
+			places += g.lanes.all[i].used
+		}
+	}
+	return awaited, places
+}
+
+// MostLocked is how many places a lane may have at most; 0: any number. Its caller is called by
+// Look.
+func (g *Gate[S, C]) MostLocked(id LaneID) int {
+	l, most := &g.lanes.all[id], g.limit
+	if most > g.lanes.reserve {
+		most -= g.lanes.reserve - l.Reserve
+	}
+	if l.Max > 0 && (most == 0 || l.Max < most) {
+		return l.Max
+	}
+	return most
 }
 
 // ErrOverloaded is the error of an acquire that was refused, since too many wait, or have waited

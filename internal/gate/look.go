@@ -28,9 +28,16 @@ func (g *Gate[S, C]) Look(f func()) {
 
 // FiguresLocked is how the gate stands.
 func (g *Gate[S, C]) FiguresLocked() Figures {
+	counts := g.counts
+	for i := range g.lanes.all {
+		n := &g.lanes.all[i].counts
+		counts.Holds += n.Holds
+		counts.Waits += n.Waits
+		counts.QueueTime += n.QueueTime
+	}
 	return Figures{
 		Limit: g.limit, Open: g.open, Held: g.held.len, Ready: g.ready.len, Dialing: g.dialing, Pace: g.pace.most, Failure: g.pace.met,
-		Waiting: g.lanes.waiting, Free: g.free, Shut: g.shut, Counts: g.counts,
+		Waiting: g.lanes.waiting, Free: g.free, Shut: g.shut, Counts: counts,
 	}
 }
 

@@ -318,11 +318,10 @@ func (m *model) checkLanes() {
 		if l.Max > 0 && n > l.Max && !m.shut { // whoever replaces a session dials then, and is shut out
 			m.fail("lane %d has %d places, at most %d", i, n, l.Max)
 		}
-		counts := l.counts
-		if !m.several() { // then nobody is told apart
-			n, counts = len(m.held)-m.tended()+len(m.dials), LaneCounts{m.counts.Holds, m.counts.Waits, m.counts.QueueTime}
+		if !m.several() { // then nobody's place is counted
+			n = len(m.held) - m.tended() + len(m.dials)
 		}
-		want := LaneFigures{Used: n, Waiting: len(waiting), Barred: m.barred(id), Refusing: l.refusing(m.now), Counts: counts}
+		want := LaneFigures{Used: n, Waiting: len(waiting), Barred: m.barred(id), Refusing: l.refusing(m.now), Counts: l.counts}
 		m.g.Look(func() {
 			if got := m.g.LaneLocked(id); got != want {
 				m.fail("the figures of lane %d are\n%+v, must be\n%+v", i, got, want)

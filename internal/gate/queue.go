@@ -43,9 +43,6 @@ func (w *Waiter[S, C]) Prepare(caller *C, number uint64, lane LaneID, until cloc
 // Since is when it joined the queue.
 func (w *Waiter[S, C]) Since() clock.Instant { return w.since }
 
-// Lane is which lane it is in.
-func (w *Waiter[S, C]) Lane() LaneID { return w.lane }
-
 // Number says who came first. Its caller is called by Look.
 func (w *Waiter[S, C]) Number() uint64 { return w.number }
 
@@ -132,13 +129,9 @@ func (g *Gate[S, C]) quitLocked(w *Waiter[S, C]) {
 
 // unwaitLocked takes a wait out of the account that came to nothing.
 func (g *Gate[S, C]) unwaitLocked(w *Waiter[S, C]) {
-	g.counts.Waits--
-	g.counts.QueueTime -= w.waited
-	if g.lanes.several {
-		l := g.laneOf(w)
-		l.counts.Waits--
-		l.counts.QueueTime -= w.waited
-	}
+	n := &g.laneOf(w).counts
+	n.Waits--
+	n.QueueTime -= w.waited
 }
 
 func (g *Gate[S, C]) numberLocked(w *Waiter[S, C]) {
@@ -283,13 +276,9 @@ func (g *Gate[S, C]) watchGraceLocked() {
 func (g *Gate[S, C]) serveLocked(w *Waiter[S, C], s *Session[S], now clock.Instant) {
 	g.quitLocked(w)
 	w.waited += max(now.Sub(w.since), 0) // now may have been read before it joined
-	g.counts.Waits++
-	g.counts.QueueTime += w.waited
-	if g.lanes.several {
-		l := g.laneOf(w)
-		l.counts.Waits++
-		l.counts.QueueTime += w.waited
-	}
+	n := &g.laneOf(w).counts
+	n.Waits++
+	n.QueueTime += w.waited
 	if s != nil {
 		g.holdLocked(s, w.lane)
 	}
@@ -382,11 +371,8 @@ func (g *Gate[S, C]) admitLocked() {
 // holdLocked begins a hold, for a lane.
 func (g *Gate[S, C]) holdLocked(s *Session[S], id LaneID) {
 	g.holds++
-	g.counts.Holds++
-	if g.lanes.several && id != NoLane {
-		g.occupyLocked(id)
-		g.lanes.all[id].counts.Holds++
-	}
+	g.countsLocked(id).Holds++
+	g.occupyLocked(id)
 	s.place, s.hold, s.lane = held, g.holds, id
 	g.held.push(&s.node, s)
 	s.among = g.held.len
@@ -396,9 +382,7 @@ func (g *Gate[S, C]) holdLocked(s *Session[S], id LaneID) {
 func (g *Gate[S, C]) endLocked(s *Session[S], now clock.Instant) {
 	g.ended(s.of)
 	g.held.remove(&s.node)
-	if g.lanes.several {
-		g.vacateLocked(s.lane)
-	}
+	g.vacateLocked(s.lane)
 	if s.tended {
 		s.tended = false
 		g.tended--
@@ -409,10 +393,7 @@ func (g *Gate[S, C]) endLocked(s *Session[S], now clock.Instant) {
 // rejectLocked ends one that came to nothing.
 func (g *Gate[S, C]) rejectLocked(s *Session[S], used clock.Instant) {
 	g.endLocked(s, used)
-	g.counts.Holds--
-	if g.lanes.several && s.lane != NoLane {
-		g.lanes.all[s.lane].counts.Holds--
-	}
+	g.countsLocked(s.lane).Holds--
 }
 
 // fitLocked tells whether a session that comes back may go on. If not, it is closing.

@@ -136,7 +136,7 @@ func TestAWaiterIsServedAtTheMomentOfTheReturn(t *testing.T) {
 		giveBack(g, s)
 		assert.Equal(t, begun.Add(wait), requireGot(t, s, c).at)
 		counts := figures(g).Counts
-		assert.Equal(t, Counts{Holds: 2, Waits: 1, QueueTime: wait, Handovers: 1}, counts)
+		assert.Equal(t, Counts{LaneCounts: LaneCounts{Holds: 2, Waits: 1, QueueTime: wait}, Handovers: 1}, counts)
 	})
 }
 
@@ -161,7 +161,7 @@ func TestAGrantBeforeACancelGoesToTheNext(t *testing.T) {
 			got, _, err = g.Wait(t.Context(), next, nil)
 			require.NoError(t, err)
 			require.Same(t, s, got)
-			require.Equal(t, Counts{Holds: 2, Waits: 1, Handovers: 1}, figures(g).Counts)
+			require.Equal(t, Counts{LaneCounts: LaneCounts{Holds: 2, Waits: 1}, Handovers: 1}, figures(g).Counts)
 		}
 	})
 }
@@ -180,7 +180,7 @@ func TestACancelBeforeAGrantLeavesItToTheNext(t *testing.T) {
 		giveBack(g, s)
 		requireGot(t, s, next)
 		assert.Empty(t, first.served)
-		assert.Equal(t, Counts{Holds: 2, Waits: 1, Handovers: 1}, figures(g).Counts)
+		assert.Equal(t, Counts{LaneCounts: LaneCounts{Holds: 2, Waits: 1}, Handovers: 1}, figures(g).Counts)
 	})
 }
 

@@ -102,6 +102,10 @@ func (s *Session[S]) Hold() uint64 { return s.hold }
 // called by Look.
 func (s *Session[S]) Among() int { return s.among }
 
+// Lane is the lane that a session is held for, or was last. Its caller holds the session, or is
+// called by Look.
+func (s *Session[S]) Lane() LaneID { return s.lane }
+
 // Heard notes that it spoke with its server then: a holder may have it for long and not use
 // it. Its caller holds the session, and gives it back after this.
 func (s *Session[S]) Heard(at clock.Instant) { s.heard = at }
