@@ -216,13 +216,12 @@ func (c *Connector) countFailed(ctx context.Context, by *claim, p parts, now clo
 	late := why == whyLate || why == whyTooLate
 	switch {
 	case late:
-		c.counts.timeouts.Add(1)
+		c.counts.lanes[by.lane].timeouts.Add(1)
 	case why == whyFlood:
-		c.counts.refused.Add(1)
+		c.counts.lanes[by.lane].refused.Add(1)
 	case why == whyCancelled:
 		c.counts.givenUp.Add(1)
 	}
-	c.counts.inLane(by.lane, late, why == whyFlood)
 	c.metrics.notAcquired(ctx, by.lane, p, now.Sub(by.start), why, late)
 	c.recorder.failed(by, p, now, why)
 }

@@ -42,18 +42,16 @@ func (a admission) waitOf(number uint64, at clock.Instant) (waited time.Duration
 	return waited, waits
 }
 
-// leasesLocked copies the oldest leases, at most that many; negative: all.
-func (a admission) leasesLocked(most int, now clock.Instant) (out []Lease) {
-	return a.someLeasesLocked(most, now, func(*lease) bool { return true })
-}
+// everyLane is a lane that is none: that of whoever looks at all of them.
+const everyLane = gate.NoLane
 
-// someLeasesLocked copies the oldest of those that are wanted, likewise.
-func (a admission) someLeasesLocked(most int, now clock.Instant, wanted func(*lease) bool) (out []Lease) {
+// leasesLocked copies the oldest leases of a lane, at most that many; negative: all.
+func (a admission) leasesLocked(of gate.LaneID, most int, now clock.Instant) (out []Lease) {
 	a.EachHeldLocked(func(s *session) bool {
 		if most >= 0 && len(out) == most {
 			return false
 		}
-		if s.lease.isOn() && wanted(&s.lease) {
+		if s.lease.isOn() && (of == everyLane || of == s.lease.lane) {
 			out = append(out, s.lease.read(now))
 		}
 		return true
@@ -64,29 +62,31 @@ func (a admission) someLeasesLocked(most int, now clock.Instant, wanted func(*le
 // mostHolders bounds what the error of a failed acquire tells, and costs.
 const mostHolders = 8
 
-// describe tells how full the pool is, for the error of a failed acquire.
+// describe tells how full the pool is, and its lane, for the error of a failed acquire.
 func (a admission) describe(id gate.LaneID, cfg *settings, now clock.Instant) (e *AcquireError) {
 	a.Look(func() {
-		e = a.describeLocked(now)
-		if e.Lane = cfg.laneName(id); e.Lane != "" {
-			l := a.LaneLocked(id)
-			e.Waiting, e.LaneInUse, e.LaneMax = l.Waiting, l.Used, cfg.lanes.of[id].Max
-			if e.LaneMax > 0 && l.Used >= e.LaneMax { // then what others hold keeps nobody waiting
-				e.Holders = a.someLeasesLocked(mostHolders, now, func(l *lease) bool { return l.lane == id })
-			}
+		var l gate.LaneFigures
+		if e, l = a.describeLocked(id, cfg, now); e.Lane != "" {
+			e.Waiting = l.Waiting
 		}
 	})
 	return e
 }
 
-func (a admission) describeLocked(now clock.Instant) *AcquireError {
-	f := a.FiguresLocked()
-	e := &AcquireError{
-		Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialing: f.Dialing, Waiting: f.Waiting,
-		Holders: a.leasesLocked(mostHolders, now),
+// describeLocked tells how full the pool is, and how the lane stands, where there are any. If that is
+// full, what others hold keeps nobody waiting.
+func (a admission) describeLocked(id gate.LaneID, cfg *settings, now clock.Instant) (e *AcquireError, l gate.LaneFigures) {
+	f, of := a.FiguresLocked(), everyLane
+	e = &AcquireError{Limit: f.Limit, InUse: f.Held, Idle: f.Ready, Dialing: f.Dialing, Waiting: f.Waiting}
+	if e.Lane = cfg.laneName(id); e.Lane != "" {
+		l = a.LaneLocked(id)
+		if e.LaneInUse, e.LaneMax = l.Used, cfg.lanes.of[id].Max; e.laneIsFull() {
+			of = id
+		}
 	}
+	e.Holders = a.leasesLocked(of, mostHolders, now)
 	if f.Limit == 0 || f.Open < f.Limit { // else the limit is why callers wait
 		e.DialLimit, e.DialFailure = f.Pace, f.Failure
 	}
-	return e
+	return e, l
 }

@@ -370,6 +370,9 @@ func (c *Connector) warnUnattached() {
 
 // warnUnseen says once that waits happen where they cannot be seen.
 func (c *Connector) warnUnseen() {
+	if c.pools.some.Load() || c.warned.opener.Load() {
+		return
+	}
 	c.pools.adopting.Lock() // Attach has database/sql dial for all whom it has queued
 	known := c.pools.some.Load()
 	c.pools.adopting.Unlock()

@@ -6,8 +6,6 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-
-	"github.com/sqllease/sqllease/internal/gate"
 )
 
 // Connector wraps a driver's connector. [Wrap] makes one, sql.OpenDB takes one, and
@@ -64,27 +62,17 @@ var connectors registry[Connector]
 type counters struct {
 	dials, dialErrors, discoveryFailures, flushes, keepAlives atomic.Uint64
 
-	shared   atomic.Uint64  // statements
-	timeouts atomic.Uint64  // of acquires
-	givenUp  atomic.Uint64  // acquires whose callers cancelled them
-	refused  atomic.Uint64  // acquires refused with ErrOverloaded
-	lanes    []laneCounters // by lane; nil: Config.Lanes has none
-	closed   [closeReasons]atomic.Uint64
-	lost     atomic.Int64 // sessions taken from leases whose holders did not come back yet
+	shared  atomic.Uint64  // statements
+	givenUp atomic.Uint64  // acquires whose callers cancelled them
+	lanes   []laneCounters // by lane
+	closed  [closeReasons]atomic.Uint64
+	lost    atomic.Int64 // sessions taken from leases whose holders did not come back yet
 }
 
 // laneCounters are what is counted of a lane, beside what the gate counts.
-type laneCounters struct{ timeouts, refused atomic.Uint64 }
-
-// inLane counts an acquire that failed, for its lane.
-func (c *counters) inLane(id gate.LaneID, late, refused bool) {
-	switch {
-	case c.lanes == nil:
-	case late:
-		c.lanes[id].timeouts.Add(1)
-	case refused:
-		c.lanes[id].refused.Add(1)
-	}
+type laneCounters struct {
+	timeouts atomic.Uint64 // of acquires
+	refused  atomic.Uint64 // acquires refused with ErrOverloaded
 }
 
 // closedStats are the sessions closed, by reason.

@@ -161,6 +161,9 @@ func (e *AcquireError) heldBy() string {
 	return b.String()
 }
 
+// laneIsFull tells whether its lane had all that it may have.
+func (e *AcquireError) laneIsFull() bool { return e.LaneMax > 0 && e.LaneInUse >= e.LaneMax }
+
 // load says how full the pool was.
 func (e *AcquireError) load() string {
 	s := fmt.Sprintf("%d of %d in use, %d idle", e.InUse, e.Limit, e.Idle)
@@ -168,9 +171,9 @@ func (e *AcquireError) load() string {
 		s = fmt.Sprintf("%d in use (no limit), %d idle", e.InUse, e.Idle)
 	}
 	if e.LaneMax > 0 {
-		s += fmt.Sprintf(", %d of %d in lane %q", e.LaneInUse, e.LaneMax, e.Lane)
+		s += fmt.Sprintf(", %d of %d%s", e.LaneInUse, e.LaneMax, inLane(e.Lane))
 	} else if e.Lane != "" {
-		s += fmt.Sprintf(", %d in lane %q", e.LaneInUse, e.Lane)
+		s += fmt.Sprintf(", %d%s", e.LaneInUse, inLane(e.Lane))
 	}
 	if e.Dialing > 0 {
 		s += fmt.Sprintf(", %d being dialed", e.Dialing)

@@ -145,10 +145,8 @@ func checkLane(name string, l Lane) error {
 		return &ConfigError{field("Reserve"), fmt.Sprint(l.Reserve), "it is negative; use zero for none"}
 	case l.Max > 0 && l.Reserve > l.Max:
 		return &ConfigError{field("Reserve"), fmt.Sprint(l.Reserve), fmt.Sprintf("it is above its Max, which is %d; lower it or raise Max", l.Max)}
-	case l.QueueTarget > 0 && l.QueueTarget < time.Millisecond:
-		return &ConfigError{field("QueueTarget"), l.QueueTarget.String(), "it is below 1ms; did you forget a unit?"}
 	}
-	return nil
+	return checkUnit(field("QueueTarget"), l.QueueTarget)
 }
 
 // checkTargets looks for a wait that is refused only when it is over.

@@ -245,9 +245,7 @@ func newConnector(inner driver.Connector, cfg *settings) *Connector {
 	c.life, c.end = context.WithCancel(context.Background())
 	c.poke = context.WithValue(c.life, pokeKey{}, true)
 	c.gate.Gate = gate.New(cfg.MaxOpen, cfg.MinIdle, cfg.lanes.of, c.watch.ended, c.joined, c.wakeGateAt, c.pulse.now)
-	if cfg.lanes.ids != nil {
-		c.counts.lanes = make([]laneCounters, len(cfg.lanes.names))
-	}
+	c.counts.lanes = make([]laneCounters, len(cfg.lanes.names))
 	c.gate.SetTrust(gate.Watchful, 0) // until a *sql.DB is attached
 	c.texts.wake = func(at clock.Instant) { c.textTimer.at(at, c.closeStatements) }
 	c.pulse.c = c

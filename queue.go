@@ -101,12 +101,20 @@ func (q *waits) findInQueue(now clock.Instant) (f queueFindings) {
 
 // sinceLocked is since when the first in the queue acquires; zero: nobody is there. It may have
 // left the queue meanwhile, for a dial that the server refused.
-func (q *waits) sinceLocked() (since clock.Instant) {
+func (q *waits) sinceLocked() clock.Instant {
+	if first := q.firstLocked(); first != nil {
+		return first.start
+	}
+	return 0
+}
+
+// firstLocked is the first in the queue; nil: nobody is there.
+func (q *waits) firstLocked() (first *acquire) {
 	q.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
-		since = a.start
+		first = a
 		return false
 	})
-	return since
+	return first
 }
 
 // slowLocked tells how the pool stands if its longest waiter has waited for
@@ -117,10 +125,9 @@ func (q *waits) slowLocked(since, now clock.Instant) *slowAcquires {
 		return nil
 	}
 	q.slowTold = now
-	s := &slowAcquires{AcquireError: q.gate.describeLocked(now)}
-	s.Waited = now.Sub(since)
-	q.laneLocked(s, now)
-	return s
+	e, lane := q.gate.describeLocked(q.firstLocked().lane, q.cfg, now)
+	e.Waited = now.Sub(since)
+	return &slowAcquires{e, lane.Waiting, lane.Barred && !e.laneIsFull() && e.InUse+e.Dialing < e.Limit}
 }
 
 // slowAcquires is how a pool stands in which somebody has waited for too long, and the lane of
@@ -129,28 +136,6 @@ type slowAcquires struct {
 	*AcquireError
 	inLane int  // how many wait in that lane
 	kept   bool // what is left is reserved for other lanes
-}
-
-// isFull tells whether the lane has all that it may have.
-func (s *slowAcquires) isFull() bool { return s.LaneMax > 0 && s.LaneInUse >= s.LaneMax }
-
-// laneLocked adds what there is to tell of the lane, where there are any. If it is full, only those
-// who have its connections are of interest.
-func (q *waits) laneLocked(s *slowAcquires, now clock.Instant) {
-	var id gate.LaneID
-	q.gate.EachWaiterLocked(func(_ *gate.Waiter[session, acquire], a *acquire) bool {
-		id = a.lane
-		return false
-	})
-	if s.Lane = q.cfg.laneName(id); s.Lane == "" {
-		return
-	}
-	f := q.gate.LaneLocked(id)
-	s.LaneInUse, s.LaneMax, s.inLane = f.Used, q.cfg.lanes.of[id].Max, f.Waiting
-	s.kept = f.Barred && !s.isFull() && s.InUse+s.Dialing < s.Limit
-	if s.isFull() {
-		s.Holders = q.gate.someLeasesLocked(mostHolders, now, func(l *lease) bool { return l.lane == id })
-	}
 }
 
 // stalledLocked returns the sessions on whose lease nothing was done for stallAfter, and
@@ -222,7 +207,7 @@ func (q *waits) warnSlow(e *slowAcquires) {
 // cause says why they wait.
 func (s *slowAcquires) cause() string {
 	switch {
-	case s.isFull() && len(s.Holders) > 0:
+	case s.laneIsFull() && len(s.Holders) > 0:
 		return "their lane has all connections that its Max allows; the code in held_by keeps them for too long, or Config.Lanes allows too few"
 	case s.DialFailure == drivers.TooMany:
 		return "the server has no room for more connections; raise its limit, or have fewer connections in other pools"

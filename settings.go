@@ -111,9 +111,17 @@ func (cfg *Config) checkDurations() error {
 		if f.value < 0 {
 			return &ConfigError{f.name, f.value.String(), "it is negative; use zero for none"}
 		}
-		if f.value > 0 && f.value < time.Millisecond {
-			return &ConfigError{f.name, f.value.String(), "it is below 1ms; did you forget a unit?"}
+		if err := checkUnit(f.name, f.value); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkUnit looks for a duration of which a unit was forgotten.
+func checkUnit(field string, d time.Duration) error {
+	if d > 0 && d < time.Millisecond {
+		return &ConfigError{field, d.String(), "it is below 1ms; did you forget a unit?"}
 	}
 	return nil
 }

@@ -38,7 +38,12 @@ func (c *Connector) stats() Stats {
 			s.StandsStill, s.Deadlocked = now.Sub(still.since), still.deadlock
 		}
 	})
-	s.Timeouts, s.Cancelled, s.Refused = c.counts.timeouts.Load(), c.counts.givenUp.Load(), c.counts.refused.Load()
+	s.Cancelled = c.counts.givenUp.Load()
+	for i := range c.counts.lanes {
+		n := &c.counts.lanes[i]
+		s.Timeouts += n.timeouts.Load()
+		s.Refused += n.refused.Load()
+	}
 	s.Closed = c.counts.closedStats()
 	s.Dials, s.DialErrors = c.counts.dials.Load(), c.counts.dialErrors.Load()
 	s.StatementsShared = c.counts.shared.Load()
@@ -123,7 +128,7 @@ func (l *lease) use(n *UseStats, now clock.Instant) {
 // when, and what for. It holds the pool's lock, for a time in proportion to their number.
 func (c *Connector) Leases() (out []Lease) {
 	now := clock.Now()
-	c.gate.Look(func() { out = c.gate.leasesLocked(-1, now) })
+	c.gate.Look(func() { out = c.gate.leasesLocked(everyLane, -1, now) })
 	for i := range out {
 		out[i].Statement = c.reports.sanitised(out[i].Statement)
 	}
