@@ -74,46 +74,56 @@ func one(is bool) int {
 // laneWaits tells of callers who wait for their lane, or for what is kept for another.
 func laneWaits(p *pool) string {
 	var parts []string
-	others, kept := p.Waiting, 0
+	kept := 0
 	for i := range p.Lanes {
 		l := &p.Lanes[i]
-		if kept += max(0, l.Reserve-l.InUse); l.isFull() && l.Waiting > 0 {
-			others -= l.Waiting
+		if kept += l.kept(); l.isFull() && l.Waiting > 0 {
 			parts = append(parts, fmt.Sprintf("Lane %s: %d of %d in use, %d %s.", l.Name, l.InUse, l.Max, l.Waiting, agree(l.Waiting)))
 		}
 	}
-	switch {
+	switch others := p.othersWait(); {
 	case len(parts) > 0 && others <= 0:
 		parts = append(parts, "Nobody else waits.")
 	case others > 0 && kept > 0 && !p.isFull() && p.InUse+p.Dialing+kept >= p.Limit:
-		parts = append(parts, fmt.Sprintf("%s %s kept for %s.", count(kept, "connection"), is(kept), p.keeps()))
+		parts = append(parts, fmt.Sprintf("%s %s kept for %s.", count(kept, "connection"), is(kept), p.lanesThat(func(l *lane) bool { return l.kept() > 0 })))
 	}
 	return strings.Join(parts, " ")
 }
 
-// keeps names the lanes whose connections are kept for them now.
-func (p *pool) keeps() string {
-	var names []string
+// kept is how many connections are kept for it, which it does not use.
+func (l *lane) kept() int { return max(0, l.Reserve-l.InUse) }
+
+// othersWait is how many wait, but for those whose lane is full.
+func (p *pool) othersWait() int {
+	others := p.Waiting
 	for i := range p.Lanes {
-		if p.Lanes[i].Reserve > p.Lanes[i].InUse {
-			names = append(names, p.Lanes[i].Name)
+		if l := &p.Lanes[i]; l.isFull() {
+			others -= l.Waiting
 		}
 	}
-	if len(names) == 1 {
-		return "lane " + names[0]
-	}
-	return "lanes " + strings.Join(names, ", ")
+	return others
 }
 
 // waitsForLanes tells whether all who wait do so since their lane is full: as somebody wanted it.
 func (p *pool) waitsForLanes() bool {
-	others := p.Waiting
+	return p.Waiting > 0 && p.othersWait() <= 0 && !p.isFull()
+}
+
+// lanesThat names the lanes of which something is true; empty: there are none.
+func (p *pool) lanesThat(are func(*lane) bool) string {
+	var names []string
 	for i := range p.Lanes {
-		if p.Lanes[i].isFull() {
-			others -= p.Lanes[i].Waiting
+		if are(&p.Lanes[i]) {
+			names = append(names, p.Lanes[i].Name)
 		}
 	}
-	return p.Waiting > 0 && others <= 0 && !p.isFull()
+	switch len(names) {
+	case 0:
+		return ""
+	case 1:
+		return "lane " + names[0]
+	}
+	return "lanes " + strings.Join(names, ", ")
 }
 
 // agree is "wait", of so many.
@@ -129,23 +139,10 @@ func refusals(p *pool) string {
 	if !p.Refusing {
 		return ""
 	}
-	return join(fmt.Sprintf("More callers come than can be served, so some are refused: %d in the last minute%s.", p.Refused, p.refusing()),
+	in := p.lanesThat(func(l *lane) bool { return l.Refusing })
+	if in != "" {
+		in = ", now in " + in
+	}
+	return join(fmt.Sprintf("More callers come than can be served, so some are refused: %d in the last minute%s.", p.Refused, in),
 		usage(p), whoHolds(p), losses(p))
-}
-
-// refusing names the lanes whose callers are refused just now.
-func (p *pool) refusing() string {
-	var names []string
-	for i := range p.Lanes {
-		if p.Lanes[i].Refusing {
-			names = append(names, p.Lanes[i].Name)
-		}
-	}
-	switch len(names) {
-	case 0:
-		return ""
-	case 1:
-		return ", now in lane " + names[0]
-	}
-	return ", now in lanes " + strings.Join(names, ", ")
 }
